@@ -1,0 +1,62 @@
+# What a person or CI does here; `make help` lists it.
+
+PYTHON ?= python3
+BUF_VERSION := 1.75.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check lock containers clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+# The environment is made anew where the requirements changed; an interrupted one is not kept.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mlpserve needs Python 3.11 or newer, not " + sys.version.split()[0] + "; name another with: make PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## train, serve and predict once, with pictures
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed  ## run all tests
+	$(BIN)/pytest
+
+test-fast: $(VENV)/installed  ## run the tests that take less than a few seconds
+	$(BIN)/pytest -m 'not slow'
+
+check: lint lint-proto types proto-check test  ## all that CI demands
+
+format: $(VENV)/installed  ## bring the code into shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lint: $(VENV)/installed  ## format and lint, changing nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(VENV)/installed  ## check the types, of the tests too
+	$(BIN)/mypy
+
+lint-proto:  ## lint the wire contract (needs Node.js; left out where there is none)
+	@if command -v npx >/dev/null; then cd proto && npx --yes @bufbuild/buf@$(BUF_VERSION) lint && echo 'buf lint: clean'; \
+	elif [ -n "$$CI" ]; then echo 'lint-proto: CI needs npx (Node.js)' >&2; exit 1; \
+	else echo 'lint-proto: left out, npx (Node.js) is not installed'; fi
+
+PROTOC = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet,only_sync:$(1) \
+	$$(find proto -name '*.proto')
+
+proto: $(VENV)/installed  ## generate the protobuf code anew, beside its .proto files
+	$(call PROTOC,proto)
+
+proto-check: $(VENV)/installed  ## prove that the committed protobuf code is current
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call PROTOC,"$$fresh") && \
+	for file in $$(cd "$$fresh" && find . -type f); do \
+		cmp "$$fresh/$$file" "proto/$$file" || { echo 'proto-check: run `make proto`' >&2; exit 1; }; \
+	done && echo 'generated code: current'
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
