@@ -1,0 +1,50 @@
+"""The activations that a layer may have.
+
+Each takes the (N, width) weighted sums of a layer, of any float dtype, and returns an array of the
+same shape and dtype. None overflows, whatever finite sums it is given.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+Activation: TypeAlias = Callable[[FloatArray], FloatArray]
+
+
+def tanh(sums: FloatArray) -> FloatArray:
+    """Return the hyperbolic tangent, from -1 to 1."""
+    return np.tanh(sums)
+
+
+def relu(sums: FloatArray) -> FloatArray:
+    """Return the sums, with 0 in place of the negative ones."""
+    return np.maximum(sums, 0)
+
+
+def sigmoid(sums: FloatArray) -> FloatArray:
+    """Return the logistic function 1 / (1 + exp(-x)), from 0 to 1."""
+    # 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, and tanh has no exp that could overflow.
+    return (1 + np.tanh(sums / 2)) / 2
+
+
+def softmax(sums: FloatArray) -> FloatArray:
+    """Return exp(x) / sum(exp(x)) of each row: values from 0 to 1 that sum to 1."""
+    # A constant that is subtracted from all of a row cancels out. With the row's own maximum no
+    # exponent is above 0, and at least one is 0: neither overflow nor a division by 0.
+    with np.errstate(over="ignore"):  # a difference beyond the dtype is -inf, and exp(-inf) is 0
+        exponents = sums - sums.max(axis=1, keepdims=True)
+    exponentials: FloatArray = np.exp(exponents)
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
+
+
+HIDDEN_ACTIVATIONS: Final[Mapping[str, Activation]] = {
+    "tanh": tanh,
+    "relu": relu,
+    "sigmoid": sigmoid,
+}
+OUTPUT_ACTIVATION: Final = "softmax"
+ACTIVATIONS: Final[Mapping[str, Activation]] = {**HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATION: softmax}

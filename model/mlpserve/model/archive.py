@@ -1,0 +1,111 @@
+"""Named arrays in an uncompressed .npz file, read without trusting it.
+
+``numpy.load`` believes the sizes that a file declares. Here every declared size is held against the
+size of the file before anything of that size is allocated, so that no file, however it was made,
+takes more memory than it takes disk. Pickled objects are neither written nor read.
+
+Knows nothing of networks.
+"""
+
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.model.errors import WeightsFileError
+
+_SUFFIX: Final = ".npy"
+_NPY_VERSION: Final = (1, 0)
+# What the zipfile module and NumPy's header parser raise for files that are not what they claim.
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,  # also UnicodeDecodeError
+    SyntaxError,
+    tokenize.TokenError,
+    TypeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,  # an encrypted entry; also RecursionError
+    OverflowError,
+    MemoryError,
+)
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as an uncompressed .npz that ``numpy.load`` reads as well."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(name + _SUFFIX, "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, _NPY_VERSION, allow_pickle=False)
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an uncompressed .npz file.
+
+    Raises:
+        WeightsFileError: The file is damaged, is no such file, is compressed, holds pickled
+            objects, or declares more than it holds.
+        OSError: The file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_entries(archive, path.stat().st_size)
+            return {
+                entry.filename.removesuffix(_SUFFIX): _read_array(archive, entry)
+                for entry in archive.infolist()
+            }
+    except _DAMAGE as error:
+        # Some of zipfile's errors have no message.
+        cause = str(error) or type(error).__name__
+        raise WeightsFileError(f"expected an .npz file, but it is damaged: {cause}") from error
+
+
+def _check_entries(archive: zipfile.ZipFile, file_size: int) -> None:
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise WeightsFileError(
+                f"entry {entry.filename[:80]!r}: expected it uncompressed; "
+                "write it with numpy.savez, not numpy.savez_compressed"
+            )
+        if not entry.filename.endswith(_SUFFIX):
+            raise WeightsFileError(
+                f"entry {entry.filename[:80]!r}: expected only arrays, named *{_SUFFIX}"
+            )
+    if len(set(names)) != len(names):
+        raise WeightsFileError("expected each entry once, but a name stands twice")
+    declared = sum(entry.file_size for entry in entries)
+    if declared > file_size:
+        raise WeightsFileError(
+            f"the entries declare {declared} bytes, more than the {file_size} of the file"
+        )
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    name = entry.filename.removesuffix(_SUFFIX)
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != _NPY_VERSION:
+            raise WeightsFileError(f"entry {name[:80]!r}: expected .npy 1.0, got {version}")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype.hasobject:
+            raise WeightsFileError(
+                f"entry {name[:80]!r}: expected numbers, got pickled objects, which are never read"
+            )
+        data = stream.read()
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected or min(shape, default=0) < 0:
+        raise WeightsFileError(
+            f"entry {name[:80]!r}: expected {expected} bytes for {dtype} {shape}, got {len(data)}"
+        )
+    array = np.frombuffer(data, dtype) if expected else np.empty(0, dtype)
+    return array.reshape(shape, order="F" if fortran_order else "C")

@@ -1,0 +1,23 @@
+"""What can be wrong with a model, one class for each reaction of the caller.
+
+ModelError
+|-- NetworkError        the layers do not make a network: mend what builds it
+|-- WeightsFileError    this file cannot be used: publish the version anew
+`-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
+"""
+
+
+class ModelError(Exception):
+    """A model cannot be used; the message says what was expected and what came."""
+
+
+class NetworkError(ModelError):
+    """The layers do not make a network."""
+
+
+class WeightsFileError(ModelError):
+    """A weights file is damaged, foreign, or does not describe a network."""
+
+
+class ModelsFolderError(ModelError):
+    """A models folder cannot be read or written, or does not hold what is asked for."""

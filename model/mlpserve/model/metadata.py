@@ -1,0 +1,245 @@
+"""What a version says of itself, and its JSON form inside the weights file.
+
+Knows the JSON, not the file around it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.inputs import UINT8_DIVISOR, InputSpec
+
+FORMAT_VERSION: Final = 1
+_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_Value = TypeVar("_Value")
+
+
+def is_model_name(name: str) -> bool:
+    """Return whether a model may be called so: it must be safe as the name of a folder.
+
+    Letters, digits, dots, dashes and underscores, a letter or digit first, at most 64.
+    """
+    return _NAME_PATTERN.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a version was made, and how good it became.
+
+    Attributes:
+        recipe: The recipe's name.
+        hyperparameters: The recipe's settings as they were used.
+        seed: The seed of all randomness in the training.
+        data_name: What the data is called.
+        data_digest: The digest of the images and labels, both splits.
+        train_accuracy: The share of the training images classified rightly, 0 to 1.
+        test_accuracy: The same of the test images.
+        created_at: When the training ended; UTC.
+        library_versions: The versions of Python, NumPy and mlpserve that trained it.
+    """
+
+    recipe: str
+    hyperparameters: Mapping[str, str | int | float]
+    seed: int
+    data_name: str
+    data_digest: str
+    train_accuracy: float
+    test_accuracy: float
+    created_at: datetime
+    library_versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the weights of a version are for.
+
+    Attributes:
+        name: The model's name; see ``is_model_name``.
+        version: The version's number, at least 1; 0 until it is published.
+        layer_sizes: The width of each layer, the input first.
+        activations: The activation of each layer but the input.
+        input: What the network takes.
+        class_labels: What each class is called, in the order of the network's outputs.
+        training: How the version was made.
+
+    Raises:
+        WeightsFileError: Two fields contradict each other.
+    """
+
+    name: str
+    version: int
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    input: InputSpec
+    class_labels: tuple[str, ...]
+    training: Training
+
+    def __post_init__(self) -> None:
+        if not is_model_name(self.name):
+            raise WeightsFileError(
+                f"name: expected 1 to 64 letters, digits, '.', '_' or '-', got {self.name[:80]!r}"
+            )
+        if self.version < 0:
+            raise WeightsFileError(f"version: expected a positive integer, got {self.version}")
+        if len(self.activations) != len(self.layer_sizes) - 1 or not self.activations:
+            raise WeightsFileError(
+                f"activations: expected one for each of the {len(self.layer_sizes) - 1} layers "
+                f"of {self.layer_sizes}, got {len(self.activations)}"
+            )
+        if (
+            min(self.input.shape, default=1) < 1
+            or self.input.values_per_image != self.layer_sizes[0]
+        ):
+            raise WeightsFileError(
+                f"input shape: expected positive sizes whose product is {self.layer_sizes[0]}, the "
+                f"width of the input, got {self.input.shape}"
+            )
+        if len(self.class_labels) != self.layer_sizes[-1]:
+            raise WeightsFileError(
+                f"class_labels: expected one for each of the {self.layer_sizes[-1]} outputs, "
+                f"got {len(self.class_labels)}"
+            )
+
+    def to_json(self) -> str:
+        """Return the JSON form."""
+        document = {"format_version": FORMAT_VERSION, **asdict(self)}
+        document["training"]["created_at"] = self.training.created_at.astimezone(UTC).isoformat()
+        return json.dumps(document, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> "Metadata":
+        """Read the JSON form; fields that it has beyond ours are ignored.
+
+        Raises:
+            WeightsFileError: It is not JSON, is of another format version, or a field is missing,
+                of the wrong type, or contradicts another.
+        """
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise WeightsFileError(f"metadata: expected JSON, but {error}") from error
+        document = _Document(parsed, "metadata")
+        format_version = document.get("format_version", int)
+        if format_version != FORMAT_VERSION:
+            raise WeightsFileError(
+                f"format_version: expected {FORMAT_VERSION}, got {format_version}; "
+                "use a release of mlpserve that knows this format"
+            )
+        return _metadata(document)
+
+
+class _Document:
+    """A JSON object whose fields are checked as they are taken."""
+
+    def __init__(self, value: object, name: str) -> None:
+        if not isinstance(value, dict):
+            raise WeightsFileError(f"{name}: expected an object, got {_kind(value)}")
+        self._value: dict[str, Any] = value
+        self._name = name
+
+    def get(self, key: str, kind: type[_Value]) -> _Value:
+        if key not in self._value:
+            raise WeightsFileError(f"{self._name}: the field {key!r} is missing")
+        return _checked(self._value[key], kind, f"{self._name}.{key}")
+
+    def get_share(self, key: str) -> float:
+        # A program other than ours may write 1.0 as 1. A bool is left to ``get``, which refuses it.
+        share = self.get(key, int if type(self._value.get(key)) is int else float)
+        # Written so that a NaN, which compares false, is refused as well.
+        if not 0 <= share <= 1:
+            raise WeightsFileError(f"{self._name}.{key}: expected 0 to 1, got {share}")
+        return float(share)
+
+    def get_integer(self, key: str, lowest: int, highest: int) -> int:
+        value = self.get(key, int)
+        if not lowest <= value <= highest:
+            raise WeightsFileError(
+                f"{self._name}.{key}: expected from {lowest} to {highest}, got {str(value)[:40]}"
+            )
+        return value
+
+    def get_tuple(self, key: str, kind: type[_Value]) -> tuple[_Value, ...]:
+        values = self.get(key, list)
+        return tuple(_checked(value, kind, f"{self._name}.{key}") for value in values)
+
+    def get_mapping(self, key: str, kind: type[_Value]) -> dict[str, _Value]:
+        values = self.get(key, dict)
+        return {name: _checked(values[name], kind, f"{self._name}.{key}.{name}") for name in values}
+
+    def get_document(self, key: str) -> "_Document":
+        return _Document(self.get(key, dict), f"{self._name}.{key}")
+
+
+def _checked(value: object, kind: type[_Value], name: str) -> _Value:
+    # Python's bool is an int, JSON's is not.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise WeightsFileError(f"{name}: expected {kind.__name__}, got {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _metadata(document: _Document) -> Metadata:
+    spec = document.get_document("input")
+    return Metadata(
+        name=document.get("name", str),
+        version=document.get("version", int),
+        layer_sizes=document.get_tuple("layer_sizes", int),
+        activations=document.get_tuple("activations", str),
+        input=InputSpec(
+            spec.get_tuple("shape", int),
+            # A smaller one would scale uint8 values to above 1.
+            spec.get_integer("uint8_divisor", UINT8_DIVISOR, 2**31 - 1),
+        ),
+        class_labels=document.get_tuple("class_labels", str),
+        training=_training(document.get_document("training")),
+    )
+
+
+def _training(document: _Document) -> Training:
+    return Training(
+        recipe=document.get("recipe", str),
+        hyperparameters=_hyperparameters(document.get("hyperparameters", dict)),
+        seed=document.get_integer("seed", 0, 2**63 - 1),
+        data_name=document.get("data_name", str),
+        data_digest=document.get("data_digest", str),
+        train_accuracy=document.get_share("train_accuracy"),
+        test_accuracy=document.get_share("test_accuracy"),
+        created_at=_moment(document.get("created_at", str)),
+        library_versions=document.get_mapping("library_versions", str),
+    )
+
+
+def _hyperparameters(values: Mapping[str, object]) -> dict[str, str | int | float]:
+    checked: dict[str, str | int | float] = {}
+    for name, value in values.items():
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, str | int | float) or not is_finite:
+            raise WeightsFileError(
+                f"metadata.training.hyperparameters.{name}: expected a string or a finite number, "
+                f"got {_kind(value)}"
+            )
+        checked[name] = value
+    return checked
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        in_utc = moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # in UTC, the year may be 0 or 10000
+        raise WeightsFileError(
+            f"metadata.training.created_at: expected a time in ISO 8601, got {text[:40]!r}"
+        ) from error
+    if moment.tzinfo is None:
+        raise WeightsFileError(
+            f"metadata.training.created_at: expected a time zone, got {text[:40]!r}"
+        )
+    return in_utc

@@ -1,0 +1,136 @@
+"""The network: a chain of affine maps, each followed by an activation.
+
+    images -> affine -> tanh | relu | sigmoid -> ... -> affine -> softmax -> probabilities
+
+Knows the forward pass only; derivatives are the trainer's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlpserve.model.activations import (
+    ACTIVATIONS,
+    HIDDEN_ACTIVATIONS,
+    OUTPUT_ACTIVATION,
+    FloatArray,
+)
+from mlpserve.model.errors import NetworkError
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer: ``activation(inputs @ weights + bias)``.
+
+    Attributes:
+        weights: (fan_in, fan_out).
+        bias: (fan_out,), of the dtype of the weights.
+        activation: A key of ``ACTIVATIONS``.
+    """
+
+    weights: FloatArray
+    bias: FloatArray
+    activation: str
+
+    def forward(self, inputs: FloatArray) -> FloatArray:
+        """Return the (N, fan_out) outputs for (N, fan_in) inputs."""
+        return ACTIVATIONS[self.activation](inputs @ self.weights + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The layers of a network, first to last; checked when it is made.
+
+    Raises:
+        NetworkError: There is no layer, two neighbours do not fit, a bias does not fit its
+            weights, or an activation stands where it may not.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise NetworkError("layers: expected at least 1, got 0")
+        for number, layer in enumerate(self.layers, start=1):
+            _check_shapes(number, layer)
+            _check_activation(number, layer.activation, is_last=number == len(self.layers))
+        for number in range(1, len(self.layers)):
+            width, fan_in = self.layer_sizes[number], len(self.layers[number].weights)
+            if width != fan_in:
+                raise NetworkError(
+                    f"W{number + 1}: expected {width} rows, the width of layer {number}, "
+                    f"got {fan_in}"
+                )
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Return the width of each layer, the input first."""
+        widths = (layer.weights.shape[1] for layer in self.layers)
+        return (self.layers[0].weights.shape[0], *widths)
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Return the activation of each layer but the input."""
+        return tuple(layer.activation for layer in self.layers)
+
+    @property
+    def parameters(self) -> list[FloatArray]:
+        """Return the weights and the bias of each layer in turn; the arrays themselves."""
+        return [array for layer in self.layers for array in (layer.weights, layer.bias)]
+
+    def with_parameters(self, parameters: Sequence[FloatArray]) -> "Network":
+        """Return a network of these activations with other ``parameters``, in their order."""
+        pairs = zip(parameters[::2], parameters[1::2], strict=True)
+        return Network(
+            tuple(
+                Layer(weights, bias, activation)
+                for (weights, bias), activation in zip(pairs, self.activations, strict=True)
+            )
+        )
+
+    def astype(self, dtype: type[np.floating]) -> "Network":
+        """Return the network with its parameters in another dtype."""
+        return self.with_parameters([array.astype(dtype) for array in self.parameters])
+
+    def forward(self, inputs: FloatArray) -> list[FloatArray]:
+        """Run the network and keep the output of every layer; training needs them all.
+
+        Args:
+            inputs: (N, fan_in of the first layer) values in [0, 1], of the parameters' dtype.
+
+        Returns:
+            One array more than there are layers: the inputs, the output of each hidden layer,
+            and last the (N, K) probabilities.
+        """
+        outputs = [inputs]
+        for layer in self.layers:
+            outputs.append(layer.forward(outputs[-1]))
+        return outputs
+
+    def probabilities(self, inputs: FloatArray) -> FloatArray:
+        """Run the network and keep only the (N, K) probabilities; see ``forward``."""
+        for layer in self.layers:
+            inputs = layer.forward(inputs)
+        return inputs
+
+
+def _check_shapes(number: int, layer: Layer) -> None:
+    if layer.weights.ndim != 2 or 0 in layer.weights.shape:  # noqa: PLR2004 - a matrix
+        raise NetworkError(
+            f"W{number}: expected (fan_in, fan_out), each at least 1, got {layer.weights.shape}"
+        )
+    fan_out = layer.weights.shape[1]
+    if layer.bias.shape != (fan_out,):
+        raise NetworkError(
+            f"b{number}: expected shape ({fan_out},), one a column of W{number}, "
+            f"got {layer.bias.shape}"
+        )
+
+
+def _check_activation(number: int, activation: str, *, is_last: bool) -> None:
+    allowed = (OUTPUT_ACTIVATION,) if is_last else tuple(HIDDEN_ACTIVATIONS)
+    if activation not in allowed:
+        raise NetworkError(
+            f"activation of layer {number}: expected {' or '.join(allowed)}, got {activation!r}"
+        )

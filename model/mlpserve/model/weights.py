@@ -1,0 +1,121 @@
+"""The weights file of one version: a network, and what it says of itself.
+
+``weights.npz`` holds the float32 arrays ``W1, b1, ... WL, bL`` (``Wi``: fan_in x fan_out) and
+``metadata``, a string that holds JSON. To look into one without mlpserve:
+
+    with numpy.load("weights.npz") as file:
+        print(json.loads(file["metadata"].item()), file["W1"].shape)
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.model.archive import read_arrays, write_arrays
+from mlpserve.model.errors import ModelError, WeightsFileError
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.network import Layer, Network
+
+WEIGHTS_FILE_NAME: Final = "weights.npz"
+_METADATA: Final = "metadata"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network together with what it says of itself; checked when it is made.
+
+    Raises:
+        WeightsFileError: The metadata describes another network.
+    """
+
+    network: Network
+    metadata: Metadata
+
+    def __post_init__(self) -> None:
+        described = (self.metadata.layer_sizes, self.metadata.activations)
+        actual = (self.network.layer_sizes, self.network.activations)
+        if described != actual:
+            raise WeightsFileError(
+                f"metadata: describes a network of {described}, but the weights are of {actual}"
+            )
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write a weights file and wait until it is on disk.
+
+    The file is not written in one step; see ``mlpserve.model.versions.publish``.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    with np.errstate(over="ignore"):  # infinity, which ``load_model`` refuses
+        for number, layer in enumerate(model.network.layers, start=1):
+            arrays[f"W{number}"] = layer.weights.astype("<f4")
+            arrays[f"b{number}"] = layer.bias.astype("<f4")
+    arrays[_METADATA] = np.array(model.metadata.to_json())
+    with path.open("wb") as file:
+        write_arrays(file, arrays)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_model(path: Path) -> Model:
+    """Read and check a weights file.
+
+    Raises:
+        WeightsFileError: The file is missing, damaged, foreign, or does not describe a network; the
+            message begins with the path.
+    """
+    try:
+        return _model(read_arrays(path))
+    except ModelError as error:
+        raise WeightsFileError(f"{path}: {error}") from error
+    except OSError as error:
+        raise WeightsFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
+    metadata = _metadata(arrays)
+    count = len(metadata.activations)
+    expected = {_METADATA} | {f"{kind}{n}" for n in range(1, count + 1) for kind in "Wb"}
+    if set(arrays) != expected:
+        raise WeightsFileError(
+            f"entries: expected {', '.join(sorted(expected))}; missing are "
+            f"{sorted(expected - set(arrays))}, unknown are {sorted(set(arrays) - expected)}"
+        )
+    layers = (
+        Layer(_parameters(arrays, f"W{number}"), _parameters(arrays, f"b{number}"), activation)
+        for number, activation in enumerate(metadata.activations, start=1)
+    )
+    return Model(Network(tuple(layers)), metadata)
+
+
+def _metadata(arrays: Mapping[str, npt.NDArray[Any]]) -> Metadata:
+    if _METADATA not in arrays:
+        raise WeightsFileError(
+            f"entry {_METADATA!r} is missing: not a weights file of mlpserve (use mlpserve-train)"
+        )
+    entry = arrays[_METADATA]
+    if entry.dtype.kind != "U" or entry.shape != ():
+        raise WeightsFileError(
+            f"entry {_METADATA!r}: expected one string, got {entry.dtype} {entry.shape}"
+        )
+    metadata = Metadata.from_json(str(entry))
+    if metadata.version < 1:
+        raise WeightsFileError(f"version: expected a positive integer, got {metadata.version}")
+    return metadata
+
+
+def _parameters(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float32]:
+    array = arrays[name]
+    if array.dtype != np.float32:
+        raise WeightsFileError(f"entry {name!r}: expected float32, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise WeightsFileError(f"entry {name!r}: expected finite values, got NaN or infinity")
+    return np.asarray(array, order="C")
