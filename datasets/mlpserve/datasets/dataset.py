@@ -1,0 +1,117 @@
+"""What a data set is: labelled images in two splits, whatever they show and wherever they are from.
+
+Knows no file format and no particular data set.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Labels: TypeAlias = npt.NDArray[np.int64]
+
+
+class DatasetError(Exception):
+    """The data cannot be used; the message says which part, what was expected and what came."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and the class of each; checked when it is made.
+
+    Attributes:
+        images: (N, ...) uint8 in 0..255 or float32 in 0..1, N at least 1.
+        labels: (N,) int64 classes, each at least 0.
+
+    Raises:
+        DatasetError: The two do not match, or hold what the types above rule out.
+    """
+
+    images: Images
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        if self.images.dtype not in (np.uint8, np.float32):
+            raise DatasetError(f"images: expected uint8 or float32, got {self.images.dtype}")
+        if self.images.ndim < 2 or self.images.size == 0:  # noqa: PLR2004
+            raise DatasetError(
+                f"images: expected at least one, as (count, ...), got shape {self.images.shape}"
+            )
+        if self.labels.shape != (len(self.images),):
+            raise DatasetError(
+                f"labels: expected one for each of the {len(self.images)} images, "
+                f"got shape {self.labels.shape}"
+            )
+        if self.labels.min() < 0:
+            raise DatasetError(f"labels: expected classes from 0, got {self.labels.min()}")
+        # Written so that a NaN, which compares false, is refused as well.
+        if self.images.dtype == np.float32 and not (
+            self.images.min() >= 0 and self.images.max() <= 1
+        ):
+            raise DatasetError(
+                f"images: expected float values from 0 to 1, got {self.images.min():g} to "
+                f"{self.images.max():g}; values up to 255 belong in uint8, or divide them by 255"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split that show the same kind of images.
+
+    Attributes:
+        name: What the data is called in logs and in a model's metadata.
+        class_labels: What each class is called, class 0 first.
+        train: What a network learns from.
+        test: What it is judged by.
+
+    Raises:
+        DatasetError: The splits differ in image shape or dtype, or a label has no name.
+    """
+
+    name: str
+    class_labels: tuple[str, ...]
+    train: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise DatasetError(
+                f"images: the training images are {self.train.images.shape[1:]}, "
+                f"the test images {self.test.images.shape[1:]}"
+            )
+        if self.train.images.dtype != self.test.images.dtype:
+            raise DatasetError(
+                f"images: the training images are {self.train.images.dtype}, "
+                f"the test images {self.test.images.dtype}"
+            )
+        largest = max(self.train.labels.max(), self.test.labels.max())
+        if largest >= len(self.class_labels):
+            raise DatasetError(
+                f"labels: {len(self.class_labels)} classes have a name, but a label is {largest}"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one image."""
+        return self.train.images.shape[1:]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that the two splits hold, as ``sha256:`` and 64 hex digits."""
+        digest = hashlib.sha256()
+        arrays: tuple[npt.NDArray[Any], ...] = (
+            self.train.images,
+            self.train.labels,
+            self.test.images,
+            self.test.labels,
+        )
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return f"sha256:{digest.hexdigest()}"
