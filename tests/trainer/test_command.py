@@ -1,0 +1,231 @@
+"""The trainer as its users run it: a process, its output, its exit code, the folder afterwards."""
+
+import gzip
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpserve.datasets import load_test_split
+from mlpserve.model.versions import versions, weights_path
+from mlpserve.model.weights import load_model
+from mlpserve.trainer.training import accuracy
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PUBLISHED_TABLE = """\
+0 0.230083 13.260000
+10 0.204155 40.781667
+20 0.153983 47.766667
+30 0.118734 67.136667
+40 0.096660 73.488333
+50 0.083073 77.815000
+60 0.072998 80.786667
+70 0.115302 60.456667
+80 0.061357 84.006667
+90 0.060022 84.413333
+100 0.058777 84.738333
+110 0.057598 85.070000
+120 0.056478 85.361667
+130 0.055412 85.630000
+140 0.054397 85.903333
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def train(models: Path) -> Train:
+    """Return a function that runs the command to its end."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, *arguments]
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return a small .npz with three classes that differ in which third of the image is bright."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 300)
+    images = rng.integers(0, 100, (300, 4, 6), np.uint8)
+    for index, label in enumerate(labels):
+        images[index, :, 2 * label : 2 * label + 2] += 150
+    path = tmp_path / "thirds.npz"
+    np.savez(
+        path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_the_seed_recipe_prints_the_tutorials_published_table_digit_for_digit(
+    train: Train, models: Path, mnist_folder: Path
+) -> None:
+    done = train("--data", "mnist", "--data-dir", mnist_folder, "--recipe", "seed")
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(
+        r"^iteration +(\d+): cost (\S+), accuracy (\S+) %$", done.stdout, re.MULTILINE
+    )
+    assert "".join(" ".join(line) + "\n" for line in lines) == PUBLISHED_TABLE
+    model = load_model(weights_path(models, "mnist", 1))
+    assert model.metadata.layer_sizes == (784, 16, 16, 10)
+    assert model.metadata.activations == ("tanh", "tanh", "softmax")
+    assert model.metadata.training.test_accuracy == 0.8652
+
+
+def test_the_fast_recipe_classifies_97_percent_of_mnists_test_images(
+    train: Train, models: Path, mnist_folder: Path
+) -> None:
+    done = train("--data", "mnist", "--data-dir", mnist_folder, "--recipe", "fast")
+    assert done.returncode == 0, done.stderr
+    model = load_model(weights_path(models, "mnist", 1))
+    split = load_test_split("mnist", data_dir=mnist_folder)
+    found = accuracy(model.network, model.metadata.input, split)
+    assert found >= 0.97
+    assert model.metadata.training.test_accuracy == found
+    assert f"test accuracy {100 * found:.2f} %" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_network_that_saw_drawn_digits_only_reads_90_percent_of_mnists_test_images(
+    train: Train, models: Path, mnist_folder: Path
+) -> None:
+    done = train("--data", "drawn")
+    assert done.returncode == 0, done.stderr
+    model = load_model(weights_path(models, "drawn", 1))
+    assert model.metadata.training.data_name == "drawn"
+    split = load_test_split("mnist", data_dir=mnist_folder)
+    assert accuracy(model.network, model.metadata.input, split) >= 0.90
+
+
+def test_a_run_publishes_what_its_flags_say(train: Train, models: Path, data: Path) -> None:
+    flags = "--name lights --layers 7,5 --activation sigmoid --epochs 2 --batch-size 32"
+    done = train("--data", data, *flags.split(), "--learning-rate", "0.02", "--seed", "9")
+    assert done.returncode == 0, done.stderr
+    metadata = load_model(weights_path(models, "lights", 1)).metadata
+    assert metadata.layer_sizes == (24, 7, 5, 3)
+    assert metadata.activations == ("sigmoid", "sigmoid", "softmax")
+    assert metadata.input.shape == (4, 6)
+    assert metadata.class_labels == ("0", "1", "2")
+    training = metadata.training
+    assert (training.recipe, training.seed, training.data_name) == ("fast", 9, "thirds")
+    assert training.hyperparameters["epochs"] == 2
+    assert training.hyperparameters["batch_size"] == 32
+    assert training.hyperparameters["learning_rate"] == 0.02
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", training.data_digest)
+
+
+def test_shapes_and_classes_come_from_the_data_and_are_learned(
+    train: Train, models: Path, data: Path
+) -> None:
+    done = train("--data", data, "--batch-size", "16", "--epochs", "5")
+    assert done.returncode == 0, done.stderr
+    assert load_model(weights_path(models, "thirds", 1)).metadata.training.test_accuracy > 0.95
+
+
+def test_each_run_publishes_the_next_version_and_the_same_seed_the_same_bits(
+    train: Train, models: Path, data: Path
+) -> None:
+    for _ in range(2):
+        assert train("--data", data, "--epochs", "1").returncode == 0
+    assert versions(models, "thirds") == [2, 1]
+    first, second = (load_model(weights_path(models, "thirds", version)) for version in (1, 2))
+    for one, two in zip(first.network.parameters, second.network.parameters, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "0"], "epochs: expected at least 1, got 0"),
+        (["--learning-rate", "-1"], "learning rate: expected above 0, got -1"),
+        (["--layers", "0"], "layers: expected widths from 1"),
+        (["--layers", "a,b"], "expected widths with commas between them, as in 256,128"),
+        (["--recipe", "slow"], "invalid choice: 'slow'"),
+        (["--name", "../evil"], "name: expected 1 to 64 letters"),
+        (["--data", "nothing-here"], "nothing-here"),
+        (["--data", "/dev/null"], "/dev/null"),
+        (["--learning-rate", "1e30"], "try a lower --learning-rate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_fails_in_one_sentence_and_publishes_nothing(
+    train: Train, models: Path, data: Path, flags: list[str], message: str
+) -> None:
+    done = train("--data", data, *flags)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(models.rglob("*.npz"))
+
+
+def test_damaged_data_is_refused_by_the_name_of_its_file(
+    train: Train, models: Path, mnist_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in mnist_folder.iterdir():
+        (folder / path.name).symlink_to(path)
+    damaged = folder / "train-images-idx3-ubyte.gz"
+    damaged.unlink()
+    damaged.write_bytes(gzip.compress(b"\0\0\x08\x01" + bytes(4)))
+    done = train("--data", folder)
+    assert done.returncode == 1
+    assert "train-images-idx3-ubyte.gz" in done.stderr
+    assert not models.exists()
+
+
+def test_a_models_folder_that_cannot_be_written_is_found_out_before_training(
+    train: Train, models: Path, data: Path
+) -> None:
+    models.write_text("a file, not a folder")
+    done = train("--data", data)
+    assert done.returncode == 1
+    assert f"{models / 'thirds'}: cannot be written to" in done.stderr
+    assert "epoch" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_run_that_is_told_to_stop_ends_with_its_own_code_and_publishes_nothing(
+    models: Path, data: Path, signal_number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, "--data", data]
+    with subprocess.Popen(
+        [*map(str, command), "--epochs", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "epoch" not in process.stdout.readline():
+            pass
+        process.send_signal(signal_number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert versions(models, "thirds") == []
+
+
+def test_the_variable_names_the_folder_of_mnist(
+    train: Train, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPSERVE_DATA_DIR", os.fspath(mnist_folder))
+    done = train("--data", "auto", "--epochs", "1", "--layers", "4")
+    assert done.returncode == 0, done.stderr
+    assert "data mnist: 60000 training and 10000 test images of 28 x 28" in done.stdout

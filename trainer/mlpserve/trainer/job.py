@@ -1,0 +1,150 @@
+"""One run of the trainer, from the data to the published version.
+
+Order matters: what can fail early is tried early, and nothing is published unless all went well.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mlpserve.datasets import Dataset, load_dataset
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Metadata, Training, is_model_name
+from mlpserve.model.network import Network
+from mlpserve.model.versions import prepare, publish
+from mlpserve.model.weights import Model
+from mlpserve.trainer.errors import TrainingError
+from mlpserve.trainer.progress import progress_line
+from mlpserve.trainer.recipes import Recipe
+from mlpserve.trainer.training import EpochReport, accuracy, initial_network, train
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What to train on, how, and where to publish it.
+
+    Attributes:
+        data: auto, mnist, drawn, or a path; see ``mlpserve.datasets.load_dataset``.
+        data_dir: Where the MNIST files may be.
+        models: The models folder.
+        name: The model's name; None to call it like its data.
+        recipe: How to train.
+    """
+
+    data: str
+    data_dir: Path | None
+    models: Path
+    name: str | None
+    recipe: Recipe
+
+
+def run(config: JobConfig, print_line: Callable[[str], None]) -> Model:
+    """Train a network, judge it by the test images and publish it.
+
+    Args:
+        config: What to do.
+        print_line: Takes each line of progress.
+
+    Raises:
+        DatasetError: The data cannot be used.
+        TrainingError: The training diverged, or the data's name is no name for a model.
+        ModelError: The version cannot be published.
+    """
+    dataset = load_dataset(config.data, data_dir=config.data_dir)
+    name = _model_name(config.name or dataset.name)
+    prepare(config.models, name)
+    print_line(_describe_data(dataset))
+    # One thread: on a machine with other work, two BLAS threads wait for each other more than they
+    # gain, and with one the same seed gives the same bits.
+    with threadpool_limits(1):
+        model = _trained_model(config.recipe, dataset, name, print_line)
+    published = publish(config.models, model)
+    print_line(_describe_result(published, config.models))
+    return published
+
+
+def _trained_model(
+    recipe: Recipe, dataset: Dataset, name: str, print_line: Callable[[str], None]
+) -> Model:
+    spec = InputSpec(dataset.input_shape)
+    class_count = len(dataset.class_labels)
+    inputs = spec.scale(dataset.train.images, recipe.parameter_dtype)
+    network = initial_network(recipe, spec.values_per_image, class_count)
+
+    def report(epoch: EpochReport) -> None:
+        print_line(progress_line(recipe.name, epoch, class_count))
+
+    started = time.monotonic()
+    network = train(network, inputs, dataset.train.labels, recipe, report)
+    print_line(f"trained for {time.monotonic() - started:.1f} s")
+    # Judged as it is published and served, whatever it was trained in.
+    network = network.astype(np.float32)
+    training = Training(
+        recipe=recipe.name,
+        hyperparameters=recipe.hyperparameters(),
+        seed=recipe.seed,
+        data_name=dataset.name,
+        data_digest=dataset.digest(),
+        train_accuracy=accuracy(network, spec, dataset.train),
+        test_accuracy=accuracy(network, spec, dataset.test),
+        created_at=datetime.now(UTC),
+        library_versions=_library_versions(),
+    )
+    return _model(network, spec, dataset, name, training)
+
+
+def _model(
+    network: Network, spec: InputSpec, dataset: Dataset, name: str, training: Training
+) -> Model:
+    metadata = Metadata(
+        name=name,
+        version=0,
+        layer_sizes=network.layer_sizes,
+        activations=network.activations,
+        input=spec,
+        class_labels=dataset.class_labels,
+        training=training,
+    )
+    return Model(network, metadata)
+
+
+def _model_name(name: str) -> str:
+    if not is_model_name(name):
+        raise TrainingError(
+            f"name: expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, "
+            f"got {name!r}; choose one with --name"
+        )
+    return name
+
+
+def _library_versions() -> dict[str, str]:
+    return {
+        "mlpserve": installed_version("mlpserve"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _describe_data(dataset: Dataset) -> str:
+    shape = " x ".join(map(str, dataset.input_shape))
+    return (
+        f"data {dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images "
+        f"of {shape}, {len(dataset.class_labels)} classes"
+    )
+
+
+def _describe_result(model: Model, models: Path) -> str:
+    metadata = model.metadata
+    return (
+        f"published {models / metadata.name / str(metadata.version)}: "
+        f"{'-'.join(map(str, metadata.layer_sizes))}, trained on {metadata.training.data_name}, "
+        f"training accuracy {100 * metadata.training.train_accuracy:.2f} %, "
+        f"test accuracy {100 * metadata.training.test_accuracy:.2f} %"
+    )

@@ -1,0 +1,43 @@
+"""How the learning rate changes over a training: its share of the peak rate at each step.
+
+Each schedule takes the index of the step, from 0, and the number of steps, and returns a share from
+0 to 1 by which the peak learning rate is multiplied.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+_TUTORIAL_LAST_FULL_STEP: Final = 75
+_TUTORIAL_LOWER_SHARE: Final = 0.2
+_WARM_UP_SHARE: Final = 0.3
+_START_SHARE: Final = 0.04
+
+
+def tutorial(step: int, steps: int) -> float:  # noqa: ARG001 - of the shape of all schedules
+    """Return 1 up to step 75 and 0.2 above: the tutorial's learning rates, 0.5 and then 0.1."""
+    return 1.0 if step <= _TUTORIAL_LAST_FULL_STEP else _TUTORIAL_LOWER_SHARE
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Return one rise and one fall: up for the first 30 % of the steps, then down to almost 0.
+
+    Both halves are half periods of a cosine. The slow start lets a high peak be survived, the peak
+    crosses flat regions fast, the fall settles.
+    Source: Smith and Topin, Super-Convergence (2018).
+    """
+    warm_up_steps = _WARM_UP_SHARE * steps
+    if step < warm_up_steps:
+        return _START_SHARE + (1 - _START_SHARE) * _rise(step / warm_up_steps)
+    return 1 - _rise((step - warm_up_steps) / (steps - warm_up_steps))
+
+
+def _rise(progress: float) -> float:
+    """Return half a period of a cosine, from 0 at 0 to 1 at 1."""
+    return (1 - math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
+    "tutorial": tutorial,
+    "one-cycle": one_cycle,
+}
