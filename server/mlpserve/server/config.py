@@ -1,0 +1,52 @@
+"""The settings of a server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mlpserve.server.errors import StartError
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 50051
+_LARGEST_PORT: Final = 65_535
+_LARGEST_BATCH: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How to serve, checked when it is made.
+
+    Attributes:
+        models: The models folder.
+        host: The address to listen on.
+        port: The port to listen on; 0 for any that is free.
+        max_batch_images: The most images that one request may carry.
+        versions_per_model: So many of the newest versions of each model are served.
+        worker_threads: So many requests are answered at once.
+        max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
+            so it must leave some for all other calls.
+        stop_grace_s: Seconds that requests have to end in after the server is told to stop.
+
+    Raises:
+        StartError: A setting is out of its range.
+    """
+
+    models: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    max_batch_images: int = 8192
+    versions_per_model: int = 2
+    worker_threads: int = 8
+    max_streams: int = 4
+    stop_grace_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, lowest, highest in (
+            ("port", 0, _LARGEST_PORT),
+            ("max_batch_images", 1, _LARGEST_BATCH),
+            ("versions_per_model", 1, _LARGEST_BATCH),
+            ("max_streams", 1, self.worker_threads - 1),
+        ):
+            value = getattr(self, name)
+            if not lowest <= value <= highest:
+                raise StartError(f"{name}: expected from {lowest} to {highest}, got {value}")

@@ -1,0 +1,43 @@
+"""Models as the wire contract describes them."""
+
+from collections.abc import Iterable
+
+from mlpserve.model.metadata import Training
+from mlpserve.model.weights import Model
+from mlpserve.v1 import prediction_pb2
+
+
+def describe_model(versions: Iterable[Model], *, max_batch_images: int) -> prediction_pb2.Model:
+    """Return the description of a model by those versions of it, which are at least one."""
+    versions = list(versions)
+    return prediction_pb2.Model(
+        name=versions[0].metadata.name,
+        versions=[_describe_version(version, max_batch_images) for version in versions],
+    )
+
+
+def _describe_version(model: Model, max_batch_images: int) -> prediction_pb2.ModelVersion:
+    metadata = model.metadata
+    return prediction_pb2.ModelVersion(
+        version=metadata.version,
+        layer_sizes=metadata.layer_sizes,
+        activations=metadata.activations,
+        input_shape=metadata.input.shape,
+        input_data_types=[prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32],
+        max_batch_images=max_batch_images,
+        class_labels=metadata.class_labels,
+        training=_describe_training(metadata.training),
+    )
+
+
+def _describe_training(training: Training) -> prediction_pb2.Training:
+    described = prediction_pb2.Training(
+        recipe=training.recipe,
+        seed=training.seed,
+        data_name=training.data_name,
+        data_digest=training.data_digest,
+        train_accuracy=training.train_accuracy,
+        test_accuracy=training.test_accuracy,
+    )
+    described.create_time.FromDatetime(training.created_at)
+    return described

@@ -1,0 +1,30 @@
+"""What the server refuses, one class for each reaction of the caller.
+
+    ServerError
+    |-- RequestError       the request breaks the contract: mend it, do not repeat it
+    |-- NotServedError     no such model or version here: ask for another
+    |-- OverloadedError    too much at once: repeat it later
+    `-- StartError         the server cannot start: mend its flags, port or models folder
+
+The first three are mapped to gRPC statuses in `mlpserve.server.statuses`, and only there.
+"""
+
+
+class ServerError(Exception):
+    """The message is meant for the caller, or at start for the operator."""
+
+
+class RequestError(ServerError):
+    """A field of the request has a value that the contract rules out."""
+
+
+class NotServedError(ServerError):
+    """The request names a model or a version that is not served here."""
+
+
+class OverloadedError(ServerError):
+    """The server does as much as it is allowed to do."""
+
+
+class StartError(ServerError):
+    """The server cannot start."""

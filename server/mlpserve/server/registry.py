@@ -1,0 +1,128 @@
+"""The models that a server serves: loaded from the models folder, found by name and version."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.versions import model_names, versions, weights_path
+from mlpserve.model.weights import Model, load_model
+from mlpserve.server.errors import NotServedError, RequestError, StartError
+
+logger = logging.getLogger(__name__)
+
+
+class Registry:
+    """Models by name, the versions of each the newest first.
+
+    Safe to use from many threads: nothing in it changes.
+
+    Args:
+        models: At least one name, each with at least one version, the newest first.
+    """
+
+    def __init__(self, models: Mapping[str, tuple[Model, ...]]) -> None:
+        self._models = dict(sorted(models.items()))
+
+    @property
+    def models(self) -> Mapping[str, tuple[Model, ...]]:
+        """Return all models, in the order of their names."""
+        return self._models
+
+    def versions(self, name: str) -> tuple[Model, ...]:
+        """Return the versions of a model, the newest first.
+
+        Args:
+            name: The model's name; may be empty where one model only is served.
+
+        Raises:
+            RequestError: ``name`` is empty though several models are served.
+            NotServedError: There is no model of this name.
+        """
+        if not name and len(self._models) == 1:
+            return next(iter(self._models.values()))
+        if not name:
+            raise RequestError(
+                f"model_name: required, because several models are served: {self._names()}"
+            )
+        if name not in self._models:
+            raise NotServedError(
+                f"model_name: no model {name[:80]!r} is served; served are: {self._names()}"
+            )
+        return self._models[name]
+
+    def find(self, name: str, version: int) -> Model:
+        """Return one version of a model.
+
+        Args:
+            name: As for ``versions``.
+            version: The version's number; 0 for the newest.
+
+        Raises:
+            RequestError: As for ``versions``, or ``version`` is negative.
+            NotServedError: There is no such model, or no such version of it.
+        """
+        candidates = self.versions(name)
+        if version == 0:
+            return candidates[0]
+        if version < 0:
+            raise RequestError(
+                f"model_version: expected a positive number, or 0 for the newest, got {version}"
+            )
+        for model in candidates:
+            if model.metadata.version == version:
+                return model
+        served = ", ".join(str(model.metadata.version) for model in candidates)
+        raise NotServedError(
+            f"model_version: version {version} of model {candidates[0].metadata.name!r} is not "
+            f"served; served are: {served}"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(self._models)
+
+
+def load_registry(models: Path, *, versions_per_model: int) -> Registry:
+    """Load the newest versions of every model in a folder.
+
+    A version whose file cannot be used is left out and logged: an older one then answers for it.
+
+    Raises:
+        StartError: No version of any model can be used.
+        ModelsFolderError: The folder is missing or cannot be read.
+    """
+    loaded = {
+        name: _load_versions(models, name, versions_per_model) for name in model_names(models)
+    }
+    usable = {name: found for name, found in loaded.items() if found}
+    if not usable:
+        raise StartError(
+            f"models: expected NAME/VERSION/weights.npz in {models}, found none that can be used; "
+            f"train one with: mlpserve-train --models {models}"
+        )
+    return Registry(usable)
+
+
+def _load_versions(models: Path, name: str, count: int) -> tuple[Model, ...]:
+    """Return the newest ``count`` versions that can be used, the newest first."""
+    found: list[Model] = []
+    for version in versions(models, name):
+        if len(found) == count:
+            break
+        try:
+            found.append(_load_version(models, name, version))
+        except WeightsFileError as error:
+            logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
+    return tuple(found)
+
+
+def _load_version(models: Path, name: str, version: int) -> Model:
+    path = weights_path(models, name, version)
+    model = load_model(path)
+    described = (model.metadata.name, model.metadata.version)
+    if described != (name, version):
+        raise WeightsFileError(
+            f"{path}: expected version {version} of {name!r}, but it says that it is version "
+            f"{described[1]} of {described[0]!r}; publish versions, do not copy them"
+        )
+    return model

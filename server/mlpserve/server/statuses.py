@@ -1,0 +1,37 @@
+"""How errors appear on the wire: the one place that knows both our errors and gRPC's statuses."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import grpc
+
+from mlpserve.server.errors import NotServedError, OverloadedError, RequestError, ServerError
+
+logger = logging.getLogger(__name__)
+
+STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
+    RequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotServedError: grpc.StatusCode.NOT_FOUND,
+    OverloadedError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@contextmanager
+def statuses(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    """End the call with the right status where the block raises.
+
+    Left to itself, gRPC would answer with the text of any exception, and so show our internals.
+    """
+    try:
+        yield
+    except grpc.RpcError:
+        # gRPC's own way to say that the caller is gone; nobody is left to be told.
+        raise
+    except tuple(STATUS_OF_ERROR) as error:
+        logger.info("refused %s: %s", method, error)
+        context.abort(STATUS_OF_ERROR[type(error)], str(error))
+    except Exception:
+        logger.exception("%s failed", method)
+        context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")

@@ -1,0 +1,115 @@
+"""What many tests need: the real MNIST, a tiny model, a models folder and a real server."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.network import Layer, Network
+from mlpserve.model.versions import publish as publish_model
+from mlpserve.model.weights import Model
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.serving import Server
+
+REPOSITORY = Path(__file__).parents[1]
+
+# The same examples each time: a test that fails here fails for everybody, and on a slow day too.
+hypothesis.settings.register_profile("mlpserve", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("mlpserve")
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """Return the folder with the four official MNIST files.
+
+    Tests with real data are left out where there is none; CI sets the variable, so there they run.
+    """
+    named = os.environ.get("MLPSERVE_DATA_DIR")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data" / "mnist"
+    if not folder.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the tests with real data, but {folder} is missing")
+        pytest.skip("MLPSERVE_DATA_DIR names no folder with the MNIST files")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """Return a network of 6-4-3 in float32."""
+    rng = np.random.default_rng(5)
+
+    def layer(fan_in: int, fan_out: int, activation: str) -> Layer:
+        weights = rng.normal(size=(fan_in, fan_out)).astype(np.float32)
+        return Layer(weights, rng.normal(size=fan_out).astype(np.float32), activation)
+
+    return Network((layer(6, 4, "tanh"), layer(4, 3, "softmax")))
+
+
+@pytest.fixture(scope="session")
+def metadata() -> Metadata:
+    """Return what describes ``network``, as version 1."""
+    return Metadata(
+        name="tiny",
+        version=1,
+        layer_sizes=(6, 4, 3),
+        activations=("tanh", "softmax"),
+        input=InputSpec((2, 3)),
+        class_labels=("cat", "dög", '"bird"'),
+        training=Training(
+            recipe="fast",
+            hyperparameters={"learning_rate": 0.01, "epochs": 3, "schedule": "one-cycle"},
+            seed=7,
+            data_name="pets",
+            data_digest="sha256:0123",
+            train_accuracy=0.96875,
+            test_accuracy=0.1,
+            created_at=datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC),
+            library_versions={"numpy": "2.0.0", "python": "3.11.7"},
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def model(network: Network, metadata: Metadata) -> Model:
+    """Return ``network`` and ``metadata`` together."""
+    return Model(network, metadata)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Return where a models folder may be made."""
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def publish(models: Path, model: Model) -> Callable[..., None]:
+    """Return a function that publishes some versions of the tiny model under a name."""
+
+    def publish_versions(name: str, *, versions: int) -> None:
+        named = Model(model.network, replace(model.metadata, name=name))
+        for _ in range(versions):
+            publish_model(models, named)
+
+    return publish_versions
+
+
+@pytest.fixture
+def tiny_models(publish: Callable[..., None]) -> None:
+    """Publish two versions of the tiny model under its own name."""
+    publish("tiny", versions=2)
+
+
+@pytest.fixture
+def server(models: Path, tiny_models: None) -> Iterator[Server]:
+    """Return a running server of the tiny model that takes up to 64 images a request."""
+    running = Server(ServerConfig(models=models, port=0, max_batch_images=64))
+    running.start()
+    yield running
+    running.stop()

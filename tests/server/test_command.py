@@ -1,0 +1,69 @@
+"""The server as its users run it: a process, its log, its signals, its exit code."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlpserve.server.healthcheck import health_problem
+
+START = [sys.executable, "-m", "mlpserve.server"]
+
+
+def finished(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*START, *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_a_server_says_when_it_is_ready_and_ends_well_when_told_to(
+    models: Path, tiny_models: None, signal_number: signal.Signals
+) -> None:
+    command = [*START, "--models", str(models), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        ready = re.search(r"ready: serving (.*) on (\S+)$", process.stderr.readline())
+        assert ready is not None
+        assert ready[1] == "tiny version 2 and 1"
+        assert health_problem(ready[2]) is None
+        check = finished("healthcheck", "--target", ready[2])
+        assert check.returncode == 0
+        process.send_signal(signal_number)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert log.endswith("stopped\n")
+    assert finished("healthcheck", "--target", ready[2]).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "no-such-folder"], "no-such-folder: cannot be read: No such file"),
+        (["--models", "."], "found none that can be used; train one with: mlpserve-train"),
+        (["--port", "70000"], "port: expected from 0 to 65535, got 70000"),
+        (["--max-batch-images", "0"], "max_batch_images: expected from 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_said_in_one_sentence(
+    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = finished(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_not_of_this_machine_is_said_to_be(
+    models: Path, publish: Callable[..., None]
+) -> None:
+    publish("digits", versions=1)
+    done = finished("--models", models, "--host", "192.0.2.1")
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1:50051: Cannot assign requested address" in done.stderr
