@@ -1,0 +1,38 @@
+"""The client library: batches of images in, NumPy arrays out.
+
+with Client("localhost:50051") as client:
+result = client.predict(images)
+print(result.labels, result.probabilities, result.model_version)
+"""
+
+try:
+    import grpc  # noqa: F401 - asked for here, where the answer to its absence can be given
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "mlpserve.client needs grpcio: pip install 'mlpserve[client]'"
+    ) from error
+
+from mlpserve.client.client import Client
+from mlpserve.client.errors import (
+    ClientError,
+    InvalidRequestError,
+    NotFoundError,
+    ServerFaultError,
+    TimeoutExceededError,
+    UnavailableError,
+)
+from mlpserve.client.results import ModelInfo, Predictions, TrainingInfo, VersionInfo
+
+__all__ = [
+    "Client",
+    "ClientError",
+    "InvalidRequestError",
+    "ModelInfo",
+    "NotFoundError",
+    "Predictions",
+    "ServerFaultError",
+    "TimeoutExceededError",
+    "TrainingInfo",
+    "UnavailableError",
+    "VersionInfo",
+]

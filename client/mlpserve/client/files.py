@@ -1,0 +1,135 @@
+"""Reads the images that a file holds, whatever its format; for the command, not for the library.
+
+The format is told by how the file begins, not by its name.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from mlpserve.datasets import DatasetError
+from mlpserve.datasets.idx import read_idx
+from mlpserve.datasets.npz import read_npz_arrays
+
+logger = logging.getLogger(__name__)
+
+_NPY: Final = b"\x93NUMPY"
+_ZIP: Final = b"PK\x03\x04"
+_IDX: Final = (b"\x1f\x8b", b"\x00\x00\x08")  # gzipped, and not
+_PICTURE: Final = (b"\x89PNG", b"\xff\xd8\xff")
+_LONGEST_START: Final = 8
+_NPZ_ENTRIES: Final = ("images", "x_test")
+_HALF: Final = 127.5
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """The images of one file.
+
+    Attributes:
+        path: Where they are from.
+        images: (N, ...) of the file's dtype.
+    """
+
+    path: Path
+    images: npt.NDArray[Any]
+
+
+def read_images(path: Path, input_shape: tuple[int, ...], *, invert: bool) -> ImageFile:
+    """Read the images of a .npy, .npz, IDX (gzipped or not), PNG or JPEG file.
+
+    Args:
+        path: The file.
+        input_shape: What the model takes. An array of this very shape is one image; pictures are
+            made grey and brought to this size.
+        invert: Whether pictures are dark on light, and so must be inverted.
+
+    Raises:
+        DatasetError: The file cannot be read, or is of another format.
+    """
+    start = _start(path)
+    if start.startswith(_PICTURE):
+        return ImageFile(path, _read_picture(path, input_shape, invert=invert)[np.newaxis])
+    images = _read_array(path, start)
+    return ImageFile(path, images[np.newaxis] if images.shape == input_shape else images)
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_START)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read_array(path: Path, start: bytes) -> npt.NDArray[Any]:
+    if start.startswith(_NPY):
+        return _read_npy(path)
+    if start.startswith(_ZIP):
+        return _read_npz(path)
+    if start.startswith(_IDX):
+        return read_idx(path)
+    raise DatasetError(
+        f"{path}: expected .npy, .npz, IDX, PNG or JPEG, but it begins with {start!r}"
+    )
+
+
+def _read_npy(path: Path) -> npt.NDArray[Any]:
+    try:
+        # Mapped, not read: so the sizes in the header are held against the file's before anything
+        # is allocated.
+        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise DatasetError(f"{path}: expected an .npy file, but {error}") from error
+    return mapped
+
+
+def _read_npz(path: Path) -> npt.NDArray[Any]:
+    arrays = read_npz_arrays(path, optional=_NPZ_ENTRIES)
+    for name in _NPZ_ENTRIES:
+        if name in arrays:
+            return arrays[name]
+    raise DatasetError(f"{path}: expected an entry {' or '.join(_NPZ_ENTRIES)}")
+
+
+def _read_picture(
+    path: Path, input_shape: tuple[int, ...], *, invert: bool
+) -> npt.NDArray[np.uint8]:
+    if len(input_shape) != 2:  # noqa: PLR2004 - height and width
+        raise DatasetError(
+            f"{path}: expected an array, because the model takes {input_shape}, not pictures "
+            "of a height and a width"
+        )
+    height, width = input_shape
+    grey = _grey(path)
+    if grey.size != (width, height):
+        logger.info("%s: brought from %d x %d to %d x %d", path, *grey.size, width, height)
+        grey = grey.resize((width, height), Image.Resampling.LANCZOS)
+    picture = np.asarray(grey, np.uint8)
+    if invert:
+        return 255 - picture
+    if picture.mean() > _HALF:
+        logger.warning(
+            "%s: looks dark on light; models of digits want light on dark: --invert", path
+        )
+    return picture
+
+
+def _grey(path: Path) -> Image.Image:
+    try:
+        # A picture that unpacks to far more than it should is a warning of Pillow's at first.
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=("PNG", "JPEG")) as picture,
+        ):
+            return picture.convert("L")
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise DatasetError(f"{path}: expected a PNG or JPEG picture, but {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DatasetError(f"{path}: too large: {error}") from error

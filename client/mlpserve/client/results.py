@@ -1,0 +1,151 @@
+"""What calls return: plain values, read from the messages of the wire contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.client.errors import ServerFaultError
+from mlpserve.v1 import prediction_pb2
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The answer to a batch of images, one row an image, in their order.
+
+    Attributes:
+        labels: (N,) int32, the index of the most probable class of each image in the model's
+            class labels.
+        probabilities: (N, K) float32, the probability of each class; each row sums to 1.
+        model_name: The model that answered.
+        model_version: The version of it that answered, for all images.
+    """
+
+    labels: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float32]
+    model_name: str
+    model_version: int
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TrainingInfo:
+    """How a version was trained, and how good it became.
+
+    Attributes:
+        recipe: The recipe's name.
+        seed: The seed of all randomness in the training.
+        data_name: The data it learned from.
+        data_digest: The digest of that data.
+        train_accuracy: The share of the training images classified rightly, 0 to 1.
+        test_accuracy: The same of the test images.
+        created_at: When it was made; UTC.
+    """
+
+    recipe: str
+    seed: int
+    data_name: str
+    data_digest: str
+    train_accuracy: float
+    test_accuracy: float
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One version of a model.
+
+    Attributes:
+        version: Its number.
+        layer_sizes: The width of each layer, the input first.
+        activations: The activation of each layer but the input.
+        input_shape: The shape of one image.
+        max_batch_images: The most images that one request may carry.
+        class_labels: What each class is called.
+        training: How it was made.
+    """
+
+    version: int
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    max_batch_images: int
+    class_labels: tuple[str, ...]
+    training: TrainingInfo
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model and those of its versions that are served, the newest first."""
+
+    name: str
+    versions: tuple[VersionInfo, ...]
+
+
+def read_predictions(
+    response: prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse, count: int
+) -> Predictions:
+    """Return the predictions in a response to ``count`` images; read-only views of its bytes.
+
+    Raises:
+        ServerFaultError: The response does not fit the request.
+    """
+    labels = np.frombuffer(response.labels, "<i4")
+    values = np.frombuffer(response.probabilities, "<f4")
+    if len(labels) != count or not len(values) or len(values) % count:
+        raise ServerFaultError(
+            f"answer: expected labels and probabilities of {count} images, "
+            f"got {len(labels)} labels and {len(values)} probabilities"
+        )
+    return Predictions(
+        labels=labels,
+        probabilities=values.reshape(count, -1),
+        model_name=response.model_name,
+        model_version=response.model_version,
+    )
+
+
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several requests, at least one, as one answer."""
+    if len(parts) == 1:
+        return parts[0]
+    return Predictions(
+        labels=np.concatenate([part.labels for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        model_name=parts[0].model_name,
+        model_version=parts[0].model_version,
+    )
+
+
+def read_model(model: prediction_pb2.Model) -> ModelInfo:
+    """Return the description of a model."""
+    return ModelInfo(model.name, tuple(_read_version(version) for version in model.versions))
+
+
+def _read_version(version: prediction_pb2.ModelVersion) -> VersionInfo:
+    return VersionInfo(
+        version=version.version,
+        layer_sizes=tuple(version.layer_sizes),
+        activations=tuple(version.activations),
+        input_shape=tuple(version.input_shape),
+        max_batch_images=version.max_batch_images,
+        class_labels=tuple(version.class_labels),
+        training=_read_training(version.training),
+    )
+
+
+def _read_training(training: prediction_pb2.Training) -> TrainingInfo:
+    return TrainingInfo(
+        recipe=training.recipe,
+        seed=training.seed,
+        data_name=training.data_name,
+        data_digest=training.data_digest,
+        train_accuracy=training.train_accuracy,
+        test_accuracy=training.test_accuracy,
+        created_at=training.create_time.ToDatetime(UTC),
+    )
