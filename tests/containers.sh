@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Builds the images, runs them as a user would, and checks what comes back. Needs Docker and Compose.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+LARGEST_IMAGE_MB=210
+export COMPOSE_PROJECT_NAME=mlpserve-check
+compose() { docker compose "$@"; }
+step() { printf '\n--- %s\n' "$*"; }
+fail() { printf 'containers: %s\n' "$*" >&2; exit 1; }
+received_bytes() { # received_bytes CONTAINER: how much has reached it over the network
+  docker exec "$1" python -c 'print(open("/sys/class/net/eth0/statistics/rx_bytes").read().strip())'
+}
+trap 'compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1' EXIT
+
+step 'build'
+compose build --quiet
+for image in trainer server client; do
+  size_mb=$(($(docker image inspect -f '{{.Size}}' "mlpserve-$image") / 1000000))
+  echo "mlpserve-$image: $size_mb MB"
+  ((size_mb <= LARGEST_IMAGE_MB)) || fail "mlpserve-$image is larger than $LARGEST_IMAGE_MB MB"
+  user=$(docker image inspect -f '{{.Config.User}}' "mlpserve-$image")
+  [[ $user == 10001:10001 ]] || fail "mlpserve-$image runs as '$user'"
+done
+
+step 'up: the trainer ends well, the server gets healthy, the client prints the accuracy'
+compose up --detach
+[[ $(docker wait "$COMPOSE_PROJECT_NAME-client-1") == 0 ]] || { compose logs; fail 'the client failed'; }
+compose logs --no-log-prefix trainer client
+compose logs --no-log-prefix client | grep -Eq 'digits version 1 .*accuracy 9[0-9]\.' ||
+  fail 'the client printed no accuracy of 90 % or more'
+[[ $(docker inspect -f '{{.State.Health.Status}}' "$COMPOSE_PROJECT_NAME-server-1") == healthy ]] ||
+  fail 'the server is not healthy'
+
+step 'another version, served after a restart'
+compose run --rm trainer --recipe seed --epochs 3
+compose restart server
+compose up --wait --no-recreate server >/dev/null 2>&1
+compose run --rm client --target server:50051 --data drawn --version 2 --output csv | wc -l
+
+step 'three servers: calls go round all of them'
+compose up --detach --wait --no-recreate --scale server=3 server
+declare -A before
+for number in 1 2 3; do
+  before[$number]=$(received_bytes "$COMPOSE_PROJECT_NAME-server-$number")
+done
+compose run --rm --no-deps client --target server:50051 --data drawn --version 1
+for number in 1 2 3; do
+  received=$(($(received_bytes "$COMPOSE_PROJECT_NAME-server-$number") - before[$number]))
+  echo "server $number received $((received / 1000)) kB"
+  ((received > 1000000)) || fail "server $number had no part in it"
+done
+
+step 'down: the servers end at once and well'
+compose stop --timeout 10 server
+for number in 1 2 3; do
+  code=$(docker inspect -f '{{.State.ExitCode}}' "$COMPOSE_PROJECT_NAME-server-$number")
+  [[ $code == 0 ]] || fail "server $number ended with $code"
+done
+echo 'containers: all checks passed'
