@@ -58,5 +58,14 @@ proto-check: $(VENV)/installed  ## prove that the committed protobuf code is cur
 		cmp "$$fresh/$$file" "proto/$$file" || { echo 'proto-check: run `make proto`' >&2; exit 1; }; \
 	done && echo 'generated code: current'
 
+lock:  ## choose the newest packages for the images anew (needs Docker)
+	docker run --rm --volume "$$PWD:/source:ro" --workdir /source python:3.13-slim sh -c ' \
+		pip install --quiet --root-user-action ignore ".[trainer,server,predict]" >&2 && \
+		grep "^#" constraints.txt && pip freeze --exclude mlpserve' > constraints.new
+	mv constraints.new constraints.txt
+
+containers:  ## build the images, run them as in production and check what they answer (needs Docker)
+	tests/containers.sh
+
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

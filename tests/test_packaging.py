@@ -1,0 +1,122 @@
+import ast
+import importlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+# The root folder of each part, and the parts that it may import.
+ALLOWED = {
+    "client": {"datasets", "v1"},
+    "datasets": set[str](),
+    "model": set[str](),
+    "server": {"model", "v1"},
+    "trainer": {"datasets", "model"},
+    "v1": set[str](),
+}
+ROOTS = {part: "proto" if part == "v1" else part for part in ALLOWED}
+# Only these know what an MNIST image is like; all others ask the data set.
+KNOW_THE_IMAGE_SIZE = {"datasets/mlpserve/datasets/drawn.py", "datasets/mlpserve/datasets/mnist.py"}
+IMAGE_SIZES = {28, 784}
+
+every_part = pytest.mark.parametrize("part", list(ALLOWED))
+
+
+def folder_of(part: str) -> Path:
+    return REPOSITORY / ROOTS[part] / "mlpserve" / part
+
+
+def sources(part: str) -> list[Path]:
+    return sorted(folder_of(part).rglob("*.py"))
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Yield the full name of all that is imported, ``from a import b`` as ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # A relative import of more than its own package would evade this test.
+            assert node.level <= 1, f"line {node.lineno}: import from the full name"
+            if node.level == 0:
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def imported_parts(source: str) -> set[str]:
+    modules = imported_modules(ast.parse(source))
+    return {name.split(".")[1] for name in modules if name.startswith("mlpserve.")}
+
+
+def image_sizes(source: str) -> list[int]:
+    """Return the lines on which a number is an image size of MNIST."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+        and type(node.value) in (int, float)
+        and node.value in IMAGE_SIZES
+    ]
+
+
+@every_part
+def test_part_is_importable(part: str) -> None:
+    importlib.import_module(f"mlpserve.{part}")
+
+
+@every_part
+def test_part_is_typed(part: str) -> None:
+    assert (folder_of(part) / "py.typed").is_file()
+
+
+def test_no_part_claims_the_namespace() -> None:
+    # One stray __init__.py there would hide all the other parts.
+    assert list(REPOSITORY.glob("*/mlpserve/__init__.py")) == []
+
+
+def test_each_root_holds_one_part_and_all_are_packaged() -> None:
+    # The build leaves out, without a word, a folder whose name is misspelt.
+    found = {path.parts[-3]: path.name for path in REPOSITORY.glob("*/mlpserve/*/")}
+    assert found == {root: part for part, root in ROOTS.items()}
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert sorted(build["dev-mode-dirs"]) == sorted(found)
+    assert sorted(build["targets"]["wheel"]["packages"]) == [
+        f"{root}/mlpserve" for root in sorted(found)
+    ]
+
+
+@every_part
+def test_part_imports_only_what_it_may(part: str) -> None:
+    assert sources(part)
+    for path in sources(part):
+        beyond = imported_parts(path.read_text()) - ALLOWED[part] - {part}
+        assert not beyond, f"{path}: imports {beyond}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import mlpserve.server",
+        "import mlpserve.server.service as s",
+        "from mlpserve.server import service",
+        "from mlpserve.server.service import Service",
+        "from mlpserve import server",
+        "def f():\n    from mlpserve import server",
+    ],
+)
+def test_each_way_to_import_a_part_is_seen(source: str) -> None:
+    assert imported_parts(source) == {"server"}
+
+
+@every_part
+def test_nobody_else_knows_the_image_size(part: str) -> None:
+    for path in sources(part):
+        name = path.relative_to(REPOSITORY).as_posix()
+        if name in KNOW_THE_IMAGE_SIZE or "_pb2" in path.name:  # the generator's offsets
+            continue
+        assert image_sizes(path.read_text()) == [], name
+
+
+def test_image_size_is_seen_but_not_in_text() -> None:
+    assert image_sizes("A = 28\n\nB = (784, '28')\nC = '784'  # 28\n") == [1, 3]
