@@ -148,9 +148,23 @@ def test_each_run_publishes_the_next_version_and_the_same_seed_the_same_bits(
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_job_that_is_started_again_unless_published_trains_only_once(
+    train: Train, models: Path, data: Path
+) -> None:
+    again = ("--data", data, "--name", "lights", "--epochs", "1", "--unless-published")
+    assert "published" in train(*again).stdout
+    done = train(*again)
+    assert done.returncode == 0
+    assert done.stdout == f"nothing to do: {models / 'lights'} has version 1\n"
+    assert versions(models, "lights") == [1]
+    assert train(*again[:-1]).returncode == 0
+    assert versions(models, "lights") == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--unless-published"], "--unless-published: expected --name"),
         (["--epochs", "0"], "epochs: expected at least 1, got 0"),
         (["--learning-rate", "-1"], "learning rate: expected above 0, got -1"),
         (["--layers", "0"], "layers: expected widths from 1"),

@@ -24,7 +24,7 @@ _EXIT_TERMINATED: Final = 143  # 128 + SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 only where a version was published."""
+    """Run the command; return its exit code: 0 only where a version is published."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     # As process 1 of a container there is no default action; without this it would not stop.
@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="the model's name; default: that of the data")
     parser.add_argument(
+        "--unless-published",
+        action="store_true",
+        help="do nothing if the model of --name has a version already",
+    )
+    parser.add_argument(
         "--recipe", choices=RECIPES, default=FAST.name, help=f"default: {FAST.name}"
     )
     _add_recipe_settings(parser)
@@ -110,6 +115,7 @@ def _config(options: argparse.Namespace) -> JobConfig:
         models=options.models,
         name=options.name,
         recipe=_recipe(options),
+        unless_published=options.unless_published,
     )
 
 

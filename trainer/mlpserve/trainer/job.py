@@ -18,7 +18,7 @@ from mlpserve.datasets import Dataset, load_dataset
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata, Training, is_model_name
 from mlpserve.model.network import Network
-from mlpserve.model.versions import prepare, publish
+from mlpserve.model.versions import prepare, publish, versions
 from mlpserve.model.weights import Model
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.progress import progress_line
@@ -36,6 +36,8 @@ class JobConfig:
         models: The models folder.
         name: The model's name; None to call it like its data.
         recipe: How to train.
+        unless_published: Whether to do nothing where the model has a version already, so that a
+            job that is started each time something else starts trains only once. Needs ``name``.
     """
 
     data: str
@@ -43,9 +45,10 @@ class JobConfig:
     models: Path
     name: str | None
     recipe: Recipe
+    unless_published: bool = False
 
 
-def run(config: JobConfig, print_line: Callable[[str], None]) -> Model:
+def run(config: JobConfig, print_line: Callable[[str], None]) -> None:
     """Train a network, judge it by the test images and publish it.
 
     Args:
@@ -57,6 +60,8 @@ def run(config: JobConfig, print_line: Callable[[str], None]) -> Model:
         TrainingError: The training diverged, or the data's name is no name for a model.
         ModelError: The version cannot be published.
     """
+    if config.unless_published and _is_published(config, print_line):
+        return
     dataset = load_dataset(config.data, data_dir=config.data_dir)
     name = _model_name(config.name or dataset.name)
     prepare(config.models, name)
@@ -67,7 +72,15 @@ def run(config: JobConfig, print_line: Callable[[str], None]) -> Model:
         model = _trained_model(config.recipe, dataset, name, print_line)
     published = publish(config.models, model)
     print_line(_describe_result(published, config.models))
-    return published
+
+
+def _is_published(config: JobConfig, print_line: Callable[[str], None]) -> bool:
+    if config.name is None:
+        raise TrainingError("--unless-published: expected --name, to know which model to look for")
+    published = versions(config.models, _model_name(config.name))
+    if published:
+        print_line(f"nothing to do: {config.models / config.name} has version {published[0]}")
+    return bool(published)
 
 
 def _trained_model(
