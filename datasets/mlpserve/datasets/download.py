@@ -130,12 +130,9 @@ def _fetch(url: str, temporary: Path, name: str, limits: Limits) -> None:
 
 def _progress() -> Progress:
     console = Console(stderr=True)
+    console.quiet = not console.is_terminal  # a bar in a log file is noise
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        console=console,
-        disable=not console.is_terminal,  # a bar in a log file is noise
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console
     )
 
 
