@@ -13,13 +13,14 @@ help:  ## list the targets
 
 # The environment is made anew where the requirements changed; an interrupted one is not kept.
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mlpserve needs Python 3.11 or newer, not " + sys.version.split()[0] + "; name another with: make PYTHON=...")'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mlpserve needs Python 3.11 or newer, not " + sys.version.split()[0] + "; name another with: make PYTHON=...")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo 'preparing $(VENV); the first time this takes a minute or two'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
 
 demo: $(VENV)/installed  ## train, serve and predict once, with pictures
-	$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed  ## run all tests
 	$(BIN)/pytest

@@ -36,7 +36,7 @@ step 'another version, served after a restart'
 compose run --rm trainer --recipe seed --epochs 3
 compose restart server
 compose up --wait --no-recreate server >/dev/null 2>&1
-compose run --rm client --target server:50051 --data drawn --version 2 --output csv | wc -l
+compose run --rm client --target server:50051 --data auto --version 2 --output csv | wc -l
 
 step 'three servers: calls go round all of them'
 compose up --detach --wait --no-recreate --scale server=3 server
@@ -44,7 +44,7 @@ declare -A before
 for number in 1 2 3; do
   before[$number]=$(received_bytes "$COMPOSE_PROJECT_NAME-server-$number")
 done
-compose run --rm --no-deps client --target server:50051 --data drawn --version 1
+compose run --rm --no-deps client --target server:50051 --data auto --version 1
 for number in 1 2 3; do
   received=$(($(received_bytes "$COMPOSE_PROJECT_NAME-server-$number") - before[$number]))
   echo "server $number received $((received / 1000)) kB"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import platformdirs
 
 from mlpserve.datasets.dataset import Dataset, DatasetError, Split
-from mlpserve.datasets.download import download
+from mlpserve.datasets.download import DownloadError, download
 from mlpserve.datasets.idx import (
     TEST_IMAGES,
     TEST_LABELS,
@@ -135,7 +135,12 @@ def _download(names: Sequence[str]) -> None:
     mirrors = list(MIRRORS)
     for name in names:
         urls = {f"{mirror}{name}.gz": mirror for mirror in mirrors}
-        used = download(list(urls), _cache_path(name), verify=_verifier(name))
+        try:
+            used = download(list(urls), _cache_path(name), verify=_verifier(name))
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error}; a folder that holds the four files may be named with --data-dir"
+            ) from error
         # A mirror that failed would cost its time-out again at every file.
         mirrors = mirrors[mirrors.index(urls[used]) :]
         logger.info("downloaded %s", used)
