@@ -1,7 +1,9 @@
-"""What many tests need: the real MNIST, a tiny model, a models folder and a real server."""
+"""What many tests need: the real MNIST, a tiny model, a real server, an ordinary user's rights."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from mlpserve.server.config import ServerConfig
 from mlpserve.server.serving import Server
 
 REPOSITORY = Path(__file__).parents[1]
+NOBODY = 65534
 
 # The same examples each time: a test that fails here fails for everybody, and on a slow day too.
 hypothesis.settings.register_profile("mlpserve", derandomize=True, deadline=None)
@@ -113,3 +116,29 @@ def server(models: Path, tiny_models: None) -> Iterator[Server]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Return a folder that every user can reach; into ``tmp_path`` only its owner can."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture
+def as_ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """Return what takes root's rights away for a while; root may read and write everything."""
+
+    @contextmanager
+    def ordinary_user() -> Iterator[None]:
+        own = os.geteuid()
+        if own == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(own)
+
+    return ordinary_user

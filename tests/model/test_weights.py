@@ -183,6 +183,13 @@ def test_unknown_entry_is_named(path: Path, arrays: Arrays) -> None:
     )
 
 
+def test_entries_of_a_later_release_are_ignored(path: Path, arrays: Arrays, model: Model) -> None:
+    savez(path, {**arrays, "golden_images": np.zeros((16, 2, 3), np.uint8)})
+    np.testing.assert_array_equal(
+        load_model(path).network.layers[1].weights, model.network.layers[1].weights
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "array", "cause"),
     [
@@ -278,9 +285,27 @@ def test_metadata_that_does_not_fit_is_refused(
     assert refusal(path).startswith(cause)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
+def test_weights_with_which_an_image_could_overflow_are_refused(
+    path: Path, metadata: Metadata, activation: str
+) -> None:
+    def model(size: float) -> Model:
+        first = Layer(np.full((6, 4), size, np.float32), np.zeros(4, np.float32), activation)
+        last = Layer(np.ones((4, 3), np.float32), np.zeros(3, np.float32), "softmax")
+        activations = (activation, "softmax")
+        return Model(Network((first, last)), replace(metadata, activations=activations))
+
+    # Six inputs of at most 1 each: sums of 6e38 are beyond float32, those of 6e37 are not.
+    save_model(path, model(1e38))
+    assert refusal(path).startswith("W1, b1: expected values with which no image overflows float32")
+    save_model(path, model(1e37))
+    white = np.ones((1, 6), np.float32)
+    assert np.isfinite(load_model(path).network.probabilities(white)).all()
+
+
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "missing.npz") == "cannot be read: No such file or directory"
-    assert refusal(tmp_path) == "cannot be read: Is a directory"
+    assert refusal(tmp_path) == "expected a file, got a folder, a pipe or a device"
 
 
 def test_file_without_permission_is_refused(

@@ -4,7 +4,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ import pytest
 from mlpserve.server.healthcheck import health_problem
 
 START = [sys.executable, "-m", "mlpserve.server"]
+
+
+@contextmanager
+def running(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    command = [*START, "--models", str(models), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        ready = re.search(r"ready: .* on (\S+)$", process.stderr.readline())
+        assert ready is not None
+        yield process, ready[1]
 
 
 def finished(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -38,6 +49,27 @@ def test_a_server_says_when_it_is_ready_and_ends_well_when_told_to(
     assert process.returncode == 0
     assert log.endswith("stopped\n")
     assert finished("healthcheck", "--target", ready[2]).returncode == 1
+
+
+def test_a_server_ends_however_its_signals_come(models: Path, tiny_models: None) -> None:
+    # Two at once once left one in four servers waiting for ever.
+    for _ in range(10):
+        with running(models) as (process, _):
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        assert process.returncode in {0, -signal.SIGINT, -signal.SIGTERM}
+
+
+def test_the_health_check_asks_the_server_itself_and_no_proxy(
+    models: Path, tiny_models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with running(models) as (process, address):
+        port = address.rpartition(":")[2]
+        assert finished("--port", port, "healthcheck").returncode == 0
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 import logging
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError
+from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.versions import weights_path
 from mlpserve.model.weights import Model
+from mlpserve.server import prediction
 from mlpserve.server.errors import NotServedError, RequestError, StartError
+from mlpserve.server.prediction import Answer, Images, answer
 from mlpserve.server.registry import Registry, load_registry
 
 Publish = Callable[..., None]
@@ -76,6 +82,56 @@ def test_a_version_that_was_copied_to_another_number_is_not_served(
     copy.write_bytes(weights_path(models, "digits", 1).read_bytes())
     assert served(load_registry(models, versions_per_model=2)) == {"digits": [1]}
     assert "it says that it is version 1 of 'digits'" in caplog.text
+
+
+def test_a_version_that_fails_its_self_test_is_not_served(
+    models: Path,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("digits", versions=2)
+
+    def broken_in_version_2(model: Model, images: Images) -> Answer:
+        found = answer(model, images)
+        if model.metadata.version != 2:
+            return found
+        return Answer(np.full(len(images) * 3, np.nan, "<f4").tobytes(), found.labels)
+
+    monkeypatch.setattr(prediction, "answer", broken_in_version_2)
+    assert served(load_registry(models, versions_per_model=2)) == {"digits": [1]}
+    assert "self-test: expected probabilities that sum to 1, got nan" in caplog.text
+
+
+def test_a_model_whose_weights_are_a_pipe_is_not_waited_for(models: Path, publish: Publish) -> None:
+    publish("digits", versions=1)
+    pipe = weights_path(models, "digits", 2)
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    assert served(load_registry(models, versions_per_model=2)) == {"digits": [1]}
+
+
+def test_a_model_whose_folder_cannot_be_read_does_not_keep_others_from_being_served(
+    public_folder: Path,
+    model: Model,
+    as_ordinary_user: Callable[[], AbstractContextManager[None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish_model(public_folder, model)
+    private = public_folder / "private"
+    private.mkdir()
+    private.chmod(0)
+    with as_ordinary_user():
+        registry = load_registry(public_folder, versions_per_model=2)
+    assert served(registry) == {"tiny": [1]}
+    assert f"not served: {private}: cannot be read: Permission denied" in caplog.text
+
+
+def test_a_message_lists_a_few_models_and_how_many_more_there_are(model: Model) -> None:
+    registry = Registry({f"model-{number:03}": (model,) for number in range(400)})
+    with pytest.raises(NotServedError) as caught:
+        registry.find("none", 0)
+    assert str(caught.value).endswith("model-008, model-009 and 390 more (see ListModels)")
 
 
 def test_a_folder_without_a_usable_model_says_how_to_get_one(models: Path) -> None:

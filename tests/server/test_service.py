@@ -1,6 +1,7 @@
 """The server over a real channel, as any gRPC client sees it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import numpy.typing as npt
 import pytest
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 from mlpserve.model.weights import Model
-from mlpserve.server import prediction, registry
+from mlpserve.server import registry
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.healthcheck import health_problem
@@ -327,13 +329,73 @@ def test_a_port_that_is_taken_is_said_to_be(models: Path, server: Server) -> Non
         Server(ServerConfig(models=models, port=server.port))
 
 
-def test_a_model_that_fails_its_self_test_keeps_the_server_from_starting(
-    models: Path, tiny_models: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["Predict", "GetModel", "ListModels"])
+def test_bytes_that_are_no_message_are_the_callers_fault(
+    channel: grpc.Channel, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = prediction.Answer(probabilities=np.full(3, np.nan, "<f4").tobytes(), labels=bytes(4))
-    monkeypatch.setattr("mlpserve.server.serving.answer", lambda *_: broken)
-    with pytest.raises(StartError, match="self-test: version 2 of 'tiny'"):
-        Server(ServerConfig(models=models, port=0))
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+    call = channel.unary_unary(f"/{SERVICE}/{method}")
+    code, details = failure(lambda: call(b"\xff" * 9, timeout=TIMEOUT_S))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details == f"request: expected a mlpserve.v1.{method}Request, got 9 bytes that are none"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_stream_of_bytes_that_are_no_message_is_the_callers_fault(channel: grpc.Channel) -> None:
+    stream: grpc.StreamStreamMultiCallable[bytes, bytes]
+    stream = channel.stream_stream(f"/{SERVICE}/PredictStream")
+    call = stream(iter([b"\xff"]), timeout=TIMEOUT_S)
+    assert failure(lambda: next(call))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_calls_of_reflection_over_the_limit_are_refused_and_others_are_answered_meanwhile(
+    channel: grpc.Channel,
+    stub: prediction_pb2_grpc.PredictionServiceStub,
+    images: npt.NDArray[np.uint8],
+) -> None:
+    ended = threading.Event()
+    reflect: grpc.StreamStreamMultiCallable[reflection_pb2.ServerReflectionRequest, bytes]
+    reflect = channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+    )
+
+    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        ended.wait(TIMEOUT_S)
+
+    held = [reflect(requests(), timeout=TIMEOUT_S) for _ in range(2)]
+    for call in held:
+        next(call)
+    refused = [reflect(requests(), timeout=TIMEOUT_S) for _ in range(20)]
+    for call in refused:
+        assert failure(lambda call=call: next(call))[0] == grpc.StatusCode.UNAVAILABLE
+    assert stub.Predict(request(images), timeout=TIMEOUT_S).model_version == 2
+    ended.set()
+    for call in held:
+        assert list(call) == []
+
+
+def test_a_watch_of_health_does_not_keep_a_server_from_stopping(
+    models: Path, tiny_models: None
+) -> None:
+    server = Server(ServerConfig(models=models, port=0, stop_grace_s=TIMEOUT_S))
+    server.start()
+    with grpc.insecure_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        started_s = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started_s < TIMEOUT_S / 2
+        assert [change.status for change in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_a_batch_limit_that_no_message_can_carry_is_refused_with_the_largest_that_can(
+    models: Path, tiny_models: None
+) -> None:
+    config = ServerConfig(models=models, port=0, max_batch_images=100_000_000)
+    with pytest.raises(StartError, match="max_batch_images: expected at most 89475754, because"):
+        Server(config)
 
 
 @pytest.mark.parametrize(

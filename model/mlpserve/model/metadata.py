@@ -179,7 +179,17 @@ def _checked(value: object, kind: type[_Value], name: str) -> _Value:
     # Python's bool is an int, JSON's is not.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise WeightsFileError(f"{name}: expected {kind.__name__}, got {_kind(value)}")
+    if isinstance(value, str):
+        _check_text(value, name)
     return value
+
+
+def _check_text(text: str, name: str) -> None:
+    # JSON can hold halves of characters; protobuf, and a terminal, cannot.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise WeightsFileError(f"{name}: expected valid Unicode text, got {text[:40]!r}") from error
 
 
 def _kind(value: object) -> str:

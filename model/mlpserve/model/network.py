@@ -115,6 +115,24 @@ class Network:
         return inputs
 
 
+def largest_sums(network: Network) -> list[float]:
+    """Return how large the weighted sums of each layer can get, in magnitude, for inputs in [0, 1].
+
+    ``|sum_j| <= sum_i |input_i| |W_ij| + |b_j|``, and a layer's outputs are at most 1 in magnitude
+    after tanh and sigmoid, and at most its sums after relu. Where all of these are finite in the
+    network's dtype, no input makes it overflow, and so none makes it answer NaN.
+    """
+    limits = np.ones(network.layer_sizes[0])  # of the magnitude of the layer's inputs
+    largest: list[float] = []
+    for layer in network.layers:
+        with np.errstate(over="ignore"):
+            weights = np.abs(layer.weights.astype(np.float64))
+            sums = limits @ weights + np.abs(layer.bias.astype(np.float64))
+        largest.append(float(sums.max()))
+        limits = sums if layer.activation == "relu" else np.ones_like(sums)
+    return largest
+
+
 def _check_shapes(number: int, layer: Layer) -> None:
     if layer.weights.ndim != 2 or 0 in layer.weights.shape:  # noqa: PLR2004 - a matrix
         raise NetworkError(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from mlpserve.model.errors import ModelsFolderError
+from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.metadata import is_model_name
 from mlpserve.model.weights import WEIGHTS_FILE_NAME, Model, load_model, save_model
 
@@ -23,14 +23,12 @@ _UNFINISHED_PREFIX: Final = ".unfinished-"
 
 
 def model_names(models: Path) -> list[str]:
-    """Return the names that have at least one version, sorted.
+    """Return the names that have at least one version, or a folder that cannot be read, sorted.
 
     Raises:
-        ModelsFolderError: The folder is missing or cannot be read.
+        ModelsFolderError: The models folder is missing or cannot be read.
     """
-    return [
-        name for name in _folder_names(models) if is_model_name(name) and versions(models, name)
-    ]
+    return [name for name in _folder_names(models) if is_model_name(name) and _exists(models, name)]
 
 
 def versions(models: Path, name: str) -> list[int]:
@@ -45,6 +43,13 @@ def versions(models: Path, name: str) -> list[int]:
         return []
     numbers = (int(entry) for entry in _folder_names(folder) if _VERSION_PATTERN.fullmatch(entry))
     return sorted(numbers, reverse=True)
+
+
+def _exists(models: Path, name: str) -> bool:
+    try:
+        return bool(versions(models, name))
+    except ModelsFolderError:
+        return True  # whoever asks for its versions is told what is wrong
 
 
 def weights_path(models: Path, name: str, version: int) -> Path:
@@ -86,7 +91,8 @@ def publish(models: Path, model: Model) -> Model:
 
     Raises:
         ModelsFolderError: The folder cannot be written to, or the disk is full.
-        WeightsFileError: The parameters are not finite; nothing that cannot be loaded is published.
+        WeightsFileError: The parameters are not finite, or so large that the network could
+            overflow; nothing that cannot be loaded is published.
     """
     folder = models / model.metadata.name
     try:
@@ -118,24 +124,34 @@ def _claim(models: Path, unfinished: Path, model: Model) -> Model:
             )
         numbered = Model(model.network, replace(model.metadata, version=version))
         save_model(unfinished / WEIGHTS_FILE_NAME, numbered)
-        published = load_model(unfinished / WEIGHTS_FILE_NAME)
+        published = _read_back(unfinished / WEIGHTS_FILE_NAME)
         _sync_folder(unfinished)
         target = weights_path(models, name, version).parent
         try:
             unfinished.rename(target)
         except OSError:
-            if not target.exists():
+            # lexists: a link that leads nowhere stands in the way as well.
+            if not os.path.lexists(target):
                 raise
         else:
             _sync_folder(target.parent)
             return published
 
 
+def _read_back(path: Path) -> Model:
+    try:
+        return load_model(path)
+    except WeightsFileError as error:
+        # Its path tells nobody anything: the file is about to go.
+        raise WeightsFileError(f"not published: {error.__cause__}") from error
+
+
 def _make_model_folder(models: Path, name: str) -> None:
     folder = models / name
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(models)
+    missing = [place for place in (models, folder) if not place.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        _sync_folder(place.parent)
 
 
 def _make_unfinished(folder: Path) -> Path:
@@ -166,9 +182,16 @@ def _is_folder(path: Path) -> bool:
 
 def _folder_names(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(folder) if _leads_to_folder(entry))
     except OSError as error:
         raise ModelsFolderError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to where we may not look: nothing of ours
 
 
 def _cannot_write(folder: Path, error: OSError) -> ModelsFolderError:

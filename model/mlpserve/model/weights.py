@@ -8,6 +8,8 @@
 """
 
 import os
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,11 @@ import numpy.typing as npt
 from mlpserve.model.archive import read_arrays, write_arrays
 from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.metadata import Metadata
-from mlpserve.model.network import Layer, Network
+from mlpserve.model.network import Layer, Network, largest_sums
 
 WEIGHTS_FILE_NAME: Final = "weights.npz"
 _METADATA: Final = "metadata"
+_PARAMETERS: Final = re.compile(r"[Wb][0-9]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,9 @@ def load_model(path: Path) -> Model:
             message begins with the path.
     """
     try:
+        # A pipe or a device would be waited for, for ever perhaps.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise WeightsFileError("expected a file, got a folder, a pipe or a device")
         return _model(read_arrays(path))
     except ModelError as error:
         raise WeightsFileError(f"{path}: {error}") from error
@@ -84,16 +90,30 @@ def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
     metadata = _metadata(arrays)
     count = len(metadata.activations)
     expected = {_METADATA} | {f"{kind}{n}" for n in range(1, count + 1) for kind in "Wb"}
-    if set(arrays) != expected:
+    # Entries of other kinds are from a later release of this format, and ignored as fields are.
+    present = {name for name in arrays if name == _METADATA or _PARAMETERS.fullmatch(name)}
+    if present != expected:
         raise WeightsFileError(
             f"entries: expected {', '.join(sorted(expected))}; missing are "
-            f"{sorted(expected - set(arrays))}, unknown are {sorted(set(arrays) - expected)}"
+            f"{sorted(expected - present)}, unknown are {sorted(present - expected)}"
         )
     layers = (
         Layer(_parameters(arrays, f"W{number}"), _parameters(arrays, f"b{number}"), activation)
         for number, activation in enumerate(metadata.activations, start=1)
     )
-    return Model(Network(tuple(layers)), metadata)
+    network = Network(tuple(layers))
+    _check_sums(network)
+    return Model(network, metadata)
+
+
+def _check_sums(network: Network) -> None:
+    for number, largest in enumerate(largest_sums(network), start=1):
+        # Written so that a NaN, which compares false, is refused as well.
+        if not largest < float(np.finfo(np.float32).max):
+            raise WeightsFileError(
+                f"W{number}, b{number}: expected values with which no image overflows float32, but "
+                f"sums may reach {largest:.3g}; did the training diverge?"
+            )
 
 
 def _metadata(arrays: Mapping[str, npt.NDArray[Any]]) -> Metadata:

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from typing import Final
 
 from mlpserve.model.errors import ModelError
@@ -16,13 +15,16 @@ from mlpserve.server.healthcheck import health_problem
 from mlpserve.server.serving import Server
 
 _EXIT_FAILED: Final = 1
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "healthcheck":
-        return _healthcheck(options.target)
+        return _healthcheck(options.target or f"{options.host}:{options.port}")
+    # Before any thread exists, so that none is woken by a signal that is meant for ``_run``.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
@@ -37,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(server: Server) -> None:
     """Serve until a signal says to stop."""
-    told_to_stop = Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: told_to_stop.set())
     server.start()
-    told_to_stop.wait()
+    # Not a handler that sets an event: two signals at once may leave its waiter waiting for ever.
+    signal.sigwait(_STOP_SIGNALS)
+    # Whoever asks a second time does not want to wait.
+    for signal_number in _STOP_SIGNALS:
+        signal.signal(signal_number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     server.stop()
 
 
@@ -87,9 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("healthcheck", help="exit with 0 only if a server would answer")
     check.add_argument(
         "--target",
-        default=f"{DEFAULT_HOST}:{DEFAULT_PORT}",
         metavar="HOST:PORT",
-        help=f"default: {DEFAULT_HOST}:{DEFAULT_PORT}",
+        help="default: the address that --host and --port name",
     )
     return parser
 

@@ -9,7 +9,7 @@ from mlpserve.server.errors import StartError
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
 _LARGEST_PORT: Final = 65_535
-_LARGEST_BATCH: Final = 1_000_000
+_LARGEST_COUNT: Final = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ServerConfig:
         worker_threads: So many requests are answered at once.
         max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
             so it must leave some for all other calls.
-        stop_grace_s: Seconds that requests have to end in after the server is told to stop.
+        stop_grace_s: Seconds that requests have to end in after the server is told to stop; less
+            than the 10 after which containers are killed.
 
     Raises:
         StartError: A setting is out of its range.
@@ -38,13 +39,13 @@ class ServerConfig:
     versions_per_model: int = 2
     worker_threads: int = 8
     max_streams: int = 4
-    stop_grace_s: float = 10.0
+    stop_grace_s: float = 8.0
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (
             ("port", 0, _LARGEST_PORT),
-            ("max_batch_images", 1, _LARGEST_BATCH),
-            ("versions_per_model", 1, _LARGEST_BATCH),
+            ("max_batch_images", 1, _LARGEST_COUNT),
+            ("versions_per_model", 1, _LARGEST_COUNT),
             ("max_streams", 1, self.worker_threads - 1),
         ):
             value = getattr(self, name)

@@ -11,7 +11,8 @@ _TIMEOUT_S: Final = 3.0
 
 def health_problem(target: str, *, timeout_s: float = _TIMEOUT_S) -> str | None:
     """Return None where the server at ``target`` would answer a prediction, else why not."""
-    with grpc.insecure_channel(target) as channel:
+    # Never through a proxy: it is the server itself that is asked about.
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=_SERVICE_NAME), timeout=timeout_s

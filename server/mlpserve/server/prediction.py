@@ -19,6 +19,7 @@ ImageDType: TypeAlias = np.dtype[Any]  # UINT8 or FLOAT32
 
 UINT8: Final = np.dtype("u1")
 FLOAT32: Final = np.dtype("<f4")  # little-endian, whatever the machine is
+_SUM_TOLERANCE: Final = 1e-4
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,25 @@ def decode_images(
     if dtype == FLOAT32:
         _check_range(images)
     return images
+
+
+def self_test(model: Model) -> str | None:
+    """Have a model answer a black and a white image in each data type, as requests are answered.
+
+    Returns:
+        What is wrong with the answer; None where all is well.
+    """
+    for dtype, white in ((UINT8, np.iinfo(np.uint8).max), (FLOAT32, 1)):
+        values = np.repeat(np.array([[0], [white]], dtype), model.metadata.input.values_per_image)
+        images = decode_images(
+            values.tobytes(), count=2, dtype=dtype, spec=model.metadata.input, max_batch_images=2
+        )
+        rows = np.frombuffer(answer(model, images).probabilities, FLOAT32).reshape(2, -1)
+        sums = rows.sum(axis=1)
+        # Written so that a NaN, which compares false, is refused as well.
+        if not (rows.min() >= 0 and np.abs(sums - 1).max() < _SUM_TOLERANCE):
+            return f"expected probabilities that sum to 1, got {rows.min():g} and sums {sums}"
+    return None
 
 
 def _check_range(images: Images) -> None:

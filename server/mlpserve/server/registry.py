@@ -1,15 +1,19 @@
 """The models that a server serves: loaded from the models folder, found by name and version."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.versions import model_names, versions, weights_path
 from mlpserve.model.weights import Model, load_model
 from mlpserve.server.errors import NotServedError, RequestError, StartError
+from mlpserve.server.prediction import self_test
 
 logger = logging.getLogger(__name__)
+
+_NAMES_IN_MESSAGE: Final = 10
 
 
 class Registry:
@@ -72,20 +76,28 @@ class Registry:
         for model in candidates:
             if model.metadata.version == version:
                 return model
-        served = ", ".join(str(model.metadata.version) for model in candidates)
+        served = _listed([str(model.metadata.version) for model in candidates])
         raise NotServedError(
             f"model_version: version {version} of model {candidates[0].metadata.name!r} is not "
             f"served; served are: {served}"
         )
 
     def _names(self) -> str:
-        return ", ".join(self._models)
+        return _listed(list(self._models))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a message; a few, because the transport limits how long a message may be."""
+    more = len(names) - _NAMES_IN_MESSAGE
+    listed = ", ".join(names[:_NAMES_IN_MESSAGE])
+    return f"{listed} and {more} more (see ListModels)" if more > 0 else listed
 
 
 def load_registry(models: Path, *, versions_per_model: int) -> Registry:
     """Load the newest versions of every model in a folder.
 
-    A version whose file cannot be used is left out and logged: an older one then answers for it.
+    A version that cannot be used, or fails its self-test, is left out and logged: an older one then
+    answers for it. So is a model whose folder cannot be read.
 
     Raises:
         StartError: No version of any model can be used.
@@ -106,14 +118,22 @@ def load_registry(models: Path, *, versions_per_model: int) -> Registry:
 def _load_versions(models: Path, name: str, count: int) -> tuple[Model, ...]:
     """Return the newest ``count`` versions that can be used, the newest first."""
     found: list[Model] = []
-    for version in versions(models, name):
+    for version in _versions(models, name):
         if len(found) == count:
             break
         try:
             found.append(_load_version(models, name, version))
-        except WeightsFileError as error:
+        except ModelError as error:
             logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
     return tuple(found)
+
+
+def _versions(models: Path, name: str) -> list[int]:
+    try:
+        return versions(models, name)
+    except ModelError as error:
+        logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
+        return []
 
 
 def _load_version(models: Path, name: str, version: int) -> Model:
@@ -125,4 +145,6 @@ def _load_version(models: Path, name: str, version: int) -> Model:
             f"{path}: expected version {version} of {name!r}, but it says that it is version "
             f"{described[1]} of {described[0]!r}; publish versions, do not copy them"
         )
+    if (problem := self_test(model)) is not None:
+        raise WeightsFileError(f"{path}: self-test: {problem}")
     return model

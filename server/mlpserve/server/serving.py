@@ -7,39 +7,37 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import grpc
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
 from mlpserve.model.weights import Model
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
-from mlpserve.server.prediction import FLOAT32, UINT8, answer, decode_images
+from mlpserve.server.operations import HealthService, ReflectionService
+from mlpserve.server.prediction import FLOAT32
 from mlpserve.server.registry import Registry, load_registry
-from mlpserve.server.service import PredictionService
-from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from mlpserve.server.service import SERVICE_NAME, PredictionService
 
 logger = logging.getLogger(__name__)
 
-SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 # Far above any batch that is allowed, so that one that is too large is refused by us, with the
 # limit in the message, and not by the transport.
 _SMALLEST_MESSAGE_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_LARGEST_MESSAGE_LIMIT_BYTES: Final = 2**31 - 1  # gRPC's own
 _MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
-_SELF_TEST_TOLERANCE: Final = 1e-5
 
 
 class Server:
     """A gRPC server for the models of one folder.
 
-    It answers as soon as ``start`` returns; before that, nothing is listening.
+    It answers as soon as ``start`` returns. The port is taken, and refused to others, before that.
 
     Args:
         config: How to serve.
 
     Raises:
-        StartError: No model can be served, one fails its self-test, or the port is taken.
+        StartError: No model can be served, or the port is taken.
         ModelsFolderError: The models folder cannot be read.
     """
 
@@ -49,8 +47,7 @@ class Server:
         threadpool_limits(1)
         self._config = config
         self.registry = load_registry(config.models, versions_per_model=config.versions_per_model)
-        _self_test(self.registry)
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = HealthService()
         self._server = self._build()
         self.port = _bind(self._server, config)
 
@@ -64,7 +61,7 @@ class Server:
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
         logger.info("stopping: up to %g s for open requests", self._config.stop_grace_s)
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._server.stop(self._config.stop_grace_s).wait()
         logger.info("stopped")
 
@@ -89,10 +86,11 @@ class Server:
             max_batch_images=config.max_batch_images,
             max_streams=config.max_streams,
         )
-        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
+        server.add_generic_rpc_handlers((service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            ReflectionService(reflected), server
         )
         return server
 
@@ -101,31 +99,17 @@ def _all_models(registry: Registry) -> Iterable[Model]:
     return (model for versions in registry.models.values() for model in versions)
 
 
-def _self_test(registry: Registry) -> None:
-    """Have every model answer one image, on the path that requests take.
-
-    Raises:
-        StartError: An answer is no distribution.
-    """
-    for model in _all_models(registry):
-        spec = model.metadata.input
-        for dtype in (UINT8, FLOAT32):
-            data = bytes(spec.values_per_image * dtype.itemsize)
-            images = decode_images(data, count=1, dtype=dtype, spec=spec, max_batch_images=1)
-            probabilities = np.frombuffer(answer(model, images).probabilities, FLOAT32)
-            # Written so that a NaN, which compares false, is refused as well.
-            if not abs(probabilities.sum() - 1) < _SELF_TEST_TOLERANCE:
-                raise StartError(
-                    f"self-test: version {model.metadata.version} of {model.metadata.name!r} "
-                    f"answers probabilities that sum to {probabilities.sum()}, not 1"
-                )
-
-
 def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
     largest_image = max(
         model.metadata.input.values_per_image * FLOAT32.itemsize for model in _all_models(registry)
     )
     needed = config.max_batch_images * largest_image + _MESSAGE_OVERHEAD_BYTES
+    if needed > _LARGEST_MESSAGE_LIMIT_BYTES:
+        fitting = (_LARGEST_MESSAGE_LIMIT_BYTES - _MESSAGE_OVERHEAD_BYTES) // largest_image
+        raise StartError(
+            f"max_batch_images: expected at most {fitting}, because gRPC carries at most 2 GiB and "
+            f"an image has up to {largest_image} bytes, got {config.max_batch_images}"
+        )
     return max(needed, _SMALLEST_MESSAGE_LIMIT_BYTES)
 
 

@@ -31,7 +31,11 @@ def statuses(method: str, context: grpc.ServicerContext) -> Iterator[None]:
         raise
     except tuple(STATUS_OF_ERROR) as error:
         logger.info("refused %s: %s", method, error)
-        context.abort(STATUS_OF_ERROR[type(error)], str(error))
+        context.abort(_status(error), str(error))
     except Exception:
         logger.exception("%s failed", method)
         context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+
+
+def _status(error: ServerError) -> grpc.StatusCode:
+    return next(status for kind, status in STATUS_OF_ERROR.items() if isinstance(error, kind))

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As process 1 of a container there is no default action; without this it would not stop.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        run(_config(options), lambda line: print(line, flush=True))
+        run(_config(options), _print_progress)
     except (DatasetError, ModelError, TrainingError) as error:
         print(f"mlpserve-train: {error}", file=sys.stderr)
         return _EXIT_FAILED
@@ -41,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mlpserve-train: interrupted", file=sys.stderr)
         return _EXIT_INTERRUPTED
     return 0
+
+
+def _print_progress(line: str) -> None:
+    """Print a line; where nobody takes it any more, go on without: the version is what counts."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # What Python still holds back would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -86,14 +86,16 @@ def loss_and_gradients(network: Network, inputs: FloatArray, labels: Labels) -> 
         inputs: (N, D) values in [0, 1], N at least 1.
         labels: (N,) true classes, each from 0 to K - 1.
     """
-    total = BatchResult(0.0, 0, [np.zeros_like(array) for array in network.parameters])
+    loss, correct = 0.0, 0
+    gradients: list[FloatArray] = [np.zeros_like(array) for array in network.parameters]
     for start in range(0, len(inputs), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
         share = _share_of_batch(network, inputs[rows], labels[rows], batch_size=len(inputs))
-        for gradient, part in zip(total.gradients, share.gradients, strict=True):
+        loss += share.loss
+        correct += share.correct
+        for gradient, part in zip(gradients, share.gradients, strict=True):
             gradient += part
-        total = BatchResult(total.loss + share.loss, total.correct + share.correct, total.gradients)
-    return total
+    return BatchResult(loss, correct, gradients)
 
 
 def _share_of_batch(

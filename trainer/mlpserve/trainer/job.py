@@ -21,7 +21,7 @@ from mlpserve.model.network import Network
 from mlpserve.model.versions import prepare, publish, versions
 from mlpserve.model.weights import Model
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.progress import progress_line
+from mlpserve.trainer.progress import LINES
 from mlpserve.trainer.recipes import Recipe
 from mlpserve.trainer.training import EpochReport, accuracy, initial_network, train
 
@@ -62,13 +62,17 @@ def run(config: JobConfig, print_line: Callable[[str], None]) -> None:
     """
     if config.unless_published and _is_published(config, print_line):
         return
+    if config.name is not None:
+        prepare(config.models, _model_name(config.name))
     dataset = load_dataset(config.data, data_dir=config.data_dir)
     name = _model_name(config.name or dataset.name)
     prepare(config.models, name)
     print_line(_describe_data(dataset))
     # One thread: on a machine with other work, two BLAS threads wait for each other more than they
     # gain, and with one the same seed gives the same bits.
-    with threadpool_limits(1):
+    # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
+    # are found and said in our words.
+    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         model = _trained_model(config.recipe, dataset, name, print_line)
     published = publish(config.models, model)
     print_line(_describe_result(published, config.models))
@@ -92,7 +96,7 @@ def _trained_model(
     network = initial_network(recipe, spec.values_per_image, class_count)
 
     def report(epoch: EpochReport) -> None:
-        print_line(progress_line(recipe.name, epoch, class_count))
+        print_line(LINES[recipe.report_line](epoch, class_count))
 
     started = time.monotonic()
     network = train(network, inputs, dataset.train.labels, recipe, report)

@@ -23,9 +23,7 @@ def epoch_line(report: EpochReport, class_count: int) -> str:  # noqa: ARG001 - 
     )
 
 
-LINES: Final[Mapping[str, Callable[[EpochReport, int], str]]] = {"seed": tutorial_line}
-
-
-def progress_line(recipe_name: str, report: EpochReport, class_count: int) -> str:
-    """Return the line that a recipe prints for an epoch."""
-    return LINES.get(recipe_name, epoch_line)(report, class_count)
+LINES: Final[Mapping[str, Callable[[EpochReport, int], str]]] = {
+    "tutorial": tutorial_line,
+    "epoch": epoch_line,
+}

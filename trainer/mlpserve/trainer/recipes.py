@@ -30,6 +30,7 @@ class Recipe:
         dtype: What the training computes in, "float32" or "float64".
         seed: The seed of all randomness.
         report_every_epochs: How often progress is reported.
+        report_line: What is reported: a key of ``progress.LINES``.
 
     Raises:
         TrainingError: A setting is out of its range.
@@ -47,6 +48,7 @@ class Recipe:
     dtype: str
     seed: int
     report_every_epochs: int
+    report_line: str
 
     def __post_init__(self) -> None:
         if not all(1 <= size <= _LARGEST_WIDTH for size in self.hidden_sizes):
@@ -75,8 +77,12 @@ class Recipe:
 
     def hyperparameters(self) -> dict[str, str | int | float]:
         """Return the settings that a version's metadata keeps beside its name, seed and layers."""
-        elsewhere = {"name", "seed", "hidden_sizes", "activation", "report_every_epochs"}
-        return {key: value for key, value in asdict(self).items() if key not in elsewhere}
+        elsewhere = {"name", "seed", "hidden_sizes", "activation"}
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in elsewhere and not key.startswith("report_")
+        }
 
 
 SEED: Final = Recipe(
@@ -92,6 +98,7 @@ SEED: Final = Recipe(
     dtype="float64",
     seed=2,
     report_every_epochs=10,
+    report_line="tutorial",
 )
 FAST: Final = Recipe(
     name="fast",
@@ -106,5 +113,6 @@ FAST: Final = Recipe(
     dtype="float32",
     seed=0,
     report_every_epochs=1,
+    report_line="epoch",
 )
 RECIPES: Final[Mapping[str, Recipe]] = {recipe.name: recipe for recipe in (FAST, SEED)}

@@ -1,0 +1,66 @@
+"""Health and reflection: grpcio's own services, kept from harming the calls that matter."""
+
+from collections.abc import Iterator
+from threading import BoundedSemaphore, Lock
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+_MAX_REFLECTION_CALLS: Final = 2
+
+
+class HealthService(health.HealthServicer):  # type: ignore[misc]
+    """grpc.health.v1 whose watches can be ended; they hold no thread.
+
+    A watch has no end of its own. Left open, each would keep a server that stops waiting for it.
+    """
+
+    def __init__(self) -> None:
+        self._watches: set[Any] = set()
+        self._watches_lock = Lock()
+        super().__init__(experimental_non_blocking=True)
+
+    def Watch(
+        self,
+        request: Any,  # noqa: ANN401 - as the class above has it
+        context: grpc.ServicerContext,
+        send_response_callback: Any = None,  # noqa: ANN401
+    ) -> None:
+        """Tell the caller each change of a service's health."""
+        with self._watches_lock:
+            self._watches.add(send_response_callback)
+        context.add_callback(lambda: self._watches.discard(send_response_callback))
+        super().Watch(request, context, send_response_callback)
+
+    def stop(self) -> None:
+        """Tell all watches that nothing is served any more, and end them."""
+        self.enter_graceful_shutdown()
+        with self._watches_lock:
+            for send_response in list(self._watches):
+                send_response(None)  # gRPC's sign that there are no more responses
+
+
+class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
+    """Server reflection of which only a few calls may be open: each holds a worker thread."""
+
+    def __init__(self, service_names: tuple[str, ...]) -> None:
+        super().__init__(service_names)
+        self._free_calls = BoundedSemaphore(_MAX_REFLECTION_CALLS)
+
+    def ServerReflectionInfo(
+        self,
+        request_iterator: Iterator[Any],
+        context: grpc.ServicerContext,
+    ) -> Iterator[Any]:
+        """Answer questions about the contract."""
+        if not self._free_calls.acquire(blocking=False):
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                f"reflection: the most calls at once is {_MAX_REFLECTION_CALLS}",
+            )
+        try:
+            yield from super().ServerReflectionInfo(request_iterator, context)
+        finally:
+            self._free_calls.release()
