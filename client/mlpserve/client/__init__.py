@@ -1,8 +1,10 @@
 """The client library: batches of images in, NumPy arrays out.
 
-with Client("localhost:50051") as client:
-result = client.predict(images)
-print(result.labels, result.probabilities, result.model_version)
+In short:
+
+    with Client("localhost:50051") as client:
+        result = client.predict(images)
+    print(result.labels, result.probabilities, result.model_version)
 """
 
 try:

@@ -1,6 +1,7 @@
 """The command `mlpserve-predict`: images of files or of a data set in, predictions out."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bool(options.files) == bool(options.data):
         parser.error("expected either files or --data")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A sign that the output's encoding does not have is written as its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with Client(options.target, timeout_s=options.timeout) as client:
             _run(client, options)

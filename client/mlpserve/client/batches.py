@@ -20,9 +20,12 @@ def as_wire_array(images: npt.ArrayLike) -> npt.NDArray[Any]:
 
     Raises:
         InvalidRequestError: There is no image, there are no images but one without a leading axis,
-            or the dtype is neither uint8 nor float.
+            the dtype is neither uint8 nor float, or the rows of a list differ in length.
     """
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise InvalidRequestError(f"images: expected an array: {error}") from error
     if array.ndim < 2 or array.size == 0:  # noqa: PLR2004 - a count and at least one more axis
         raise InvalidRequestError(
             f"images: expected (count, ...) with at least one image, got shape {array.shape}; "

@@ -13,7 +13,12 @@ import numpy.typing as npt
 
 from mlpserve.client.batches import as_wire_array, encode, split
 from mlpserve.client.channel import open_channel
-from mlpserve.client.errors import ClientError, InvalidRequestError, client_error
+from mlpserve.client.errors import (
+    ClientError,
+    InvalidRequestError,
+    ServerFaultError,
+    client_error,
+)
 from mlpserve.client.results import (
     ModelInfo,
     Predictions,
@@ -31,7 +36,7 @@ _MAX_IN_FLIGHT: Final = 4
 class Client:
     """Calls an mlpserve server. Safe to use from many threads; close it when done.
 
-    Calls that find the server unavailable are tried again for about a second.
+    Calls that find the server unavailable are tried again for about a second, but not streams.
 
     Args:
         target: ``host:port``. Where a name has several addresses, calls go round all of them.
@@ -137,11 +142,10 @@ class Client:
             )
             try:
                 for response in call:
-                    yield read_predictions(response, requests.counts.popleft())
+                    yield read_predictions(response, requests.next_count())
             finally:
                 call.cancel()
-        if requests.failure is not None:
-            raise requests.failure
+        requests.check_end()
 
     def model(
         self, name: str = "", *, version: int = 0, timeout_s: float | None = None
@@ -157,7 +161,7 @@ class Client:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         request = prediction_pb2.GetModelRequest(
-            model_name=name, model_version=_checked_version(version)
+            model_name=_checked_name(name), model_version=_checked_version(version)
         )
         with self._translated():
             timeout = _remaining_s(self._deadline_s(timeout_s))
@@ -210,10 +214,15 @@ class Client:
             raise ClientError(f"{self._target}: the client is closed")
         try:
             yield
-        except grpc.RpcError as error:
-            raise client_error(error, self._target) from error
-        except grpc.FutureCancelledError as error:
-            raise ClientError(f"{self._target}: the client was closed meanwhile") from error
+        except ClientError:
+            raise
+        # The last is how gRPC refuses calls on a channel that was closed.
+        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
+            if self._is_closed:
+                raise ClientError(f"{self._target}: the client was closed meanwhile") from error
+            if isinstance(error, grpc.RpcError):
+                raise client_error(error, self._target) from error
+            raise
 
 
 class _StreamRequests:
@@ -224,10 +233,11 @@ class _StreamRequests:
     """
 
     def __init__(self, batches: Iterable[npt.ArrayLike], model: str, version: int) -> None:
-        self.counts: deque[int] = deque()
-        self.failure: Exception | None = None
+        self._counts: deque[int] = deque()
+        self._failure: Exception | None = None
+        self._are_all_sent = False
         self._batches = iter(batches)
-        self._model = model
+        self._model = _checked_name(model)
         self._version = _checked_version(version)
 
     def __iter__(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
@@ -237,20 +247,45 @@ class _StreamRequests:
         try:
             images = as_wire_array(next(self._batches))
         except StopIteration:
+            self._are_all_sent = True
             raise
         except Exception as error:
-            self.failure = error
+            self._failure = error
             raise StopIteration from error
-        self.counts.append(len(images))
+        self._counts.append(len(images))
         return prediction_pb2.PredictStreamRequest(
             model_name=self._model, model_version=self._version, images=encode(images)
         )
 
+    def next_count(self) -> int:
+        """Return how many images the next answer is about."""
+        if not self._counts:
+            raise ServerFaultError("answer: expected one for each batch, got one more")
+        return self._counts.popleft()
+
+    def check_end(self) -> None:
+        """Raise what kept the batches from being sent, or answered, to their end."""
+        if self._failure is not None:
+            raise self._failure
+        if self._counts or not self._are_all_sent:
+            raise ServerFaultError("answer: expected one for each batch, but the stream ended")
+
 
 def _request(images: npt.NDArray[Any], model: str, version: int) -> prediction_pb2.PredictRequest:
     return prediction_pb2.PredictRequest(
-        model_name=model, model_version=_checked_version(version), images=encode(images)
+        model_name=_checked_name(model),
+        model_version=_checked_version(version),
+        images=encode(images),
     )
+
+
+def _checked_name(name: str) -> str:
+    # A command line that is no Unicode becomes half characters, and those no message can hold.
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"model: expected valid Unicode text, got {name!r}") from error
+    return name
 
 
 def _checked_version(version: int) -> int:

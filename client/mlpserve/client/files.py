@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mlpserve.datasets import DatasetError
 from mlpserve.datasets.idx import read_idx
@@ -26,6 +26,7 @@ _PICTURE: Final = (b"\x89PNG", b"\xff\xd8\xff")
 _LONGEST_START: Final = 8
 _NPZ_ENTRIES: Final = ("images", "x_test")
 _HALF: Final = 127.5
+_BITS_OF_BYTE: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ def _read_npy(path: Path) -> npt.NDArray[Any]:
         # Mapped, not read: so the sizes in the header are held against the file's before anything
         # is allocated.
         mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    # NumPy answers a damaged header with a dozen exceptions, and promises no list of them.
+    except Exception as error:
         raise DatasetError(f"{path}: expected an .npy file, but {error}") from error
     return mapped
 
@@ -128,8 +130,16 @@ def _grey(path: Path) -> Image.Image:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=("PNG", "JPEG")) as picture,
         ):
-            return picture.convert("L")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{path}: expected a PNG or JPEG picture, but {error}") from error
+            return _eight_bits(picture).convert("L")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path}: too large: {error}") from error
+    # Pillow has no list of what it raises for a damaged picture either.
+    except Exception as error:
+        raise DatasetError(f"{path}: expected a PNG or JPEG picture, but {error}") from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    if not picture.mode.startswith("I"):
+        return picture
+    # Left to itself, Pillow makes all that is above 255 of 65535 white.
+    return Image.fromarray((np.asarray(picture) >> _BITS_OF_BYTE).astype(np.uint8))

@@ -61,20 +61,16 @@ def rows(results: Sequence[Labelled]) -> Iterator[Row]:
 
 def write_table(results: Sequence[Labelled], file: TextIO) -> None:
     """Write the first few rows of each source as a table, and how many more there are."""
-    console = Console(file=file, highlight=False)
-    for result in results:
-        total = len(result.predictions)
-        table = Table(title=f"{result.source}: {total} {'image' if total == 1 else 'images'}")
-        table.add_column("image", justify="right")
-        table.add_column("label")
-        table.add_column("probability")
-        if result.true_labels is not None:
-            table.add_column("true label")
-        for row in _first(rows([result]), _TABLE_ROWS):
-            table.add_row(*_cells(row))
-        console.print(table)
-        if total > _TABLE_ROWS:
-            console.print(f"... and {total - _TABLE_ROWS} more: see all with --output csv or jsonl")
+    # Without what Rich reads into brackets and colons: names of classes and files may have them.
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    # Written by ourselves, because Rich ends the process where the reader has had enough.
+    with console.capture() as text:
+        for result in results:
+            console.print(_table(result))
+            more = len(result.predictions) - _TABLE_ROWS
+            if more > 0:
+                console.print(f"... and {more} more: see all with --output csv or jsonl")
+    file.write(text.get())
 
 
 def write_csv(results: Sequence[Labelled], file: TextIO) -> None:
@@ -109,6 +105,19 @@ WRITERS: Final[Mapping[str, Callable[[Sequence[Labelled], TextIO], None]]] = {
     "csv": write_csv,
     "jsonl": write_jsonl,
 }
+
+
+def _table(result: Labelled) -> Table:
+    total = len(result.predictions)
+    table = Table(title=f"{result.source}: {total} {'image' if total == 1 else 'images'}")
+    table.add_column("image", justify="right")
+    table.add_column("label")
+    table.add_column("probability")
+    if result.true_labels is not None:
+        table.add_column("true label")
+    for row in _first(rows([result]), _TABLE_ROWS):
+        table.add_row(*_cells(row))
+    return table
 
 
 def _first(items: Iterator[Row], count: int) -> Iterator[Row]:

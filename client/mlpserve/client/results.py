@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.client.errors import ServerFaultError
 from mlpserve.v1 import prediction_pb2
+
+_BYTES_PER_VALUE: Final = 4  # of an int32 label and of a float32 probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,25 +98,41 @@ def read_predictions(
     Raises:
         ServerFaultError: The response does not fit the request.
     """
-    labels = np.frombuffer(response.labels, "<i4")
-    values = np.frombuffer(response.probabilities, "<f4")
-    if len(labels) != count or not len(values) or len(values) % count:
+    column_bytes = count * _BYTES_PER_VALUE
+    sizes = len(response.labels), len(response.probabilities)
+    if sizes[0] != column_bytes or not sizes[1] or sizes[1] % column_bytes:
         raise ServerFaultError(
-            f"answer: expected labels and probabilities of {count} images, "
-            f"got {len(labels)} labels and {len(values)} probabilities"
+            f"answer: expected {column_bytes} bytes of labels of {count} images, and a multiple of "
+            f"that of probabilities, got {sizes[0]} and {sizes[1]}"
+        )
+    labels = np.frombuffer(response.labels, "<i4")
+    probabilities = np.frombuffer(response.probabilities, "<f4").reshape(count, -1)
+    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ServerFaultError(
+            f"answer: expected labels below {probabilities.shape[1]}, the number of classes, "
+            f"got {labels.min()} to {labels.max()}"
         )
     return Predictions(
         labels=labels,
-        probabilities=values.reshape(count, -1),
+        probabilities=probabilities,
         model_name=response.model_name,
         model_version=response.model_version,
     )
 
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of several requests, at least one, as one answer."""
+    """Return the predictions of several requests, at least one, as one answer.
+
+    Raises:
+        ServerFaultError: They are not from the one version of the one model that was asked.
+    """
     if len(parts) == 1:
         return parts[0]
+    sources = {(part.model_name, part.model_version, part.probabilities.shape[1]) for part in parts}
+    if len(sources) > 1:
+        raise ServerFaultError(
+            f"answer: expected one name, version and number of classes, got {sorted(sources)}"
+        )
     return Predictions(
         labels=np.concatenate([part.labels for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
@@ -123,7 +142,13 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
 
 
 def read_model(model: prediction_pb2.Model) -> ModelInfo:
-    """Return the description of a model."""
+    """Return the description of a model.
+
+    Raises:
+        ServerFaultError: It has no version.
+    """
+    if not model.versions:
+        raise ServerFaultError(f"answer: expected versions of model {model.name!r}, got none")
     return ModelInfo(model.name, tuple(_read_version(version) for version in model.versions))
 
 

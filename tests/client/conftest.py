@@ -1,0 +1,60 @@
+"""What the tests of the client share: a client, and servers that answer what a test wants."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from mlpserve.client import Client
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.network import Layer, Network
+from mlpserve.model.weights import Model
+from mlpserve.server.serving import Server
+from mlpserve.v1 import prediction_pb2_grpc
+
+Handler = Callable[[Any, grpc.ServicerContext], Any]
+
+
+@pytest.fixture(scope="session")
+def model(metadata: Metadata) -> Model:
+    """Return a tiny model that finds all its classes in random images, so that mix-ups show."""
+    rng = np.random.default_rng(100)
+
+    def layer(fan_in: int, fan_out: int, activation: str) -> Layer:
+        weights = rng.normal(size=(fan_in, fan_out)).astype(np.float32)
+        return Layer(weights, rng.normal(size=fan_out).astype(np.float32), activation)
+
+    return Model(Network((layer(6, 4, "tanh"), layer(4, 3, "softmax"))), metadata)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """Return a client of the server of the tiny model."""
+    with Client(server.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Return a function that serves some rpcs by the given functions, and returns the target.
+
+    A real gRPC server with gRPC's own limits, whose answers are the test's.
+    """
+    servers: list[grpc.Server] = []
+
+    def start(**handlers: Handler) -> str:
+        methods = {name: staticmethod(handler) for name, handler in handlers.items()}
+        servicer = type("Servicer", (prediction_pb2_grpc.PredictionServiceServicer,), methods)()
+        server = grpc.server(ThreadPoolExecutor(8))
+        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(None).wait()
