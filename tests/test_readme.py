@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 README = Path(__file__).parents[1] / "README.md"
 DEFAULT_ADDRESS = "localhost:50051"
@@ -67,7 +66,7 @@ def test_the_commands_and_the_code_of_the_readme_do_what_it_says(
 ) -> None:
     monkeypatch.setenv("MLPSERVE_DATA_DIR", str(mnist_folder))
     monkeypatch.chdir(tmp_path)
-    Image.new("L", (28, 28)).save(tmp_path / "digit.png")
+    (tmp_path / "examples").symlink_to(README.parent / "examples")
     steps = commands()
     assert set(steps) == set(MODULES)
     for command in steps["mlpserve-train"]:
@@ -77,7 +76,7 @@ def test_the_commands_and_the_code_of_the_readme_do_what_it_says(
             run(f"{command} --target {address}", tmp_path) for command in steps["mlpserve-predict"]
         )
         assert "accuracy 9" in first
-        assert '"source": "digit.png"' in second
+        assert '"source": "examples/digit.png", "index": 0, "label": "7"' in second
         namespace: dict[str, object] = {}
         for block in blocks("python"):
             # One after the other, as a reader would type them.

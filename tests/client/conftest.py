@@ -5,29 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from mlpserve.client import Client
-from mlpserve.model.metadata import Metadata
-from mlpserve.model.network import Layer, Network
-from mlpserve.model.weights import Model
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2_grpc
 
 Handler = Callable[[Any, grpc.ServicerContext], Any]
-
-
-@pytest.fixture(scope="session")
-def model(metadata: Metadata) -> Model:
-    """Return a tiny model that finds all its classes in random images, so that mix-ups show."""
-    rng = np.random.default_rng(100)
-
-    def layer(fan_in: int, fan_out: int, activation: str) -> Layer:
-        weights = rng.normal(size=(fan_in, fan_out)).astype(np.float32)
-        return Layer(weights, rng.normal(size=fan_out).astype(np.float32), activation)
-
-    return Model(Network((layer(6, 4, "tanh"), layer(4, 3, "softmax"))), metadata)
 
 
 @pytest.fixture

@@ -19,7 +19,10 @@ from mlpserve.v1 import prediction_pb2
         (np.uint8(1), r"got shape \(\)"),
         ([], r"got shape \(0,\)"),
         (None, r"images: expected"),
-        (np.zeros((1, 6), np.int64), "images: expected uint8 .* or float .*, got int64; convert"),
+        (
+            np.zeros((1, 6), np.int64),
+            "images: expected uint8 .* or float .*, got int64; if all values",
+        ),
         ([[0, 255]], "images: expected uint8 .* got int64"),
         (np.zeros((1, 6), np.int8), "got int8"),
         (np.zeros((1, 6), np.uint16), "got uint16"),

@@ -151,16 +151,37 @@ def test_of_data_the_accuracy_and_the_speed_are_told_beside_the_rows(
     assert {row["source"] for row in rows} == {str(data_file)}
 
 
-def test_auto_is_the_data_that_the_model_was_trained_on(
+def test_auto_opens_no_path_that_the_server_names(
     predict: Predict, tmp_path: Path, model: Model, labels: npt.NDArray[np.int64]
 ) -> None:
-    check_failed(predict("--data", "auto"), "got 'pets', and there is no such file or folder")
     folder = tmp_path / model.metadata.training.data_name  # where the command is run
     folder.mkdir()
     for name, array in ((TEST_IMAGES, IMAGES), (TEST_LABELS, labels.astype(np.uint8))):
         (folder / name).write_bytes(idx_header(array.shape) + array.tobytes())
-    done = predict("--data", "auto")
+    message = "the model was trained on 'pets'; give that data with --data PATH"
+    check_failed(predict("--data", "auto"), message)
+    done = predict("--data", "pets")
     assert "on the test images of pets: accuracy 75.00 % (15 of 20)" in done.stdout
+
+
+def test_more_images_than_the_server_takes_at_once_are_sent_as_several_requests(
+    predict: Predict, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "many.npy", np.zeros((200, 2, 3), np.uint8))  # the server takes 64
+    done = predict("many.npy", "--output", "csv")
+    assert len(done.stdout.splitlines()) == 1 + 200
+
+
+def test_a_full_disk_is_said_in_one_sentence(server: Server, images_file: Path) -> None:
+    command = [*COMMAND, "--target", server.address, str(images_file), "--output", "csv"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mlpserve-predict: the output cannot be written: No space left on device\n"
+    )
 
 
 def test_data_of_more_classes_than_the_models_are_refused(predict: Predict, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from mlpserve.client import (
     UnavailableError,
 )
 from mlpserve.server import registry
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2
 
 WAIT_S = 10.0
@@ -165,8 +168,10 @@ def test_where_nothing_listens_the_caller_learns_it_in_about_a_second() -> None:
         assert time.monotonic() - started < 4
 
 
+# The last is more than gRPC itself would keep for another attempt.
+@pytest.mark.parametrize("count", [3, 1024])
 def test_a_call_that_finds_the_server_unavailable_twice_succeeds_with_the_third_try(
-    serve: Callable[..., str],
+    serve: Callable[..., str], count: int
 ) -> None:
     tries: list[str] = []
 
@@ -179,8 +184,30 @@ def test_a_call_that_finds_the_server_unavailable_twice_succeeds_with_the_third_
         return answer(request.images.count)
 
     with Client(serve(Predict=predict)) as client:
-        assert len(client.predict(IMAGES)) == 3
+        assert len(client.predict(np.zeros((count, 784), np.uint8))) == count
     assert len(tries) == 3
+
+
+def test_calls_wait_for_a_server_that_is_started_again(models: Path, tiny_models: None) -> None:
+    server = Server(ServerConfig(models=models, port=0))
+    server.start()
+    with Client(server.address) as client, ThreadPoolExecutor(8) as callers:
+        images = np.zeros((1000, 6), np.uint8)
+        client.predict(images)
+        server.stop()
+        waiting = [callers.submit(client.predict, images) for _ in range(8)]
+        again = Server(ServerConfig(models=models, port=server.port))
+        again.start()
+        assert [len(call.result()) for call in waiting] == [1000] * 8
+        again.stop()
+
+
+@pytest.mark.parametrize(
+    "target", ["", "localhost", "localhost:", ":50051", "localhost:0", "localhost:99999", "a:b"]
+)
+def test_a_target_without_a_host_or_a_port_is_refused(target: str) -> None:
+    with pytest.raises(InvalidRequestError, match="target: expected HOST:PORT, got"):
+        Client(target)
 
 
 @pytest.mark.parametrize("status", ["INTERNAL", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNKNOWN"])

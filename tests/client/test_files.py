@@ -109,6 +109,12 @@ def test_a_png_of_any_kind_is_one_grey_image(tmp_path: Path, content: bytes, nam
     np.testing.assert_array_equal(images, GREY[np.newaxis])
 
 
+def test_what_is_transparent_is_seen_on_white(tmp_path: Path) -> None:
+    ink = Image.fromarray(np.stack([np.zeros_like(GREY), GREY], axis=2), "LA")
+    images = read(tmp_path / "ink.png", picture_bytes(ink))
+    np.testing.assert_array_equal(images[0], 255 - GREY)
+
+
 def test_a_jpeg_is_one_grey_image_but_for_what_its_compression_loses(tmp_path: Path) -> None:
     images = read(tmp_path / "file", picture_bytes(grey_picture(), "JPEG"))
     assert images.shape == (1, *SHAPE)

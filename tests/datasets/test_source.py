@@ -1,5 +1,6 @@
 import gzip
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,9 +121,21 @@ def test_auto_is_drawn_where_mnist_is_not_to_be_had(caplog: pytest.LogCaptureFix
     assert load_dataset("auto", data_dir=None).name == "drawn"
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("mlpserve.datasets.source", logging.WARNING)
-    assert record.getMessage().startswith("using drawn digits, because MNIST is not at hand: ")
-    assert "127.0.0.1: [Errno" in record.getMessage()
-    assert "\n" not in record.getMessage()
+    assert record.getMessage().startswith(
+        "MNIST is neither at hand nor to be downloaded, so digits"
+    )
+
+
+def test_a_folder_that_is_called_like_a_data_set_of_ours_is_told_apart(folder: Path) -> None:
+    for name in ("mnist", "drawn"):
+        called_so = folder.rename(folder.parent / name)
+        assert load_dataset(f"{called_so}", data_dir=None).name == f"own-{name}"
+        called_so.rename(folder)
+
+
+def test_a_name_that_is_no_text_becomes_text(folder: Path) -> None:
+    odd = folder.rename(folder.parent / os.fsdecode(b"caf\xe9"))
+    assert load_dataset(str(odd), data_dir=None).name == "caf\ufffd"
 
 
 def test_auto_draws_the_test_split_too(caplog: pytest.LogCaptureFixture) -> None:

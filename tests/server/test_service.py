@@ -253,7 +253,7 @@ def test_models_are_described_as_they_were_published(
     assert tuple(described.activations) == metadata.activations
     assert tuple(described.input_shape) == metadata.input.shape
     assert tuple(described.class_labels) == metadata.class_labels
-    assert described.max_batch_images == 64
+    assert got.max_batch_images == 64
     assert set(described.input_data_types) == {1, 2}
     assert described.training.recipe == metadata.training.recipe
     assert described.training.seed == metadata.training.seed

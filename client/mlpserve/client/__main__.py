@@ -6,12 +6,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 try:
-    from mlpserve.client.files import ImageFile, read_images
+    from mlpserve.client.files import read_images
     from mlpserve.client.output import WRITERS, Labelled
     from mlpserve.datasets import DatasetError, Split, load_test_split
 except ModuleNotFoundError as missing:
@@ -20,13 +20,22 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 import numpy as np
+import numpy.typing as npt
 
-from mlpserve.client import Client, ClientError, InvalidRequestError, UnavailableError, VersionInfo
+from mlpserve.client import (
+    Client,
+    ClientError,
+    InvalidRequestError,
+    Predictions,
+    UnavailableError,
+    VersionInfo,
+)
+from mlpserve.client.batches import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.client import DEFAULT_TIMEOUT_S
 
 _EXIT_FAILED: Final = 1
 _EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
-_DATA_OF_MODEL: Final = "auto"
+_KNOWN_DATA: Final = ("mnist", "drawn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,45 +55,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error}; is mlpserve-serve running there?")
     except (ClientError, DatasetError) as error:
         return _fail(str(error))
-    except BrokenPipeError:
-        # Whoever read our output has had enough, as `head` has; nothing more can be said to it.
+    except OSError as error:
+        # What Python still holds back would fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough, as `head` has; that is no failure.
+        if not isinstance(error, BrokenPipeError):
+            return _fail(f"the output cannot be written: {error.strerror}")
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     return 0
 
 
 def _run(client: Client, options: argparse.Namespace) -> None:
-    described = client.model(options.model, version=options.version)
-    version = described.versions[0]
+    served = client.model(options.model, version=options.version)
+
+    def predict(images: npt.NDArray[Any]) -> Predictions:
+        return client.predict(
+            images,
+            model=options.model,
+            version=served.versions[0].version,
+            max_images_per_request=min(MAX_IMAGES_PER_REQUEST, served.max_batch_images),
+        )
+
     if options.data:
-        results = [_predict_data(client, options, version)]
+        results = [_predict_data(predict, options, served.versions[0])]
     else:
-        files = [
-            read_images(path, version.input_shape, invert=options.invert) for path in options.files
-        ]
-        results = [_predict_file(client, options, version, file) for file in files]
+        results = list(_predict_files(predict, options, served.versions[0]))
     WRITERS[options.output](results, sys.stdout)
     sys.stdout.flush()
 
 
-def _predict_file(
-    client: Client, options: argparse.Namespace, version: VersionInfo, file: ImageFile
+def _predict_files(
+    predict: Callable[[npt.NDArray[Any]], Predictions],
+    options: argparse.Namespace,
+    version: VersionInfo,
+) -> Iterator[Labelled]:
+    # All are read before the first is sent, so that a mistake in one is found at once.
+    files = [
+        read_images(path, version.input_shape, invert=options.invert) for path in options.files
+    ]
+    for file in files:
+        try:
+            found = predict(file.images)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{file.path}: {error}") from error
+        yield Labelled(str(file.path), found, version.class_labels)
+
+
+def _predict_data(
+    predict: Callable[[npt.NDArray[Any]], Predictions],
+    options: argparse.Namespace,
+    version: VersionInfo,
 ) -> Labelled:
-    try:
-        found = client.predict(file.images, model=options.model, version=version.version)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(f"{file.path}: {error}") from error
-    return Labelled(str(file.path), found, version.class_labels)
-
-
-def _predict_data(client: Client, options: argparse.Namespace, version: VersionInfo) -> Labelled:
-    name = version.training.data_name if options.data == _DATA_OF_MODEL else options.data
+    name = options.data if options.data != "auto" else _data_of_model(version)
     split = load_test_split(name, data_dir=options.data_dir)
     _check_classes(split, version, name)
-    started = time.perf_counter()
-    found = client.predict(split.images, model=options.model, version=version.version)
-    duration_s = time.perf_counter() - started
+    started_s = time.perf_counter()
+    found = predict(split.images)
+    duration_s = time.perf_counter() - started_s
     correct = np.count_nonzero(found.labels == split.labels)
     # Beside the rows, not among them, so that a pipe gets the rows only.
     print(
@@ -94,6 +122,16 @@ def _predict_data(client: Client, options: argparse.Namespace, version: VersionI
         file=sys.stdout if options.output == "table" else sys.stderr,
     )
     return Labelled(name, found, version.class_labels, split.labels)
+
+
+def _data_of_model(version: VersionInfo) -> str:
+    # Only names of ours: a server must not choose which of our files are opened, and sent to it.
+    name = version.training.data_name
+    if name not in _KNOWN_DATA:
+        raise DatasetError(
+            f"--data auto: the model was trained on {name!r}; give that data with --data PATH"
+        )
+    return name
 
 
 def _check_classes(split: Split, version: VersionInfo, name: str) -> None:

@@ -10,7 +10,7 @@ from mlpserve.client.errors import InvalidRequestError
 from mlpserve.v1 import prediction_pb2
 
 # Enough that a request's fixed cost does not count, little enough that several are under way soon.
-_MAX_IMAGES_PER_REQUEST: Final = 1024
+MAX_IMAGES_PER_REQUEST: Final = 1024
 # Below the 4 MiB at which gRPC, and what stands between client and server, refuses by default.
 _MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
 
@@ -37,18 +37,26 @@ def as_wire_array(images: npt.ArrayLike) -> npt.NDArray[Any]:
     if flat.dtype.kind != "f":
         raise InvalidRequestError(
             f"images: expected uint8 (0 to 255) or float (0 to 1), got {array.dtype}; "
-            "convert with images.astype(numpy.uint8)"
+            "if all values are from 0 to 255, convert with images.astype(numpy.uint8)"
         )
     # What float32 cannot hold becomes infinite, and infinity is refused by the server.
     with np.errstate(over="ignore"):
         return flat.astype("<f4", copy=False)
 
 
-def split(images: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Yield the (N, D) images in runs that are each small enough for one request."""
+def split(
+    images: npt.NDArray[Any], *, max_images: int = MAX_IMAGES_PER_REQUEST
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the (N, D) images in runs that are each small enough for one request.
+
+    Raises:
+        InvalidRequestError: ``max_images`` is below 1.
+    """
+    if max_images < 1:
+        raise InvalidRequestError(f"max_images_per_request: expected at least 1, got {max_images}")
     bytes_per_image = images.shape[1] * images.itemsize
     fitting = max(1, _MAX_BYTES_PER_REQUEST // bytes_per_image)
-    step = min(_MAX_IMAGES_PER_REQUEST, fitting)
+    step = min(max_images, fitting)
     for start in range(0, len(images), step):
         yield images[start : start + step]
 

@@ -5,6 +5,9 @@ from typing import Final
 
 import grpc
 
+from mlpserve.client.errors import InvalidRequestError
+
+_URI_SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _SERVICE: Final = "mlpserve.v1.PredictionService"
 # Not PredictStream: gRPC 1.85 loses a message now and then of a stream that it tries again.
 _RETRIED_METHODS: Final = ("Predict", "GetModel", "ListModels")
@@ -25,8 +28,28 @@ _SERVICE_CONFIG: Final = {
         }
     ],
     # Where most calls fail, retries stop, so that they do not keep a struggling server down.
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    # A failed attempt takes a token, an answered call gives a tenth of one back.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
+# A request is kept for another attempt only within this; gRPC's own 256 KiB are a third of a batch.
+_RETRY_BUFFER_BYTES: Final = 8 * 1024 * 1024
+# A server that is started again is found within the attempts; gRPC's own second is longer than all.
+_FIRST_RECONNECT_MS: Final = 100
+_LAST_RECONNECT_MS: Final = 1000
+_LARGEST_PORT: Final = 65_535
+
+
+def checked_target(target: str) -> str:
+    """Return a target of the form ``host:port``, or a URI that gRPC knows, as ``unix:path``.
+
+    Raises:
+        InvalidRequestError: It is neither; gRPC itself would ask port 443, or another.
+    """
+    host, _, port = target.rpartition(":")
+    is_uri = target.startswith(_URI_SCHEMES)
+    if not is_uri and not (host and port.isdecimal() and 0 < int(port) <= _LARGEST_PORT):
+        raise InvalidRequestError(f"target: expected HOST:PORT, got {target!r}")
+    return target
 
 
 def open_channel(target: str) -> grpc.Channel:
@@ -37,6 +60,9 @@ def open_channel(target: str) -> grpc.Channel:
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
             # The server's limits count, and it says them; answers are small.
             ("grpc.max_send_message_length", -1),
+            ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
+            ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", _LAST_RECONNECT_MS),
             ("grpc.max_receive_message_length", -1),
         ],
     )

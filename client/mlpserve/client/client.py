@@ -11,14 +11,10 @@ from typing import Any, Final, Self
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.batches import as_wire_array, encode, split
-from mlpserve.client.channel import open_channel
-from mlpserve.client.errors import (
-    ClientError,
-    InvalidRequestError,
-    ServerFaultError,
-    client_error,
-)
+from mlpserve.client.batches import MAX_IMAGES_PER_REQUEST, as_wire_array, split
+from mlpserve.client.channel import checked_target, open_channel
+from mlpserve.client.errors import ClientError, InvalidRequestError, client_error
+from mlpserve.client.requests import StreamRequests, get_model_request, predict_request
 from mlpserve.client.results import (
     ModelInfo,
     Predictions,
@@ -47,9 +43,7 @@ class Client:
     """
 
     def __init__(self, target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        if not target:
-            raise InvalidRequestError("target: expected HOST:PORT, got an empty string")
-        self._target = target
+        self._target = checked_target(target)
         self._timeout_s = _checked_timeout_s(timeout_s)
         self._channel = open_channel(target)
         self._stub = prediction_pb2_grpc.PredictionServiceStub(self._channel)
@@ -80,6 +74,7 @@ class Client:
         model: str = "",
         version: int = 0,
         timeout_s: float | None = None,
+        max_images_per_request: int = MAX_IMAGES_PER_REQUEST,
     ) -> Predictions:
         """Classify images.
 
@@ -92,17 +87,19 @@ class Client:
             model: The model to ask; may be left out where the server serves one only.
             version: The version that must answer; 0 for the newest.
             timeout_s: Seconds for this call, instead of the client's.
+            max_images_per_request: The most images to send as one request; a server may ask for
+                fewer than is usual, as ``ModelInfo.max_batch_images``.
 
         Raises:
             InvalidRequestError: The images are not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         deadline_s = self._deadline_s(timeout_s)
-        first_batch, *batches = split(as_wire_array(images))
+        first_batch, *batches = split(as_wire_array(images), max_images=max_images_per_request)
         with self._translated():
             # Not a future: a call that is waited for is spared a hand-off between threads.
             response = self._stub.Predict(
-                _request(first_batch, model, version), timeout=_remaining_s(deadline_s)
+                predict_request(first_batch, model, version), timeout=_remaining_s(deadline_s)
             )
         first = read_predictions(response, len(first_batch))
         # The version that answered first is the one that the rest is asked of.
@@ -135,7 +132,7 @@ class Client:
             InvalidRequestError: A batch is not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        requests = _StreamRequests(batches, model, version)
+        requests = StreamRequests(batches, model, version)
         with self._translated():
             call = self._stub.PredictStream(
                 requests, timeout=_remaining_s(self._deadline_s(timeout_s))
@@ -160,9 +157,7 @@ class Client:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        request = prediction_pb2.GetModelRequest(
-            model_name=_checked_name(name), model_version=_checked_version(version)
-        )
+        request = get_model_request(name, version)
         with self._translated():
             timeout = _remaining_s(self._deadline_s(timeout_s))
             return read_model(self._stub.GetModel(request, timeout=timeout).model)
@@ -192,7 +187,7 @@ class Client:
                     if len(under_way) == _MAX_IN_FLIGHT:
                         count, call = under_way.popleft()
                         yield read_predictions(call.result(), count)
-                    request = _request(batch, model, version)
+                    request = predict_request(batch, model, version)
                     call = self._stub.Predict.future(request, timeout=_remaining_s(deadline_s))
                     under_way.append((len(batch), call))
                 while under_way:
@@ -223,77 +218,6 @@ class Client:
             if isinstance(error, grpc.RpcError):
                 raise client_error(error, self._target) from error
             raise
-
-
-class _StreamRequests:
-    """The requests of a stream, made from batches as gRPC's thread asks for them.
-
-    gRPC swallows what an iterator of requests raises. So a failure ends the requests, and is kept
-    for the thread that reads the answers.
-    """
-
-    def __init__(self, batches: Iterable[npt.ArrayLike], model: str, version: int) -> None:
-        self._counts: deque[int] = deque()
-        self._failure: Exception | None = None
-        self._are_all_sent = False
-        self._batches = iter(batches)
-        self._model = _checked_name(model)
-        self._version = _checked_version(version)
-
-    def __iter__(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
-        return self
-
-    def __next__(self) -> prediction_pb2.PredictStreamRequest:
-        try:
-            images = as_wire_array(next(self._batches))
-        except StopIteration:
-            self._are_all_sent = True
-            raise
-        except Exception as error:
-            self._failure = error
-            raise StopIteration from error
-        self._counts.append(len(images))
-        return prediction_pb2.PredictStreamRequest(
-            model_name=self._model, model_version=self._version, images=encode(images)
-        )
-
-    def next_count(self) -> int:
-        """Return how many images the next answer is about."""
-        if not self._counts:
-            raise ServerFaultError("answer: expected one for each batch, got one more")
-        return self._counts.popleft()
-
-    def check_end(self) -> None:
-        """Raise what kept the batches from being sent, or answered, to their end."""
-        if self._failure is not None:
-            raise self._failure
-        if self._counts or not self._are_all_sent:
-            raise ServerFaultError("answer: expected one for each batch, but the stream ended")
-
-
-def _request(images: npt.NDArray[Any], model: str, version: int) -> prediction_pb2.PredictRequest:
-    return prediction_pb2.PredictRequest(
-        model_name=_checked_name(model),
-        model_version=_checked_version(version),
-        images=encode(images),
-    )
-
-
-def _checked_name(name: str) -> str:
-    # A command line that is no Unicode becomes half characters, and those no message can hold.
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"model: expected valid Unicode text, got {name!r}") from error
-    return name
-
-
-def _checked_version(version: int) -> int:
-    if not 0 <= version < 2**63:
-        raise InvalidRequestError(
-            f"version: expected a positive number, or 0 for the newest, got {version}"
-        )
-    return version
 
 
 def _checked_timeout_s(timeout_s: float) -> float:

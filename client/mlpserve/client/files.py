@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mlpserve.datasets import DatasetError
 from mlpserve.datasets.idx import read_idx
@@ -130,12 +130,20 @@ def _grey(path: Path) -> Image.Image:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=("PNG", "JPEG")) as picture,
         ):
-            return _eight_bits(picture).convert("L")
+            return _on_white(_eight_bits(ImageOps.exif_transpose(picture))).convert("L")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path}: too large: {error}") from error
     # Pillow has no list of what it raises for a damaged picture either.
     except Exception as error:
         raise DatasetError(f"{path}: expected a PNG or JPEG picture, but {error}") from error
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Return what is seen of a picture with transparent parts on a white page."""
+    if not picture.has_transparency_data:
+        return picture
+    seen = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

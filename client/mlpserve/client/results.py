@@ -68,7 +68,6 @@ class VersionInfo:
         layer_sizes: The width of each layer, the input first.
         activations: The activation of each layer but the input.
         input_shape: The shape of one image.
-        max_batch_images: The most images that one request may carry.
         class_labels: What each class is called.
         training: How it was made.
     """
@@ -77,17 +76,23 @@ class VersionInfo:
     layer_sizes: tuple[int, ...]
     activations: tuple[str, ...]
     input_shape: tuple[int, ...]
-    max_batch_images: int
     class_labels: tuple[str, ...]
     training: TrainingInfo
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model and those of its versions that are served, the newest first."""
+    """A model, as a server serves it.
+
+    Attributes:
+        name: The model's name.
+        versions: Those of its versions that are served, the newest first.
+        max_batch_images: The most images that one request may carry.
+    """
 
     name: str
     versions: tuple[VersionInfo, ...]
+    max_batch_images: int
 
 
 def read_predictions(
@@ -149,7 +154,11 @@ def read_model(model: prediction_pb2.Model) -> ModelInfo:
     """
     if not model.versions:
         raise ServerFaultError(f"answer: expected versions of model {model.name!r}, got none")
-    return ModelInfo(model.name, tuple(_read_version(version) for version in model.versions))
+    return ModelInfo(
+        name=model.name,
+        versions=tuple(_read_version(version) for version in model.versions),
+        max_batch_images=model.max_batch_images,
+    )
 
 
 def _read_version(version: prediction_pb2.ModelVersion) -> VersionInfo:
@@ -158,7 +167,6 @@ def _read_version(version: prediction_pb2.ModelVersion) -> VersionInfo:
         layer_sizes=tuple(version.layer_sizes),
         activations=tuple(version.activations),
         input_shape=tuple(version.input_shape),
-        max_batch_images=version.max_batch_images,
         class_labels=tuple(version.class_labels),
         training=_read_training(version.training),
     )

@@ -4,7 +4,9 @@ Knows the names of the sources and their order, but neither formats nor what a d
 """
 
 import logging
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _Loaded = TypeVar("_Loaded", Dataset, Split)
 
+_NAMES = ("auto", "mnist", "drawn")
 _ACCEPTED = (
     "auto, mnist, drawn, a folder with the four IDX files, or an .npz file with x_train, y_train, "
     "x_test and y_test"
@@ -52,7 +55,8 @@ def load_dataset(source: str, *, data_dir: Path | None) -> Dataset:
         case "auto":
             return _first_at_hand(lambda: load_mnist(data_dir), load_drawn)
     path = _existing(source)
-    return _read_idx_dataset(path) if path.is_dir() else read_npz_dataset(path)
+    dataset = _read_idx_dataset(path) if path.is_dir() else read_npz_dataset(path)
+    return replace(dataset, name=_name_of(dataset.name))
 
 
 def load_test_split(source: str, *, data_dir: Path | None) -> Split:
@@ -80,8 +84,18 @@ def _first_at_hand(mnist: Callable[[], _Loaded], drawn: Callable[[], _Loaded]) -
     try:
         return mnist()
     except DownloadError as error:
-        logger.warning("using drawn digits, because MNIST is not at hand: %s", error)
+        logger.warning(
+            "MNIST is neither at hand nor to be downloaded, so digits drawn by code take its place "
+            "(--data mnist says why)"
+        )
+        logger.debug("MNIST: %s", error)
         return drawn()
+
+
+def _name_of(name: str) -> str:
+    """Return a name of the user's that is valid text, and none of ours."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return f"own-{text}" if text in _NAMES else text
 
 
 def _existing(source: str) -> Path:

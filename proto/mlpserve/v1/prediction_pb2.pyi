@@ -98,21 +98,22 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "versions")
+    __slots__ = ("name", "versions", "max_batch_images")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     name: str
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+    max_batch_images: int
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., max_batch_images: _Optional[int] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "max_batch_images", "class_labels", "training")
+    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYER_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
     INPUT_DATA_TYPES_FIELD_NUMBER: _ClassVar[int]
-    MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CLASS_LABELS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     version: int
@@ -120,10 +121,9 @@ class ModelVersion(_message.Message):
     activations: _containers.RepeatedScalarFieldContainer[str]
     input_shape: _containers.RepeatedScalarFieldContainer[int]
     input_data_types: _containers.RepeatedScalarFieldContainer[DataType]
-    max_batch_images: int
     class_labels: _containers.RepeatedScalarFieldContainer[str]
     training: Training
-    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., max_batch_images: _Optional[int] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("recipe", "seed", "data_name", "data_digest", "train_accuracy", "test_accuracy", "create_time")

@@ -93,7 +93,8 @@ class PredictionServiceServicer(object):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-        INVALID_ARGUMENT: `model_name` is empty though several models are served.
+        INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
+        is negative.
         NOT_FOUND: no such model, or no such version of it, is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

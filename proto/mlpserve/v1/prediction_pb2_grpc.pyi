@@ -50,7 +50,8 @@ class PredictionServiceStub:
     """Describes one model: what it takes, what it answers, how it was made.
 
     Errors:
-      INVALID_ARGUMENT: `model_name` is empty though several models are served.
+      INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
+        is negative.
       NOT_FOUND: no such model, or no such version of it, is served.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.ListModelsRequest, _prediction_pb2.ListModelsResponse]
@@ -101,7 +102,8 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-          INVALID_ARGUMENT: `model_name` is empty though several models are served.
+          INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
+            is negative.
           NOT_FOUND: no such model, or no such version of it, is served.
         """
 

@@ -12,11 +12,12 @@ def describe_model(versions: Iterable[Model], *, max_batch_images: int) -> predi
     versions = list(versions)
     return prediction_pb2.Model(
         name=versions[0].metadata.name,
-        versions=[_describe_version(version, max_batch_images) for version in versions],
+        versions=[_describe_version(version) for version in versions],
+        max_batch_images=max_batch_images,
     )
 
 
-def _describe_version(model: Model, max_batch_images: int) -> prediction_pb2.ModelVersion:
+def _describe_version(model: Model) -> prediction_pb2.ModelVersion:
     metadata = model.metadata
     return prediction_pb2.ModelVersion(
         version=metadata.version,
@@ -24,7 +25,6 @@ def _describe_version(model: Model, max_batch_images: int) -> prediction_pb2.Mod
         activations=metadata.activations,
         input_shape=metadata.input.shape,
         input_data_types=[prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32],
-        max_batch_images=max_batch_images,
         class_labels=metadata.class_labels,
         training=_describe_training(metadata.training),
     )
