@@ -9,6 +9,8 @@ import { promisify } from "node:util";
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
 
+const TIMEOUT_MS = 5000;
+
 const protoFolder = fileURLToPath(new URL("../proto", import.meta.url));
 const definition = protoLoader.loadSync("mlpserve/v1/prediction.proto", {
   includeDirs: [protoFolder],
@@ -17,14 +19,16 @@ const definition = protoLoader.loadSync("mlpserve/v1/prediction.proto", {
 const { PredictionService } = grpc.loadPackageDefinition(definition).mlpserve.v1;
 
 const client = new PredictionService(process.argv[2], grpc.credentials.createInsecure());
-const getModel = promisify(client.GetModel.bind(client));
-const predict = promisify(client.Predict.bind(client));
+const call = (method, request) =>
+  promisify(client[method]).call(client, request, new grpc.Metadata(), {
+    deadline: Date.now() + TIMEOUT_MS,
+  });
 
-const { model } = await getModel({});
+const { model } = await call("GetModel", {});
 const { classLabels, inputShape } = model.versions[0];
 const valuesPerImage = inputShape.reduce((product, size) => product * size, 1);
 const count = 2;
-const response = await predict({
+const response = await call("Predict", {
   images: { count, dataType: "DATA_TYPE_UINT8", data: Buffer.alloc(count * valuesPerImage) },
 });
 
