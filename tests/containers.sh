@@ -32,6 +32,12 @@ compose logs --no-log-prefix client | grep -Eq 'digits version 1 .*accuracy (8[5
 [[ $(docker inspect -f '{{.State.Health.Status}}' "$COMPOSE_PROJECT_NAME-server-1") == healthy ]] ||
   fail 'the server is not healthy'
 
+step 'the host reaches the server where Compose says'
+address=$(compose port server 50051)
+echo "$address"
+[[ $address == 127.0.0.1:* ]] || fail "the server is open to other hosts: $address"
+: <>"/dev/tcp/${address/://}" || fail "nothing listens on $address"
+
 step 'another version, served after a restart'
 compose run --rm trainer --recipe seed --epochs 3
 compose restart server
