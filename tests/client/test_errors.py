@@ -203,10 +203,14 @@ def test_calls_wait_for_a_server_that_is_started_again(models: Path, tiny_models
 
 
 @pytest.mark.parametrize(
-    "target", ["", "localhost", "localhost:", ":50051", "localhost:0", "localhost:99999", "a:b"]
+    "target",
+    [
+        *("", "localhost", "localhost:", ":50051", "localhost:0", "localhost:99999", "a:b"),
+        *("::1:50051", "http://localhost:50051", " localhost:50051", "local host:1", "[::1:50051"),
+    ],
 )
-def test_a_target_without_a_host_or_a_port_is_refused(target: str) -> None:
-    with pytest.raises(InvalidRequestError, match="target: expected HOST:PORT, got"):
+def test_a_target_that_is_no_host_and_port_is_refused(target: str) -> None:
+    with pytest.raises(InvalidRequestError, match="target: expected HOST:PORT, an IPv6"):
         Client(target)
 
 

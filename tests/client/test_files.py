@@ -109,10 +109,21 @@ def test_a_png_of_any_kind_is_one_grey_image(tmp_path: Path, content: bytes, nam
     np.testing.assert_array_equal(images, GREY[np.newaxis])
 
 
-def test_what_is_transparent_is_seen_on_white(tmp_path: Path) -> None:
-    ink = Image.fromarray(np.stack([np.zeros_like(GREY), GREY], axis=2), "LA")
-    images = read(tmp_path / "ink.png", picture_bytes(ink))
-    np.testing.assert_array_equal(images[0], 255 - GREY)
+@pytest.mark.parametrize(("ink", "invert"), [(0, True), (255, False)], ids=["dark", "light"])
+def test_ink_on_a_transparent_ground_is_read_as_light_on_dark(
+    tmp_path: Path, ink: int, *, invert: bool
+) -> None:
+    drawing = Image.fromarray(np.stack([np.full_like(GREY, ink), GREY], axis=2), "LA")
+    images = read(tmp_path / "ink.png", picture_bytes(drawing), invert=invert)
+    np.testing.assert_array_equal(images[0], GREY)
+
+
+def test_a_picture_in_which_nothing_is_to_be_seen_gets_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dark = Image.fromarray(np.stack([np.zeros_like(GREY), GREY], axis=2), "LA")
+    assert read(tmp_path / "ink.png", picture_bytes(dark)).max() == 0
+    assert "is of one grey; if its ink is dark on transparent: --invert" in caplog.text
 
 
 def test_a_jpeg_is_one_grey_image_but_for_what_its_compression_loses(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bool(options.files) == bool(options.data):
         parser.error("expected either files or --data")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    if sys.stdout is None:
+        return _fail("the output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A sign that the output's encoding does not have is written as its number.
         sys.stdout.reconfigure(errors="backslashreplace")

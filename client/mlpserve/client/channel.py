@@ -1,6 +1,7 @@
 """How the client's channel behaves: balancing, retries, message sizes."""
 
 import json
+import re
 from typing import Final
 
 import grpc
@@ -37,18 +38,22 @@ _RETRY_BUFFER_BYTES: Final = 8 * 1024 * 1024
 _FIRST_RECONNECT_MS: Final = 100
 _LAST_RECONNECT_MS: Final = 1000
 _LARGEST_PORT: Final = 65_535
+_HOST_AND_PORT: Final = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})")
 
 
 def checked_target(target: str) -> str:
     """Return a target of the form ``host:port``, or a URI that gRPC knows, as ``unix:path``.
 
     Raises:
-        InvalidRequestError: It is neither; gRPC itself would ask port 443, or another.
+        InvalidRequestError: It is neither. gRPC itself would ask port 443 of a host without a port.
     """
-    host, _, port = target.rpartition(":")
-    is_uri = target.startswith(_URI_SCHEMES)
-    if not is_uri and not (host and port.isdecimal() and 0 < int(port) <= _LARGEST_PORT):
-        raise InvalidRequestError(f"target: expected HOST:PORT, got {target!r}")
+    if target.startswith(_URI_SCHEMES):
+        return target
+    parts = _HOST_AND_PORT.fullmatch(target)
+    if parts is None or not 0 < int(parts[1]) <= _LARGEST_PORT:
+        raise InvalidRequestError(
+            f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}"
+        )
     return target
 
 

@@ -109,11 +109,14 @@ def _read_picture(
             "of a height and a width"
         )
     height, width = input_shape
-    grey = _grey(path)
+    # Ink is light, or is about to be: what is not there is as dark, or as light, as the page.
+    grey = _grey(path, page="white" if invert else "black")
     if grey.size != (width, height):
         logger.info("%s: brought from %d x %d to %d x %d", path, *grey.size, width, height)
         grey = grey.resize((width, height), Image.Resampling.LANCZOS)
     picture = np.asarray(grey, np.uint8)
+    if picture.min() == picture.max():
+        logger.warning("%s: is of one grey; if its ink is dark on transparent: --invert", path)
     if invert:
         return 255 - picture
     if picture.mean() > _HALF:
@@ -123,14 +126,14 @@ def _read_picture(
     return picture
 
 
-def _grey(path: Path) -> Image.Image:
+def _grey(path: Path, *, page: str) -> Image.Image:
     try:
         # A picture that unpacks to far more than it should is a warning of Pillow's at first.
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=("PNG", "JPEG")) as picture,
         ):
-            return _on_white(_eight_bits(ImageOps.exif_transpose(picture))).convert("L")
+            return _opaque(_eight_bits(ImageOps.exif_transpose(picture)), page).convert("L")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path}: too large: {error}") from error
     # Pillow has no list of what it raises for a damaged picture either.
@@ -138,12 +141,12 @@ def _grey(path: Path) -> Image.Image:
         raise DatasetError(f"{path}: expected a PNG or JPEG picture, but {error}") from error
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Return what is seen of a picture with transparent parts on a white page."""
+def _opaque(picture: Image.Image, page: str) -> Image.Image:
+    """Return what is seen of a picture with transparent parts on a page of one colour."""
     if not picture.has_transparency_data:
         return picture
     seen = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return Image.alpha_composite(Image.new("RGBA", seen.size, page), seen)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ def predict_request(
     """Return the request for (N, D) images, as ``as_wire_array`` returns them.
 
     Raises:
-        InvalidRequestError: ``model`` is no text, or ``version`` is negative or too large.
+        InvalidRequestError: ``model`` is not valid Unicode, or ``version`` is out of its range.
     """
     return prediction_pb2.PredictRequest(
         model_name=_checked_name(model),
@@ -30,7 +30,7 @@ def get_model_request(name: str, version: int) -> prediction_pb2.GetModelRequest
     """Return the request for the description of a model.
 
     Raises:
-        InvalidRequestError: ``name`` is no text, or ``version`` is negative or too large.
+        InvalidRequestError: ``name`` is not valid Unicode, or ``version`` is out of its range.
     """
     return prediction_pb2.GetModelRequest(
         model_name=_checked_name(name), model_version=_checked_version(version)
@@ -49,12 +49,12 @@ class StreamRequests:
         version: The version that must answer; 0 for the newest.
 
     Raises:
-        InvalidRequestError: ``model`` is no text, or ``version`` is negative or too large.
+        InvalidRequestError: ``model`` is not valid Unicode, or ``version`` is out of its range.
     """
 
     def __init__(self, batches: Iterable[npt.ArrayLike], model: str, version: int) -> None:
         self._counts: deque[int] = deque()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._are_all_sent = False
         self._batches = iter(batches)
         self._model = _checked_name(model)
@@ -71,7 +71,7 @@ class StreamRequests:
         except StopIteration:
             self._are_all_sent = True
             raise
-        except Exception as error:
+        except BaseException as error:
             self._failure = error
             raise StopIteration from error
         self._counts.append(len(images))

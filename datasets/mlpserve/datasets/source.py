@@ -41,7 +41,8 @@ def load_dataset(source: str, *, data_dir: Path | None) -> Dataset:
     Args:
         source: ``mnist``; ``drawn``; ``auto``, which is MNIST if it is at hand or can be
             downloaded, else drawn, as the name of the result says; or the path of a folder with
-            IDX files or of an .npz file. A folder that is itself called ``mnist`` is ``./mnist``.
+            IDX files or of an .npz file. A folder that is itself called ``mnist`` is ``./mnist``,
+            and the name of its data is ``own-mnist``.
         data_dir: Where the MNIST files may be; the user's cache folder otherwise.
 
     Raises:

@@ -125,7 +125,7 @@ def largest_sums(network: Network) -> list[float]:
     limits = np.ones(network.layer_sizes[0])  # of the magnitude of the layer's inputs
     largest: list[float] = []
     for layer in network.layers:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             weights = np.abs(layer.weights.astype(np.float64))
             sums = limits @ weights + np.abs(layer.bias.astype(np.float64))
         largest.append(float(sums.max()))

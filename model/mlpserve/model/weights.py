@@ -25,6 +25,7 @@ from mlpserve.model.network import Layer, Network, largest_sums
 
 WEIGHTS_FILE_NAME: Final = "weights.npz"
 _METADATA: Final = "metadata"
+_LARGEST_SUM: Final = 0.99 * float(np.finfo(np.float32).max)  # the rest is for rounding
 _PARAMETERS: Final = re.compile(r"[Wb][0-9]+")
 
 
@@ -109,7 +110,7 @@ def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
 def _check_sums(network: Network) -> None:
     for number, largest in enumerate(largest_sums(network), start=1):
         # Written so that a NaN, which compares false, is refused as well.
-        if not largest < float(np.finfo(np.float32).max):
+        if not largest < _LARGEST_SUM:
             raise WeightsFileError(
                 f"W{number}, b{number}: expected values with which no image overflows float32, but "
                 f"sums may reach {largest:.3g}; did the training diverge?"

@@ -9,44 +9,48 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import ModelError
-from mlpserve.server.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig
+from mlpserve.server.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, address
 from mlpserve.server.errors import StartError
 from mlpserve.server.healthcheck import health_problem
-from mlpserve.server.serving import Server
 
 _EXIT_FAILED: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_TOGETHER_S: Final = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "healthcheck":
-        return _healthcheck(options.target or f"{options.host}:{options.port}")
-    # Before any thread exists, so that none is woken by a signal that is meant for ``_run``.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        return _healthcheck(options.target or address(options.host, options.port))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    return _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Serve until a signal says to stop."""
+    # Not a handler that sets an event: two signals at once may leave its waiter waiting for ever.
+    # Blocked before NumPy and gRPC start their threads, which inherit it: then only we are told.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    from mlpserve.server.serving import Server  # noqa: PLC0415
+
     try:
         server = Server(_config(options))
     except (StartError, ModelError) as error:
         print(f"mlpserve-serve: {error}", file=sys.stderr)
         return _EXIT_FAILED
-    _run(server)
-    return 0
-
-
-def _run(server: Server) -> None:
-    """Serve until a signal says to stop."""
     server.start()
-    # Not a handler that sets an event: two signals at once may leave its waiter waiting for ever.
     signal.sigwait(_STOP_SIGNALS)
-    # Whoever asks a second time does not want to wait.
-    for signal_number in _STOP_SIGNALS:
-        signal.signal(signal_number, signal.SIG_DFL)
+    # What comes together is one wish to stop, as when both a terminal and a supervisor send theirs.
+    while signal.sigtimedwait(_STOP_SIGNALS, _TOGETHER_S):
+        pass
+    # Whoever asks a second time does not want to wait: from here on signals end the process.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     server.stop()
+    return 0
 
 
 def _healthcheck(target: str) -> int:

@@ -8,8 +8,14 @@ from mlpserve.server.errors import StartError
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
+MAX_REFLECTION_CALLS: Final = 2
 _LARGEST_PORT: Final = 65_535
 _LARGEST_COUNT: Final = 2**31 - 1
+
+
+def address(host: str, port: int) -> str:
+    """Return ``host:port`` as gRPC takes it; an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class ServerConfig:
         versions_per_model: So many of the newest versions of each model are served.
         worker_threads: So many requests are answered at once.
         max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
-            so it must leave some for all other calls.
+            as do calls of reflection, so it must leave some for all other calls.
         stop_grace_s: Seconds that requests have to end in after the server is told to stop; less
             than the 10 after which containers are killed.
 
@@ -46,7 +52,7 @@ class ServerConfig:
             ("port", 0, _LARGEST_PORT),
             ("max_batch_images", 1, _LARGEST_COUNT),
             ("versions_per_model", 1, _LARGEST_COUNT),
-            ("max_streams", 1, self.worker_threads - 1),
+            ("max_streams", 1, self.worker_threads - MAX_REFLECTION_CALLS - 1),
         ):
             value = getattr(self, name)
             if not lowest <= value <= highest:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from threading import BoundedSemaphore, Lock
-from typing import Any, Final
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-_MAX_REFLECTION_CALLS: Final = 2
+from mlpserve.server.config import MAX_REFLECTION_CALLS
 
 
 class HealthService(health.HealthServicer):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
 
     def __init__(self, service_names: tuple[str, ...]) -> None:
         super().__init__(service_names)
-        self._free_calls = BoundedSemaphore(_MAX_REFLECTION_CALLS)
+        self._free_calls = BoundedSemaphore(MAX_REFLECTION_CALLS)
 
     def ServerReflectionInfo(
         self,
@@ -58,7 +58,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         if not self._free_calls.acquire(blocking=False):
             context.abort(
                 grpc.StatusCode.UNAVAILABLE,
-                f"reflection: the most calls at once is {_MAX_REFLECTION_CALLS}",
+                f"reflection: the most calls at once is {MAX_REFLECTION_CALLS}",
             )
         try:
             yield from super().ServerReflectionInfo(request_iterator, context)

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
 from mlpserve.model.weights import Model
-from mlpserve.server.config import ServerConfig
+from mlpserve.server.config import ServerConfig, address
 from mlpserve.server.errors import StartError
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.prediction import FLOAT32
@@ -68,7 +68,7 @@ class Server:
     @property
     def address(self) -> str:
         """Return ``host:port`` with the port that is really used."""
-        return _address(self._config.host, self.port)
+        return address(self._config.host, self.port)
 
     def _build(self) -> grpc.Server:
         config = self._config
@@ -114,7 +114,7 @@ def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
 
 
 def _bind(server: grpc.Server, config: ServerConfig) -> int:
-    address = _address(config.host, config.port)
+    wanted = address(config.host, config.port)
     # gRPC says only that it failed; a plain socket says why.
     try:
         for family, kind, protocol, _, target in socket.getaddrinfo(
@@ -123,16 +123,12 @@ def _bind(server: grpc.Server, config: ServerConfig) -> int:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(target)
-        return server.add_insecure_port(address)
+        return server.add_insecure_port(wanted)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(
-            f"cannot listen on {address}: {reason}; choose others with --host and --port"
+            f"cannot listen on {wanted}: {reason}; choose others with --host and --port"
         ) from error
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _summary(registry: Registry) -> str:
