@@ -61,6 +61,12 @@ class Split:
         return len(self.labels)
 
 
+def numbered_class_labels(train: Split, test: Split) -> tuple[str, ...]:
+    """Return "0", "1", ... for the classes of two splits: what classes without names are called."""
+    count = int(max(train.labels.max(), test.labels.max())) + 1
+    return tuple(str(number) for number in range(count))
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A training and a test split that show the same kind of images.

@@ -15,7 +15,14 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets.dataset import Dataset, DatasetError, Images, Labels, Split
+from mlpserve.datasets.dataset import (
+    Dataset,
+    DatasetError,
+    Images,
+    Labels,
+    Split,
+    numbered_class_labels,
+)
 
 MAX_NPZ_BYTES = 4 * 1024**3  # of all arrays that are read, unpacked
 MAX_CLASSES = 65_536  # one stray label must not make a billion class labels
@@ -112,8 +119,7 @@ def _labels(values: Array) -> Labels:
 
 def _class_labels(names: Array | None, train: Split, test: Split) -> tuple[str, ...]:
     if names is None:
-        count = int(max(train.labels.max(), test.labels.max())) + 1
-        return tuple(str(number) for number in range(count))
+        return numbered_class_labels(train, test)
     if names.dtype.kind != "U" or names.ndim != 1 or not 1 <= len(names) <= MAX_CLASSES:
         raise DatasetError(
             f"expected (K,) unicode, K from 1 to {MAX_CLASSES}, got {names.dtype} {names.shape}"

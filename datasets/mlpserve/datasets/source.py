@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from mlpserve.datasets.dataset import Dataset, DatasetError, Split
+from mlpserve.datasets.dataset import Dataset, DatasetError, Split, numbered_class_labels
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.drawn import load_drawn, load_drawn_test
 from mlpserve.datasets.idx import (
@@ -120,8 +120,7 @@ def _read_idx_dataset(folder: Path) -> Dataset:
     paths = find_idx_files(folder)
     train = read_idx_split(paths[TRAIN_IMAGES], paths[TRAIN_LABELS])
     test = read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
-    class_count = int(max(train.labels.max(), test.labels.max())) + 1
-    class_labels = tuple(str(number) for number in range(class_count))
+    class_labels = numbered_class_labels(train, test)
     try:
         name = folder.resolve().name
         return Dataset(name=name, class_labels=class_labels, train=train, test=test)
