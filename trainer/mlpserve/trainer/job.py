@@ -62,11 +62,13 @@ def run(config: JobConfig, print_line: Callable[[str], None]) -> None:
     """
     if config.unless_published and _is_published(config, print_line):
         return
-    if config.name is not None:
-        prepare(config.models, _model_name(config.name))
+    name = config.name
+    if name is not None:
+        prepare(config.models, _model_name(name))
     dataset = load_dataset(config.data, data_dir=config.data_dir)
-    name = _model_name(config.name or dataset.name)
-    prepare(config.models, name)
+    if name is None:
+        name = _model_name(dataset.name)
+        prepare(config.models, name)
     print_line(_describe_data(dataset))
     # One thread: on a machine with other work, two BLAS threads wait for each other more than they
     # gain, and with one the same seed gives the same bits.
