@@ -94,7 +94,7 @@ class Client:
             InvalidRequestError: The images are not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        deadline_s = self._deadline_s(timeout_s)
+        deadline_s = time.monotonic() + self._allowed_s(timeout_s)
         first_batch, *batches = split(as_wire_array(images), max_images=max_images_per_request)
         with self._translated():
             # Not a future: a call that is waited for is spared a hand-off between threads.
@@ -134,9 +134,7 @@ class Client:
         """
         requests = StreamRequests(batches, model, version)
         with self._translated():
-            call = self._stub.PredictStream(
-                requests, timeout=_remaining_s(self._deadline_s(timeout_s))
-            )
+            call = self._stub.PredictStream(requests, timeout=self._allowed_s(timeout_s))
             try:
                 for response in call:
                     yield read_predictions(response, requests.next_count())
@@ -159,8 +157,8 @@ class Client:
         """
         request = get_model_request(name, version)
         with self._translated():
-            timeout = _remaining_s(self._deadline_s(timeout_s))
-            return read_model(self._stub.GetModel(request, timeout=timeout).model)
+            response = self._stub.GetModel(request, timeout=self._allowed_s(timeout_s))
+            return read_model(response.model)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Describe all models that are served, in the order of their names.
@@ -171,9 +169,9 @@ class Client:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
+        request = prediction_pb2.ListModelsRequest()
         with self._translated():
-            timeout = _remaining_s(self._deadline_s(timeout_s))
-            response = self._stub.ListModels(prediction_pb2.ListModelsRequest(), timeout=timeout)
+            response = self._stub.ListModels(request, timeout=self._allowed_s(timeout_s))
             return [read_model(model) for model in response.models]
 
     def _pipelined(
@@ -197,10 +195,9 @@ class Client:
                 for _, call in under_way:
                     call.cancel()
 
-    def _deadline_s(self, timeout_s: float | None) -> float:
-        """Return when a call must have ended, by the monotonic clock."""
-        allowed_s = self._timeout_s if timeout_s is None else _checked_timeout_s(timeout_s)
-        return time.monotonic() + allowed_s
+    def _allowed_s(self, timeout_s: float | None) -> float:
+        """Return the seconds that a call may take: its own, or the client's."""
+        return self._timeout_s if timeout_s is None else _checked_timeout_s(timeout_s)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
