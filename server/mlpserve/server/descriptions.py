@@ -1,15 +1,14 @@
 """Models as the wire contract describes them."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from mlpserve.model.metadata import Training
 from mlpserve.model.weights import Model
 from mlpserve.v1 import prediction_pb2
 
 
-def describe_model(versions: Iterable[Model], *, max_batch_images: int) -> prediction_pb2.Model:
+def describe_model(versions: Sequence[Model], *, max_batch_images: int) -> prediction_pb2.Model:
     """Return the description of a model by those versions of it, which are at least one."""
-    versions = list(versions)
     return prediction_pb2.Model(
         name=versions[0].metadata.name,
         versions=[_describe_version(version) for version in versions],

@@ -1,7 +1,7 @@
 """Health and reflection: grpcio's own services, kept from harming the calls that matter."""
 
 from collections.abc import Iterator
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from typing import Any
 
 import grpc
@@ -9,6 +9,8 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from mlpserve.server.config import MAX_REFLECTION_CALLS
+from mlpserve.server.limits import CallLimit
+from mlpserve.server.statuses import statuses
 
 
 class HealthService(health.HealthServicer):  # type: ignore[misc]
@@ -47,7 +49,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
 
     def __init__(self, service_names: tuple[str, ...]) -> None:
         super().__init__(service_names)
-        self._free_calls = BoundedSemaphore(MAX_REFLECTION_CALLS)
+        self._calls = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
 
     def ServerReflectionInfo(
         self,
@@ -55,12 +57,5 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         context: grpc.ServicerContext,
     ) -> Iterator[Any]:
         """Answer questions about the contract."""
-        if not self._free_calls.acquire(blocking=False):
-            context.abort(
-                grpc.StatusCode.UNAVAILABLE,
-                f"reflection: the most calls at once is {MAX_REFLECTION_CALLS}",
-            )
-        try:
+        with statuses("ServerReflectionInfo", context), self._calls:
             yield from super().ServerReflectionInfo(request_iterator, context)
-        finally:
-            self._free_calls.release()

@@ -5,7 +5,6 @@ of ours. gRPC itself would call that a fault of the server, and log a traceback 
 """
 
 from collections.abc import Iterator, Mapping
-from threading import BoundedSemaphore
 from typing import Final, TypeVar
 
 import grpc
@@ -13,7 +12,8 @@ from google.protobuf.message import DecodeError, Message
 
 from mlpserve.model.weights import Model
 from mlpserve.server.descriptions import describe_model
-from mlpserve.server.errors import OverloadedError, RequestError
+from mlpserve.server.errors import RequestError
+from mlpserve.server.limits import CallLimit
 from mlpserve.server.prediction import (
     FLOAT32,
     UINT8,
@@ -49,8 +49,7 @@ class PredictionService:
     def __init__(self, registry: Registry, *, max_batch_images: int, max_streams: int) -> None:
         self._registry = registry
         self._max_batch_images = max_batch_images
-        self._max_streams = max_streams
-        self._free_streams = BoundedSemaphore(max_streams)
+        self._streams = CallLimit(max_streams, "streams: the most")
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server calls: bytes in, messages out."""
@@ -80,20 +79,15 @@ class PredictionService:
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[prediction_pb2.PredictStreamResponse]:
         """Classify batch after batch."""
-        with statuses("PredictStream", context):
-            if not self._free_streams.acquire(blocking=False):
-                raise OverloadedError(f"streams: the most at once is {self._max_streams}")
-            try:
-                for data in requests:
-                    model, found = self._answer(_parsed(prediction_pb2.PredictStreamRequest, data))
-                    yield prediction_pb2.PredictStreamResponse(
-                        model_name=model.metadata.name,
-                        model_version=model.metadata.version,
-                        probabilities=found.probabilities,
-                        labels=found.labels,
-                    )
-            finally:
-                self._free_streams.release()
+        with statuses("PredictStream", context), self._streams:
+            for data in requests:
+                model, found = self._answer(_parsed(prediction_pb2.PredictStreamRequest, data))
+                yield prediction_pb2.PredictStreamResponse(
+                    model_name=model.metadata.name,
+                    model_version=model.metadata.version,
+                    probabilities=found.probabilities,
+                    labels=found.labels,
+                )
 
     def get_model(
         self, data: bytes, context: grpc.ServicerContext

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -11,7 +10,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
-from mlpserve.model.weights import Model
 from mlpserve.server.config import ServerConfig, address
 from mlpserve.server.errors import StartError
 from mlpserve.server.operations import HealthService, ReflectionService
@@ -95,13 +93,11 @@ class Server:
         return server
 
 
-def _all_models(registry: Registry) -> Iterable[Model]:
-    return (model for versions in registry.models.values() for model in versions)
-
-
 def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
     largest_image = max(
-        model.metadata.input.values_per_image * FLOAT32.itemsize for model in _all_models(registry)
+        model.metadata.input.values_per_image * FLOAT32.itemsize
+        for versions in registry.models.values()
+        for model in versions
     )
     needed = config.max_batch_images * largest_image + _MESSAGE_OVERHEAD_BYTES
     if needed > _LARGEST_MESSAGE_LIMIT_BYTES:
