@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mlpserve.trainer.training import EpochReport
+from mlpserve.trainer.learning.training import EpochReport
 
 
 def tutorial_line(report: EpochReport, class_count: int) -> str:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mlpserve.model.activations import HIDDEN_ACTIVATIONS, FloatArray
 from mlpserve.model.network import Layer, Network
-from mlpserve.trainer.backprop import DERIVATIVES, Labels, loss_and_gradients
-from mlpserve.trainer.initialization import he
+from mlpserve.trainer.learning.backprop import DERIVATIVES, Labels, loss_and_gradients
+from mlpserve.trainer.learning.initialization import he
 
 STEP = 1e-5  # of the central differences: their own error is about its square
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlpserve.model.activations import FloatArray
-from mlpserve.trainer.optimizers import OPTIMIZERS, Adam, GradientDescent
+from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Adam, GradientDescent
 
 
 def test_gradient_descent_steps_against_the_gradient() -> None:

@@ -6,10 +6,10 @@ import pytest
 from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Layer, Network
-from mlpserve.trainer.backprop import Labels
 from mlpserve.trainer.errors import TrainingError
+from mlpserve.trainer.learning.backprop import Labels
+from mlpserve.trainer.learning.training import EpochReport, accuracy, initial_network, train
 from mlpserve.trainer.recipes import FAST, SEED, Recipe
-from mlpserve.trainer.training import EpochReport, accuracy, initial_network, train
 
 SMALL = replace(FAST, hidden_sizes=(32,), epochs=100, batch_size=4, learning_rate=0.03)
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.trainer.schedules import SCHEDULES, one_cycle, tutorial
+from mlpserve.trainer.learning.schedules import SCHEDULES, one_cycle, tutorial
 
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.5), (75, 0.5), (76, 0.1), (149, 0.1)])

@@ -14,12 +14,12 @@ from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
-from mlpserve.trainer.backprop import Labels, loss_and_gradients
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.initialization import INITIALIZATIONS
-from mlpserve.trainer.optimizers import OPTIMIZERS
+from mlpserve.trainer.learning.backprop import Labels, loss_and_gradients
+from mlpserve.trainer.learning.initialization import INITIALIZATIONS
+from mlpserve.trainer.learning.optimizers import OPTIMIZERS
+from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.recipes import Recipe
-from mlpserve.trainer.schedules import SCHEDULES
 
 _EVALUATION_ROWS: Final = 1000  # at a time: what stays in the processor's cache
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpserve.trainer.initialization import INITIALIZATIONS, he, tutorial
+from mlpserve.trainer.learning.initialization import INITIALIZATIONS, he, tutorial
 
 
 def test_the_tutorials_weights_are_those_of_its_global_seed() -> None:
