@@ -62,6 +62,16 @@ def test_sums_are_left_as_they_were(activation: Activation) -> None:
     np.testing.assert_array_equal(sums, [[-2.0, 0.5, 3.0]])
 
 
+@every_activation
+@given(sums=FINITE)
+def test_outputs_are_the_same_bits_in_an_array_that_is_given_even_the_sums_own(
+    activation: Activation, sums: FloatArray
+) -> None:
+    expected = activation(sums)
+    assert activation(sums, out=sums) is sums
+    np.testing.assert_array_equal(sums, expected)
+
+
 @given(sums=FINITE)
 def test_softmax_rows_are_shares_of_1(sums: FloatArray) -> None:
     shares = softmax(sums)

@@ -1,42 +1,53 @@
 """The activations that a layer may have.
 
 Each takes the (N, width) weighted sums of a layer, of any float dtype, and returns an array of the
-same shape and dtype. None overflows, whatever finite sums it is given.
+same shape and dtype: a new one, or ``out``, which may be the sums themselves. None overflows, whatever
+finite sums it is given.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-Activation: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
-def tanh(sums: FloatArray) -> FloatArray:
+class Activation(Protocol):
+    """A function of weighted sums; see above."""
+
+    def __call__(self, sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """Return the outputs for the sums."""
+
+
+def tanh(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Return the hyperbolic tangent, from -1 to 1."""
-    return np.tanh(sums)
+    return np.tanh(sums, out=out)
 
 
-def relu(sums: FloatArray) -> FloatArray:
+def relu(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Return the sums, with 0 in place of the negative ones."""
-    return np.maximum(sums, 0)
+    return np.maximum(sums, 0, out=out)
 
 
-def sigmoid(sums: FloatArray) -> FloatArray:
+def sigmoid(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Return the logistic function 1 / (1 + exp(-x)), from 0 to 1."""
     # 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, and tanh has no exp that could overflow.
-    return (1 + np.tanh(sums / 2)) / 2
+    outputs: FloatArray = np.divide(sums, 2, out=out)
+    np.tanh(outputs, out=outputs)
+    outputs += 1
+    outputs /= 2
+    return outputs
 
 
-def softmax(sums: FloatArray) -> FloatArray:
+def softmax(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Return exp(x) / sum(exp(x)) of each row: values from 0 to 1 that sum to 1."""
     # A constant that is subtracted from all of a row cancels out. With the row's own maximum no
     # exponent is above 0, and at least one is 0: neither overflow nor a division by 0.
     with np.errstate(over="ignore"):  # a difference beyond the dtype is -inf, and exp(-inf) is 0
-        exponents = sums - sums.max(axis=1, keepdims=True)
-    exponentials: FloatArray = np.exp(exponents)
+        exponentials: FloatArray = np.subtract(sums, sums.max(axis=1, keepdims=True), out=out)
+    np.exp(exponentials, out=exponentials)
     exponentials /= exponentials.sum(axis=1, keepdims=True)
     return exponentials
 

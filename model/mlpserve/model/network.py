@@ -35,7 +35,9 @@ class Layer:
 
     def forward(self, inputs: FloatArray) -> FloatArray:
         """Return the (N, fan_out) outputs for (N, fan_in) inputs."""
-        return ACTIVATIONS[self.activation](inputs @ self.weights + self.bias)
+        sums = inputs @ self.weights
+        sums += self.bias
+        return ACTIVATIONS[self.activation](sums, out=sums)
 
 
 @dataclass(frozen=True, eq=False)
