@@ -15,7 +15,7 @@ import pytest
 from mlpserve.datasets import load_test_split
 from mlpserve.model.versions import versions, weights_path
 from mlpserve.model.weights import load_model
-from mlpserve.trainer.learning.training import accuracy
+from mlpserve.trainer.evaluation import accuracy
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 

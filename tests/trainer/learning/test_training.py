@@ -3,12 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlpserve.datasets import Split
-from mlpserve.model.inputs import InputSpec
-from mlpserve.model.network import Layer, Network
+from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.backprop import Labels
-from mlpserve.trainer.learning.training import EpochReport, accuracy, initial_network, train
+from mlpserve.trainer.learning.training import EpochReport, initial_network, train
 from mlpserve.trainer.recipes import FAST, SEED, Recipe
 
 SMALL = replace(FAST, hidden_sizes=(32,), epochs=100, batch_size=4, learning_rate=0.03)
@@ -73,13 +71,6 @@ def test_a_diverging_loss_stops_the_training_and_says_what_to_try() -> None:
     recipe = replace(SEED, hidden_sizes=(4,), activation="relu", learning_rate=1e200, epochs=50)
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower --learning-rate"):
         trained(recipe)
-
-
-def test_accuracy_is_the_share_of_images_classified_rightly() -> None:
-    identity = Network((Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), "softmax"),))
-    images = np.tile(np.array([[[255, 0]], [[0, 255]]], np.uint8), (1250, 1, 1))
-    labels = np.zeros(2500, np.int64)  # right for each first of two
-    assert accuracy(identity, InputSpec((1, 2)), Split(images, labels)) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from mlpserve.model.network import Network
 from mlpserve.model.versions import prepare, publish, versions
 from mlpserve.model.weights import Model
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.learning.training import EpochReport, accuracy, initial_network, train
+from mlpserve.trainer.evaluation import accuracy
+from mlpserve.trainer.learning.training import EpochReport, initial_network, train
 from mlpserve.trainer.progress import LINES
 from mlpserve.trainer.recipes import Recipe
 

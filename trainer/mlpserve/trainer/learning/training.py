@@ -5,14 +5,11 @@ Knows neither files nor terminals; what it finds, it reports to its caller.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray
-from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.backprop import Labels, loss_and_gradients
@@ -20,8 +17,6 @@ from mlpserve.trainer.learning.initialization import INITIALIZATIONS
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.recipes import Recipe
-
-_EVALUATION_ROWS: Final = 1000  # at a time: what stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -87,16 +82,6 @@ def train(
         if epoch % recipe.report_every_epochs == 0:
             report(EpochReport(epoch, recipe.epochs, loss, correct / len(labels)))
     return network
-
-
-def accuracy(network: Network, spec: InputSpec, split: Split) -> float:
-    """Return the share of images that a network classifies rightly, 0 to 1."""
-    correct = 0
-    for start in range(0, len(split), _EVALUATION_ROWS):
-        rows = slice(start, start + _EVALUATION_ROWS)
-        predicted = network.probabilities(spec.scale(split.images[rows])).argmax(axis=1)
-        correct += int(np.count_nonzero(predicted == split.labels[rows]))
-    return correct / len(split)
 
 
 def _batches(
