@@ -4,19 +4,18 @@ Knows the JSON, not the file around it.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final
 
+from mlpserve.model.document import Document, parse_document
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.inputs import UINT8_DIVISOR, InputSpec
 
 FORMAT_VERSION: Final = 1
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_Value = TypeVar("_Value")
 
 
 def is_model_name(name: str) -> bool:
@@ -119,11 +118,7 @@ class Metadata:
             WeightsFileError: It is not JSON, is of another format version, or a field is missing,
                 of the wrong type, or contradicts another.
         """
-        try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise WeightsFileError(f"metadata: expected JSON, but {error}") from error
-        document = _Document(parsed, "metadata")
+        document = parse_document(text, "metadata")
         format_version = document.get("format_version", int)
         if format_version != FORMAT_VERSION:
             raise WeightsFileError(
@@ -133,70 +128,7 @@ class Metadata:
         return _metadata(document)
 
 
-class _Document:
-    """A JSON object whose fields are checked as they are taken."""
-
-    def __init__(self, value: object, name: str) -> None:
-        if not isinstance(value, dict):
-            raise WeightsFileError(f"{name}: expected an object, got {_kind(value)}")
-        self._value: dict[str, Any] = value
-        self._name = name
-
-    def get(self, key: str, kind: type[_Value]) -> _Value:
-        if key not in self._value:
-            raise WeightsFileError(f"{self._name}: the field {key!r} is missing")
-        return _checked(self._value[key], kind, f"{self._name}.{key}")
-
-    def get_share(self, key: str) -> float:
-        # A program other than ours may write 1.0 as 1. A bool is left to ``get``, which refuses it.
-        share = self.get(key, int if type(self._value.get(key)) is int else float)
-        # Written so that a NaN, which compares false, is refused as well.
-        if not 0 <= share <= 1:
-            raise WeightsFileError(f"{self._name}.{key}: expected 0 to 1, got {share}")
-        return float(share)
-
-    def get_integer(self, key: str, lowest: int, highest: int) -> int:
-        value = self.get(key, int)
-        if not lowest <= value <= highest:
-            raise WeightsFileError(
-                f"{self._name}.{key}: expected from {lowest} to {highest}, got {str(value)[:40]}"
-            )
-        return value
-
-    def get_tuple(self, key: str, kind: type[_Value]) -> tuple[_Value, ...]:
-        values = self.get(key, list)
-        return tuple(_checked(value, kind, f"{self._name}.{key}") for value in values)
-
-    def get_mapping(self, key: str, kind: type[_Value]) -> dict[str, _Value]:
-        values = self.get(key, dict)
-        return {name: _checked(values[name], kind, f"{self._name}.{key}.{name}") for name in values}
-
-    def get_document(self, key: str) -> "_Document":
-        return _Document(self.get(key, dict), f"{self._name}.{key}")
-
-
-def _checked(value: object, kind: type[_Value], name: str) -> _Value:
-    # Python's bool is an int, JSON's is not.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise WeightsFileError(f"{name}: expected {kind.__name__}, got {_kind(value)}")
-    if isinstance(value, str):
-        _check_text(value, name)
-    return value
-
-
-def _check_text(text: str, name: str) -> None:
-    # JSON can hold halves of characters; protobuf, and a terminal, cannot.
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise WeightsFileError(f"{name}: expected valid Unicode text, got {text[:40]!r}") from error
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _metadata(document: _Document) -> Metadata:
+def _metadata(document: Document) -> Metadata:
     spec = document.get_document("input")
     return Metadata(
         name=document.get("name", str),
@@ -213,43 +145,15 @@ def _metadata(document: _Document) -> Metadata:
     )
 
 
-def _training(document: _Document) -> Training:
+def _training(document: Document) -> Training:
     return Training(
         recipe=document.get("recipe", str),
-        hyperparameters=_hyperparameters(document.get("hyperparameters", dict)),
+        hyperparameters=document.get_settings("hyperparameters"),
         seed=document.get_integer("seed", 0, 2**63 - 1),
         data_name=document.get("data_name", str),
         data_digest=document.get("data_digest", str),
         train_accuracy=document.get_share("train_accuracy"),
         test_accuracy=document.get_share("test_accuracy"),
-        created_at=_moment(document.get("created_at", str)),
+        created_at=document.get_moment("created_at"),
         library_versions=document.get_mapping("library_versions", str),
     )
-
-
-def _hyperparameters(values: Mapping[str, object]) -> dict[str, str | int | float]:
-    checked: dict[str, str | int | float] = {}
-    for name, value in values.items():
-        is_finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, str | int | float) or not is_finite:
-            raise WeightsFileError(
-                f"metadata.training.hyperparameters.{name}: expected a string or a finite number, "
-                f"got {_kind(value)}"
-            )
-        checked[name] = value
-    return checked
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        in_utc = moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:  # in UTC, the year may be 0 or 10000
-        raise WeightsFileError(
-            f"metadata.training.created_at: expected a time in ISO 8601, got {text[:40]!r}"
-        ) from error
-    if moment.tzinfo is None:
-        raise WeightsFileError(
-            f"metadata.training.created_at: expected a time zone, got {text[:40]!r}"
-        )
-    return in_utc
