@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
@@ -75,6 +75,8 @@ def metadata() -> Metadata:
             test_accuracy=0.1,
             created_at=datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC),
             library_versions={"numpy": "2.0.0", "python": "3.11.7"},
+            validation_accuracy=0.875,
+            calibration=Calibration(1.25, 0.0625, 0.03125),
         ),
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Metadata, is_model_name
+from mlpserve.model.metadata import Calibration, Metadata, is_model_name
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -39,13 +39,21 @@ TRAINING_FIELDS = (
     "created_at",
     "library_versions",
 )
+OPTIONAL_TRAINING_FIELDS = ("validation_accuracy", "calibration")
+CALIBRATION_FIELDS = (
+    "temperature",
+    "expected_calibration_error_before",
+    "expected_calibration_error_after",
+)
 INPUT_SHAPE = "input shape: expected positive sizes whose product is 6, the width of the input"
 FIELDS = (
     *((field,) for field in TOP_FIELDS),
     *(("training", field) for field in TRAINING_FIELDS),
     ("input", "shape"),
     ("input", "uint8_divisor"),
+    *(("training", "calibration", field) for field in CALIBRATION_FIELDS),
 )
+OPTIONAL_FIELDS = tuple(("training", field) for field in OPTIONAL_TRAINING_FIELDS)
 
 
 def changed(metadata: Metadata, path: tuple[str, ...], value: object) -> str:
@@ -57,6 +65,11 @@ def changed(metadata: Metadata, path: tuple[str, ...], value: object) -> str:
         place = place[parent]
     place[field] = value
     return json.dumps(document)
+
+
+def without_optional_fields(metadata: Metadata) -> Metadata:
+    bare = replace(metadata.training, validation_accuracy=None, calibration=None)
+    return replace(metadata, training=bare)
 
 
 def refusal(text: str) -> str:
@@ -77,7 +90,8 @@ def test_json_form_reads_back_as_the_same(metadata: Metadata) -> None:
 def test_json_form_has_the_documented_fields(metadata: Metadata) -> None:
     document = json.loads(metadata.to_json())
     assert set(document) == set(TOP_FIELDS)
-    assert set(document["training"]) == set(TRAINING_FIELDS)
+    assert set(document["training"]) == {*TRAINING_FIELDS, *OPTIONAL_TRAINING_FIELDS}
+    assert set(document["training"]["calibration"]) == set(CALIBRATION_FIELDS)
     assert document["format_version"] == 1
     assert document["input"] == {"shape": [2, 3], "uint8_divisor": 255}
     assert document["training"]["created_at"] == "2024-02-29T23:59:59.123456+00:00"
@@ -97,6 +111,31 @@ def test_fields_that_are_unknown_are_ignored(metadata: Metadata) -> None:
     document["training"]["machine"] = "fast"
     document["input"]["mean"] = 0.13
     assert Metadata.from_json(json.dumps(document)) == metadata
+
+
+def test_file_of_an_earlier_release_has_neither_validation_nor_calibration(
+    metadata: Metadata,
+) -> None:
+    document = json.loads(metadata.to_json())
+    for field in OPTIONAL_TRAINING_FIELDS:
+        del document["training"][field]
+    earlier = Metadata.from_json(json.dumps(document))
+    assert earlier == without_optional_fields(metadata)
+    assert (earlier.training.validation_accuracy, earlier.training.calibration) == (None, None)
+
+
+def test_version_without_validation_and_calibration_reads_back_as_the_same(
+    metadata: Metadata,
+) -> None:
+    bare = without_optional_fields(metadata)
+    assert Metadata.from_json(bare.to_json()) == bare
+
+
+def test_number_written_as_an_integer_is_read(metadata: Metadata) -> None:
+    path = ("training", "calibration", "temperature")
+    calibration = Metadata.from_json(changed(metadata, path, 2)).training.calibration
+    assert calibration == Calibration(2.0, 0.0625, 0.03125)
+    assert isinstance(calibration.temperature, float)
 
 
 def test_share_written_as_an_integer_is_read(metadata: Metadata) -> None:
@@ -202,6 +241,37 @@ def test_null_and_bool_fit_no_field(
             "2024-02-29T23:59:59",
             "metadata.training.created_at: expected a time zone, got '2024-02-29T23:59:59'",
         ),
+        (
+            ("training", "validation_accuracy"),
+            -0.1,
+            "metadata.training.validation_accuracy: expected 0 to 1, got -0.1",
+        ),
+        (
+            ("training", "calibration"),
+            1.5,
+            "metadata.training.calibration: expected dict, got float",
+        ),
+        (
+            ("training", "calibration", "temperature"),
+            0,
+            "metadata.training.calibration.temperature: expected a finite number above 0, got 0",
+        ),
+        (
+            ("training", "calibration", "temperature"),
+            float("inf"),
+            "metadata.training.calibration.temperature: expected a finite number above 0, got inf",
+        ),
+        (
+            ("training", "calibration", "temperature"),
+            float("nan"),
+            "metadata.training.calibration.temperature: expected a finite number above 0, got nan",
+        ),
+        (
+            ("training", "calibration", "expected_calibration_error_after"),
+            1.5,
+            "metadata.training.calibration.expected_calibration_error_after: expected 0 to 1, "
+            "got 1.5",
+        ),
         (("training",), [], "metadata.training: expected dict, got list"),
     ],
 )
@@ -233,12 +303,13 @@ def test_arbitrary_text_is_refused(text: str) -> None:
     assert refusal(text)
 
 
-@given(path=st.sampled_from(FIELDS), value=JSON_VALUES)
+@given(path=st.sampled_from(FIELDS + OPTIONAL_FIELDS), value=JSON_VALUES)
 @example(path=("training", "test_accuracy"), value=10**400)
 @example(path=("training", "created_at"), value="0001-01-01T00:00:00+23:59")
 @example(path=("training", "created_at"), value="9999-12-31T23:59:59-23:59")
 @example(path=("training", "created_at"), value="\ud800")
 @example(path=("input", "shape"), value=[10**400, 0])
+@example(path=("training", "calibration", "temperature"), value=10**400)
 def test_any_value_in_any_field_is_read_or_refused(
     metadata: Metadata, path: tuple[str, ...], value: object
 ) -> None:

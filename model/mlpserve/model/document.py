@@ -5,6 +5,7 @@ Each refusal names the field by its path, as in ``metadata.training.seed``. Know
 
 import json
 import math
+import sys
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -51,14 +52,30 @@ class Document:
             raise WeightsFileError(f"{self._name}: the field {key!r} is missing")
         return _checked(self._value[key], kind, f"{self._name}.{key}")
 
+    def has(self, key: str) -> bool:
+        """Return whether the field is there; null is taken for its absence."""
+        return self._value.get(key) is not None
+
     def get_share(self, key: str) -> float:
         """Return a number from 0 to 1."""
-        # A program other than ours may write 1.0 as 1. A bool is left to ``get``, which refuses it.
-        share = self.get(key, int if type(self._value.get(key)) is int else float)
+        share = self._get_number(key)
         # Written so that a NaN, which compares false, is refused as well.
         if not 0 <= share <= 1:
             raise WeightsFileError(f"{self._name}.{key}: expected 0 to 1, got {share}")
         return float(share)
+
+    def get_positive(self, key: str) -> float:
+        """Return a finite number above 0."""
+        value = self._get_number(key)
+        if not 0 < value <= sys.float_info.max:  # an int may be larger than any float
+            raise WeightsFileError(
+                f"{self._name}.{key}: expected a finite number above 0, got {str(value)[:40]}"
+            )
+        return float(value)
+
+    def _get_number(self, key: str) -> int | float:
+        # A program other than ours may write 1.0 as 1. A bool is left to ``get``, which refuses it.
+        return self.get(key, int if type(self._value.get(key)) is int else float)
 
     def get_integer(self, key: str, lowest: int, highest: int) -> int:
         """Return an integer from ``lowest`` to ``highest``."""

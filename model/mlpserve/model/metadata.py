@@ -27,6 +27,25 @@ def is_model_name(name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How the probabilities were brought in line with how often they are right.
+
+    The last layer's weighted sums were divided by a temperature that was fitted on the validation
+    images. The weights that are published contain it; nobody who uses them has to apply it.
+
+    Attributes:
+        temperature: The temperature, above 0; above 1 where the network had been too sure.
+        expected_calibration_error_before: How far confidence and accuracy were apart on the test
+            images, 0 to 1, before the division.
+        expected_calibration_error_after: The same of the network as it is published.
+    """
+
+    temperature: float
+    expected_calibration_error_before: float
+    expected_calibration_error_after: float
+
+
+@dataclass(frozen=True)
 class Training:
     """How a version was made, and how good it became.
 
@@ -40,6 +59,9 @@ class Training:
         test_accuracy: The same of the test images.
         created_at: When the training ended; UTC.
         library_versions: The versions of Python, NumPy and mlpserve that trained it.
+        validation_accuracy: The share of the validation images classified rightly, 0 to 1; None
+            where no images were set aside.
+        calibration: How the probabilities were calibrated; None where they were not.
     """
 
     recipe: str
@@ -51,6 +73,8 @@ class Training:
     test_accuracy: float
     created_at: datetime
     library_versions: Mapping[str, str] = field(default_factory=dict)
+    validation_accuracy: float | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -156,4 +180,23 @@ def _training(document: Document) -> Training:
         test_accuracy=document.get_share("test_accuracy"),
         created_at=document.get_moment("created_at"),
         library_versions=document.get_mapping("library_versions", str),
+        # Files of earlier releases lack these.
+        validation_accuracy=(
+            document.get_share("validation_accuracy")
+            if document.has("validation_accuracy")
+            else None
+        ),
+        calibration=(
+            _calibration(document.get_document("calibration"))
+            if document.has("calibration")
+            else None
+        ),
+    )
+
+
+def _calibration(document: Document) -> Calibration:
+    return Calibration(
+        temperature=document.get_positive("temperature"),
+        expected_calibration_error_before=document.get_share("expected_calibration_error_before"),
+        expected_calibration_error_after=document.get_share("expected_calibration_error_after"),
     )
