@@ -184,7 +184,7 @@ def test_unknown_entry_is_named(path: Path, arrays: Arrays) -> None:
 
 
 def test_entries_of_a_later_release_are_ignored(path: Path, arrays: Arrays, model: Model) -> None:
-    savez(path, {**arrays, "golden_images": np.zeros((16, 2, 3), np.uint8)})
+    savez(path, {**arrays, "hints": np.zeros((16, 2, 3), np.uint8)})
     np.testing.assert_array_equal(
         load_model(path).network.layers[1].weights, model.network.layers[1].weights
     )

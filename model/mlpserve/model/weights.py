@@ -5,6 +5,10 @@
 
     with numpy.load("weights.npz") as file:
         print(json.loads(file["metadata"].item()), file["W1"].shape)
+
+Two more entries let whoever loads it check itself: ``golden_images``, S images as they are before
+they are flattened and scaled, and ``golden_probabilities``, the S x K float32 that the network
+gives for them. Files of earlier releases lack them.
 """
 
 import os
@@ -20,11 +24,13 @@ import numpy.typing as npt
 
 from mlpserve.model.archive import read_arrays, write_arrays
 from mlpserve.model.errors import ModelError, WeightsFileError
+from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
 
 WEIGHTS_FILE_NAME: Final = "weights.npz"
 _METADATA: Final = "metadata"
+_GOLDEN: Final = ("golden_images", "golden_probabilities")
 _LARGEST_SUM: Final = 0.99 * float(np.finfo(np.float32).max)  # the rest is for rounding
 _PARAMETERS: Final = re.compile(r"[Wb][0-9]+")
 
@@ -33,12 +39,18 @@ _PARAMETERS: Final = re.compile(r"[Wb][0-9]+")
 class Model:
     """A network together with what it says of itself; checked when it is made.
 
+    Attributes:
+        network: The network.
+        metadata: What it is for, and how it was made.
+        golden: Images with the probabilities that it gives for them; None where the file has none.
+
     Raises:
-        WeightsFileError: The metadata describes another network.
+        WeightsFileError: The metadata or the golden samples are of another network.
     """
 
     network: Network
     metadata: Metadata
+    golden: GoldenSamples | None = None
 
     def __post_init__(self) -> None:
         described = (self.metadata.layer_sizes, self.metadata.activations)
@@ -47,6 +59,8 @@ class Model:
             raise WeightsFileError(
                 f"metadata: describes a network of {described}, but the weights are of {actual}"
             )
+        if self.golden is not None:
+            _check_shapes(self.golden, self.metadata)
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -63,6 +77,8 @@ def save_model(path: Path, model: Model) -> None:
             arrays[f"W{number}"] = layer.weights.astype("<f4")
             arrays[f"b{number}"] = layer.bias.astype("<f4")
     arrays[_METADATA] = np.array(model.metadata.to_json())
+    if model.golden is not None:
+        arrays.update(zip(_GOLDEN, (model.golden.images, model.golden.probabilities), strict=True))
     with path.open("wb") as file:
         write_arrays(file, arrays)
         file.flush()
@@ -70,7 +86,7 @@ def save_model(path: Path, model: Model) -> None:
 
 
 def load_model(path: Path) -> Model:
-    """Read and check a weights file.
+    """Read and check a weights file; what the network answers is left to ``check_golden``.
 
     Raises:
         WeightsFileError: The file is missing, damaged, foreign, or does not describe a network; the
@@ -85,6 +101,29 @@ def load_model(path: Path) -> Model:
         raise WeightsFileError(f"{path}: {error}") from error
     except OSError as error:
         raise WeightsFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_golden(model: Model, *, tolerance: float = GOLDEN_TOLERANCE) -> None:
+    """Check that a network gives the probabilities of its golden samples, where it has some.
+
+    Args:
+        model: The model; its network is run on a few images.
+        tolerance: How far a probability may be off.
+
+    Raises:
+        WeightsFileError: One is further off; this machine or this library computes something else.
+    """
+    if model.golden is None:
+        return
+    inputs = model.metadata.input.scale(model.golden.images)
+    difference = model.golden.largest_difference(model.network.probabilities(inputs))
+    # Written so that a NaN, which compares false, is refused as well.
+    if not difference <= tolerance:
+        raise WeightsFileError(
+            f"golden samples: expected probabilities within {tolerance:g} of those in the file, "
+            f"but one is off by {difference:.3g}: the weights are not those that were trained, or "
+            "are computed otherwise here"
+        )
 
 
 def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
@@ -104,7 +143,33 @@ def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
     )
     network = Network(tuple(layers))
     _check_sums(network)
-    return Model(network, metadata)
+    return Model(network, metadata, _golden(arrays))
+
+
+def _golden(arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenSamples | None:
+    present = [name for name in _GOLDEN if name in arrays]
+    if not present:
+        return None
+    if len(present) < len(_GOLDEN):
+        raise WeightsFileError(
+            f"entries: expected both {' and '.join(_GOLDEN)} or neither, got only {present[0]}"
+        )
+    images, probabilities = (np.asarray(arrays[name], order="C") for name in _GOLDEN)
+    return GoldenSamples(images, probabilities)
+
+
+def _check_shapes(golden: GoldenSamples, metadata: Metadata) -> None:
+    if golden.images.shape[1:] != metadata.input.shape:
+        raise WeightsFileError(
+            f"golden_images: expected images of {metadata.input.shape}, "
+            f"got {golden.images.shape[1:]}"
+        )
+    classes = golden.probabilities.shape[1]
+    if classes != len(metadata.class_labels):
+        raise WeightsFileError(
+            f"golden_probabilities: expected {len(metadata.class_labels)} columns, one a class, "
+            f"got {classes}"
+        )
 
 
 def _check_sums(network: Network) -> None:
