@@ -4,6 +4,7 @@
     python publisher.py die FOLDER WEIGHTS
 
 ``publish`` says "ready", waits for a line, and publishes the model of the file WEIGHTS so often.
+Each version carries a file that tells its number.
 ``die`` publishes into FOLDER/1, FOLDER/2, ... and is killed at the first moment of publishing, at
 the second, and so on, until it lives to the end; it says in which folder that was. A moment is a
 line of the code that publishes, or a call of the operating system, whoever makes it.
@@ -21,6 +22,7 @@ from mlpserve.model import archive, versions, weights
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, load_model
 
+NUMBER_FILE_NAME = "number.txt"
 SYSTEM_CALLS = ("open", "os.", "shutil.")
 TRACED = {module.__file__ for module in (archive, versions, weights)}
 
@@ -33,9 +35,14 @@ def main() -> None:
         _say("ready")
         sys.stdin.readline()
         for _ in range(int(rest[0])):
-            _say(publish(Path(folder), model).metadata.version)
+            _say(publish(Path(folder), model, attachments=number_file).metadata.version)
     else:
         _say(next(n for n in itertools.count(1) if _lives(Path(folder) / str(n), model, n)))
+
+
+def number_file(model: Model) -> dict[str, bytes]:
+    """Return what goes beside the weights: a file that tells the version's number."""
+    return {NUMBER_FILE_NAME: str(model.metadata.version).encode()}
 
 
 def _say(words: object) -> None:
@@ -48,7 +55,7 @@ def _lives(models: Path, model: Model, number: int) -> bool:
     child = os.fork()
     if child == 0:
         _die_at_moment(number)
-        publish(models, model)
+        publish(models, model, attachments=number_file)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
+from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import model_names, prepare, publish, versions, weights_path
 from mlpserve.model.weights import Model, load_model, save_model
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
+NUMBER_FILE_NAME = "number.txt"  # as the publisher calls it
 STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", "1" * 19, "1" * 40)
 
 
@@ -42,6 +44,14 @@ def add_version(models: Path, version: int) -> None:
 
 def everything_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def assert_whole(models: Path, number: int) -> None:
+    """Assert that a version that the publisher wrote is complete and knows its number."""
+    path = weights_path(models, "tiny", number)
+    assert load_model(path).metadata.version == number
+    assert path.with_name(NUMBER_FILE_NAME).read_text() == str(number)
+    assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz"]
 
 
 def publisher(*arguments: object) -> subprocess.Popen[str]:
@@ -223,9 +233,10 @@ def test_rights_of_what_is_published_follow_the_umask(
     models: Path, model: Model, mask: int
 ) -> None:
     with umask(mask):
-        publish(models, model)
+        publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+    for file in (path, path.with_name("notes")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
     for folder in path.parents[:3]:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
 
@@ -241,10 +252,11 @@ def test_version_is_on_disk_when_publish_returns(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", recording_fsync)
-    publish(models, model)
+    publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
-    # The names of both folders, the file, its name, and at last the name of the version.
-    places = (models.parent, models, path, path.parent, path.parent.parent)
+    # The names of both folders, the files, their names, and at last the name of the version.
+    files = (path, path.with_name("notes"))
+    places = (models.parent, models, *files, path.parent, path.parent.parent)
     expected = [place.stat().st_ino for place in places]
     assert synced == expected
 
@@ -262,6 +274,32 @@ def test_full_disk_is_refused_and_leaves_nothing(
         publish(models, model)
     assert everything_in(models) == ["tiny", "tiny/1", "tiny/1/weights.npz"]
     assert publish(models, model).metadata.version == 2
+
+
+def test_disk_that_is_full_for_an_attachment_is_refused_and_leaves_nothing(
+    models: Path, model: Model, weights_file: Path
+) -> None:
+    size = weights_file.stat().st_size
+    with (
+        file_size_limit(size),
+        pytest.raises(ModelsFolderError, match="cannot be written to: File too large"),
+    ):
+        publish(models, model, attachments=lambda _: {"notes": bytes(size + 1)})
+    assert everything_in(models) == ["tiny"]
+
+
+def test_network_that_does_not_give_its_golden_samples_is_refused_and_leaves_nothing(
+    models: Path, model: Model
+) -> None:
+    images = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+    golden = golden_samples(model.network, model.metadata.input, images)
+    other = model.network.with_parameters([array / 2 for array in model.network.parameters])
+    with pytest.raises(WeightsFileError, match="^not published: golden samples: expected"):
+        publish(models, Model(other, model.metadata, golden))
+    assert everything_in(models) == ["tiny"]
+    published = publish(models, Model(model.network, model.metadata, golden))
+    assert published.golden is not None
+    np.testing.assert_array_equal(published.golden.images, images)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300], ids=["NaN", "infinity", "no float32"])
@@ -295,7 +333,7 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(models: Path, weights_f
     assert sorted(outputs) == numbers
     assert {path.name for path in (models / "tiny").iterdir()} == set(map(str, numbers))
     for number in numbers:
-        assert load_model(weights_path(models, "tiny", number)).metadata.version == number
+        assert_whole(models, number)
 
 
 @pytest.mark.slow
@@ -309,10 +347,9 @@ def test_kill_at_any_moment_leaves_no_half_version(
         models = tmp_path / str(moment)
         left.append(versions(models, "tiny"))
         assert left[-1] in ([], [1])
-        published = publish(models, model).metadata.version
-        assert published == len(left[-1]) + 1
-        for number in versions(models, "tiny"):
-            assert load_model(weights_path(models, "tiny", number)).metadata.version == number
+        for number in left[-1]:
+            assert_whole(models, number)
+        assert publish(models, model).metadata.version == len(left[-1]) + 1
     # It was killed before the version was there and after it, and at last not at all.
     assert left.count([]) > 50
     assert left.count([1]) > 3

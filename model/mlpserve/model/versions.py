@@ -1,7 +1,8 @@
 """The models folder: ``MODELS/NAME/VERSION/weights.npz``, read while others write.
 
 A version appears in one step, by the rename of a folder that is complete. Whoever reads sees all of
-a version or nothing of it, whatever happens to the writer. Knows no network.
+a version or nothing of it, whatever happens to the writer. Other files may appear together with the
+weights; what is in them is their readers' business. Knows no network.
 """
 
 import os
@@ -9,17 +10,29 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.metadata import is_model_name
-from mlpserve.model.weights import WEIGHTS_FILE_NAME, Model, load_model, save_model
+from mlpserve.model.weights import (
+    WEIGHTS_FILE_NAME,
+    Model,
+    check_golden,
+    load_model,
+    save_model,
+)
+
+# What goes beside the weights of a version whose number is known: contents by the files' names.
+Attachments: TypeAlias = Callable[[Model], Mapping[str, bytes]]
 
 _VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")  # fits in an int64
 # Folders with a dot in front are nobody's version, so no reader looks into them.
 _UNFINISHED_PREFIX: Final = ".unfinished-"
+_ATTACHMENT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def model_names(models: Path) -> list[str]:
@@ -69,22 +82,31 @@ def prepare(models: Path, name: str) -> None:
     Raises:
         ModelsFolderError: The folder cannot be made or written to.
     """
-    try:
+    with _writing_to(models / name):
         _make_model_folder(models, name)
         _make_unfinished(models / name).rmdir()
-    except OSError as error:
-        raise _cannot_write(models / name, error) from error
 
 
-def publish(models: Path, model: Model) -> Model:
+def no_attachments(model: Model) -> Mapping[str, bytes]:  # noqa: ARG001 - as ``Attachments`` has it
+    """Return no files."""
+    return {}
+
+
+def publish(models: Path, model: Model, *, attachments: Attachments = no_attachments) -> Model:
     """Write a model as the newest version of its name.
 
     Safe for any number of writers at once: each gets a number of its own. When this returns, the
     version is on disk; when it raises, there is nothing of it.
 
+    A folder cannot be renamed onto one that is not empty. So where another writer was faster, the
+    rename fails and nothing is lost: all is written again under the number after that.
+
     Args:
         models: The models folder; made if it is missing.
         model: The model; the version that its metadata names is replaced.
+        attachments: Takes the model with its number, and returns the contents of other files by
+            their names. They appear together with the weights. It is called again where another
+            writer took the number; what it raises is raised, and then nothing is published.
 
     Returns:
         The model as it was published, read back from its file.
@@ -92,58 +114,90 @@ def publish(models: Path, model: Model) -> Model:
     Raises:
         ModelsFolderError: The folder cannot be written to, or the disk is full.
         WeightsFileError: The parameters are not finite, or so large that the network could
-            overflow; nothing that cannot be loaded is published.
-    """
-    folder = models / model.metadata.name
-    try:
-        _make_model_folder(models, model.metadata.name)
-        unfinished = _make_unfinished(folder)
-        try:
-            return _claim(models, unfinished, model)
-        finally:
-            # Gone already where the version was published.
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
-def _claim(models: Path, unfinished: Path, model: Model) -> Model:
-    """Write the version under the next free number; the rename is what claims the number.
-
-    A folder cannot be renamed onto one that is not empty. So where another writer was faster, the
-    rename fails and nothing is lost: the file is written again with the number after that.
+            overflow, or the network does not give the probabilities of its golden samples; nothing
+            that cannot be loaded and checked is published.
+        ValueError: An attachment has no plain file name, or that of the weights file.
     """
     name = model.metadata.name
+    with _writing_to(models / name):
+        _make_model_folder(models, name)
     version = 0
     while True:
-        # Past the last try too: what stood in its way may be no version, a file for example.
-        version = max(version, *versions(models, name), 0) + 1
-        if not _VERSION_PATTERN.fullmatch(str(version)):
-            raise ModelsFolderError(
-                f"{models / name}: no number is left after {version - 1}; use another name"
-            )
-        numbered = Model(model.network, replace(model.metadata, version=version))
-        save_model(unfinished / WEIGHTS_FILE_NAME, numbered)
-        published = _read_back(unfinished / WEIGHTS_FILE_NAME)
-        _sync_folder(unfinished)
-        target = weights_path(models, name, version).parent
-        try:
-            unfinished.rename(target)
-        except OSError:
-            # lexists: a link that leads nowhere stands in the way as well.
-            if not os.path.lexists(target):
-                raise
-        else:
-            _sync_folder(target.parent)
+        version = _next_version(models, name, version)
+        numbered = replace(model, metadata=replace(model.metadata, version=version))
+        files = attachments(numbered)
+        _check_names(files)
+        with _writing_to(models / name):
+            published = _write_version(models, numbered, files)
+        if published is not None:
             return published
+
+
+def _next_version(models: Path, name: str, last: int) -> int:
+    """Return the number after all that exist, and after the last one that was tried."""
+    # What stood in the last one's way may be no version, a file for example.
+    version = max(last, *versions(models, name), 0) + 1
+    if not _VERSION_PATTERN.fullmatch(str(version)):
+        raise ModelsFolderError(
+            f"{models / name}: no number is left after {version - 1}; use another name"
+        )
+    return version
+
+
+def _check_names(files: Mapping[str, bytes]) -> None:
+    for name in files:
+        # Some file systems take upper and lower case for the same.
+        if not _ATTACHMENT_PATTERN.fullmatch(name) or name.lower() == WEIGHTS_FILE_NAME:
+            raise ValueError(
+                f"attachments: expected 1 to 64 letters, digits, '.', '_' or '-' as a file's name, "
+                f"and not {WEIGHTS_FILE_NAME}, got {name[:80]!r}"
+            )
+
+
+def _write_version(models: Path, model: Model, files: Mapping[str, bytes]) -> Model | None:
+    """Write a version and claim its number; return None where another writer has it."""
+    target = weights_path(models, model.metadata.name, model.metadata.version).parent
+    unfinished = _make_unfinished(target.parent)
+    try:
+        save_model(unfinished / WEIGHTS_FILE_NAME, model)
+        published = _read_back(unfinished / WEIGHTS_FILE_NAME)
+        for name, content in files.items():
+            _write(unfinished / name, content)
+        _sync_folder(unfinished)
+        return published if _claim(unfinished, target) else None
+    finally:
+        # Gone already where the version was published.
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read_back(path: Path) -> Model:
     try:
-        return load_model(path)
+        model = load_model(path)
+        check_golden(model)
     except WeightsFileError as error:
         # Its path tells nobody anything: the file is about to go.
-        raise WeightsFileError(f"not published: {error.__cause__}") from error
+        raise WeightsFileError(f"not published: {error.__cause__ or error}") from error
+    return model
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _claim(unfinished: Path, target: Path) -> bool:
+    """Rename a folder to its number; return whether the number was free."""
+    try:
+        unfinished.rename(target)
+    except OSError:
+        # lexists: a link that leads nowhere stands in the way as well.
+        if not os.path.lexists(target):
+            raise
+        return False
+    _sync_folder(target.parent)
+    return True
 
 
 def _make_model_folder(models: Path, name: str) -> None:
@@ -194,5 +248,9 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
         return False  # a link to where we may not look: nothing of ours
 
 
-def _cannot_write(folder: Path, error: OSError) -> ModelsFolderError:
-    return ModelsFolderError(f"{folder}: cannot be written to: {error.strerror}")
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelsFolderError(f"{folder}: cannot be written to: {error.strerror}") from error
