@@ -70,6 +70,24 @@ def weights_path(models: Path, name: str, version: int) -> Path:
     return models / name / str(version) / WEIGHTS_FILE_NAME
 
 
+def load_version(models: Path, name: str, version: int) -> Model:
+    """Read and check the weights of a version; see ``load_model``.
+
+    Raises:
+        WeightsFileError: The file cannot be used, or it is that of another version, because it was
+            copied here.
+    """
+    path = weights_path(models, name, version)
+    model = load_model(path)
+    described = (model.metadata.name, model.metadata.version)
+    if described != (name, version):
+        raise WeightsFileError(
+            f"{path}: expected version {version} of {name!r}, but it says that it is version "
+            f"{described[1]} of {described[0]!r}; publish versions, do not copy them"
+        )
+    return model
+
+
 def prepare(models: Path, name: str) -> None:
     """Make the folder of a model and prove that a version can be written to it.
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import ModelError, WeightsFileError
-from mlpserve.model.versions import model_names, versions, weights_path
-from mlpserve.model.weights import Model, load_model
+from mlpserve.model.versions import load_version, model_names, versions, weights_path
+from mlpserve.model.weights import Model
 from mlpserve.server.errors import NotServedError, RequestError, StartError
 from mlpserve.server.prediction import self_test
 
@@ -137,14 +137,8 @@ def _versions(models: Path, name: str) -> list[int]:
 
 
 def _load_version(models: Path, name: str, version: int) -> Model:
-    path = weights_path(models, name, version)
-    model = load_model(path)
-    described = (model.metadata.name, model.metadata.version)
-    if described != (name, version):
-        raise WeightsFileError(
-            f"{path}: expected version {version} of {name!r}, but it says that it is version "
-            f"{described[1]} of {described[0]!r}; publish versions, do not copy them"
-        )
+    model = load_version(models, name, version)
     if (problem := self_test(model)) is not None:
+        path = weights_path(models, name, version)
         raise WeightsFileError(f"{path}: self-test: {problem}")
     return model
