@@ -3,6 +3,7 @@
 ModelError
 |-- NetworkError        the layers do not make a network: mend what builds it
 |-- WeightsFileError    this file cannot be used: publish the version anew
+|-- NoVersionError      nothing has this name: name something else
 `-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
 """
 
@@ -19,5 +20,9 @@ class WeightsFileError(ModelError):
     """A weights file is damaged, foreign, or does not describe a network."""
 
 
+class NoVersionError(ModelError):
+    """What was named is no version, or is not there."""
+
+
 class ModelsFolderError(ModelError):
-    """A models folder cannot be read or written, or does not hold what is asked for."""
+    """A models folder cannot be read or written."""

@@ -29,10 +29,15 @@ from mlpserve.model.weights import (
 # What goes beside the weights of a version whose number is known: contents by the files' names.
 Attachments: TypeAlias = Callable[[Model], Mapping[str, bytes]]
 
-_VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")  # fits in an int64
+_VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")
 # Folders with a dot in front are nobody's version, so no reader looks into them.
 _UNFINISHED_PREFIX: Final = ".unfinished-"
 _ATTACHMENT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def is_version(text: str) -> bool:
+    """Return whether this is the number of a version: digits, no 0 in front, in an int64."""
+    return _VERSION_PATTERN.fullmatch(text) is not None
 
 
 def model_names(models: Path) -> list[str]:
@@ -54,7 +59,7 @@ def versions(models: Path, name: str) -> list[int]:
     # A name may come from a caller, and must not lead out of the models folder.
     if not is_model_name(name) or not _is_folder(folder):
         return []
-    numbers = (int(entry) for entry in _folder_names(folder) if _VERSION_PATTERN.fullmatch(entry))
+    numbers = (int(entry) for entry in _folder_names(folder) if is_version(entry))
     return sorted(numbers, reverse=True)
 
 
@@ -155,7 +160,7 @@ def _next_version(models: Path, name: str, last: int) -> int:
     """Return the number after all that exist, and after the last one that was tried."""
     # What stood in the last one's way may be no version, a file for example.
     version = max(last, *versions(models, name), 0) + 1
-    if not _VERSION_PATTERN.fullmatch(str(version)):
+    if not is_version(str(version)):
         raise ModelsFolderError(
             f"{models / name}: no number is left after {version - 1}; use another name"
         )

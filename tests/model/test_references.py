@@ -1,0 +1,106 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpserve.model.errors import NoVersionError, WeightsFileError
+from mlpserve.model.references import Reference, load_reference, parse_reference
+from mlpserve.model.versions import weights_path
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+NUMBERS = st.none() | st.integers(1, 10**18 - 1)
+# Folders as people have them, with colons in them too; a path that ends in ".." names no folder.
+FOLDERS = st.from_regex(r"/?([A-Za-z0-9: ]{1,9}/){0,3}[A-Za-z0-9: ]{1,9}", fullmatch=True)
+
+
+def loaded(text: str, models: Path | None = None) -> tuple[str, int]:
+    metadata = load_reference(parse_reference(text, models=models)).metadata
+    return metadata.name, metadata.version
+
+
+def refusal(text: str, models: Path | None = None) -> str:
+    with pytest.raises(NoVersionError) as refused:
+        load_reference(parse_reference(text, models=models))
+    return str(refused.value)
+
+
+@given(folder=FOLDERS, name=NAMES, number=NUMBERS)
+def test_what_is_written_is_what_is_meant(folder: str, name: str, number: int | None) -> None:
+    text = name if number is None else f"{name}:{number}"
+    meant = Reference(Path(folder), name, number)
+    assert parse_reference(f"{folder}/{text}") == meant
+    assert parse_reference(text, models=Path(folder)) == meant
+
+
+def test_folder_that_is_not_named_is_the_current_one() -> None:
+    assert parse_reference("digits:7") == Reference(Path(), "digits", 7)
+
+
+@pytest.mark.parametrize("text", ["", ".", "/", "..", "models/..", ":1", "a b", "models/.hidden:1"])
+def test_what_names_no_model_is_refused(text: str) -> None:
+    assert refusal(text) == f"model: expected MODELS/NAME or MODELS/NAME:VERSION, got {text!r}"
+
+
+def test_path_is_refused_where_the_folder_is_known(models: Path) -> None:
+    assert refusal("models/tiny", models) == (
+        "model: expected NAME or NAME:VERSION, got 'models/tiny'"
+    )
+
+
+@pytest.mark.parametrize("number", ["", "latest", "0", "01", "-1", "1.0", "1:2", "1" * 19])
+def test_what_is_no_number_is_refused(number: str) -> None:
+    assert refusal(f"models/digits:{number}") == (
+        "model: expected a version's number after the colon, as in digits:1, or neither for the "
+        f"newest, got 'models/digits:{number}'"
+    )
+
+
+def test_version_is_found_by_its_number_and_the_newest_without(
+    models: Path, tiny_models: None
+) -> None:
+    assert loaded(f"{models}/tiny") == loaded("tiny", models) == ("tiny", 2)
+    assert loaded(f"{models}/tiny/") == ("tiny", 2)
+    assert loaded(f"{models}/tiny:1") == loaded("tiny:1", models) == ("tiny", 1)
+
+
+def test_model_that_is_not_there_is_said_with_those_that_are(
+    models: Path, publish: Callable[..., None]
+) -> None:
+    assert refusal(f"{models}/tiny") == f"{models}: there is no such folder"
+    models.mkdir()
+    assert refusal(f"{models}/tiny") == f"{models}: has no model 'tiny'; it has none"
+    for number in range(12):
+        publish(f"m{number:02}", versions=1)
+    assert refusal(f"{models}/tiny") == (
+        f"{models}: has no model 'tiny'; it has m00, m01, m02, m03, m04, m05, m06, m07, m08, m09 "
+        "and 2 more"
+    )
+
+
+def test_version_that_is_not_there_is_said_with_those_that_are(
+    models: Path, tiny_models: None
+) -> None:
+    assert refusal(f"{models}/tiny:3") == f"{models}/tiny: has no version 3; it has 2, 1"
+
+
+def test_folder_of_a_version_is_answered_with_what_was_meant(
+    models: Path, tiny_models: None
+) -> None:
+    assert refusal(f"{models}/tiny/2") == (
+        f"{models}/tiny: has no model '2'; did you mean {models}/tiny:2?"
+    )
+
+
+def test_version_that_was_copied_to_another_number_is_refused(
+    models: Path, tiny_models: None
+) -> None:
+    shutil.copytree(models / "tiny" / "2", models / "tiny" / "5")
+    with pytest.raises(WeightsFileError) as refused:
+        load_reference(parse_reference(f"{models}/tiny"))
+    assert str(refused.value) == (
+        f"{weights_path(models, 'tiny', 5)}: expected version 5 of 'tiny', but it says that it is "
+        "version 2 of 'tiny'; publish versions, do not copy them"
+    )
