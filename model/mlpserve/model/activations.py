@@ -1,8 +1,8 @@
 """The activations that a layer may have.
 
 Each takes the (N, width) weighted sums of a layer, of any float dtype, and returns an array of the
-same shape and dtype: a new one, or ``out``, which may be the sums themselves. None overflows, whatever
-finite sums it is given.
+same shape and dtype: a new one, or ``out``, which may be the sums themselves. None overflows,
+whatever finite sums it is given.
 """
 
 from collections.abc import Mapping

@@ -30,20 +30,27 @@ class InputSpec:
         return math.prod(self.shape)
 
     def scale(
-        self, images: npt.NDArray[Any], dtype: type[np.floating[Any]] = np.float32
+        self,
+        images: npt.NDArray[Any],
+        dtype: type[np.floating[Any]] = np.float32,
+        out: FloatArray | None = None,
     ) -> FloatArray:
         """Return images as inputs.
 
         Args:
             images: (N, ...) uint8 or float, ``values_per_image`` values each.
             dtype: The dtype of the network's parameters.
+            out: (N, values_per_image) of ``dtype``, to write into; a new array otherwise.
 
         Returns:
             (N, values_per_image) values of ``dtype``, in [0, 1]; ``images`` itself, reshaped, where
-            nothing is to be done.
+            nothing is to be done and no ``out`` is given.
         """
         flat = images.reshape(len(images), self.values_per_image)
         if flat.dtype == np.uint8:
-            scaled: FloatArray = np.divide(flat, self.uint8_divisor, dtype=dtype)
+            scaled: FloatArray = np.divide(flat, self.uint8_divisor, out=out, dtype=dtype)
             return scaled
-        return flat.astype(dtype, copy=False)
+        if out is None:
+            return flat.astype(dtype, copy=False)
+        out[:] = flat
+        return out
