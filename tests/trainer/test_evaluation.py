@@ -123,7 +123,7 @@ def test_calibration_worked_by_hand() -> None:
     middle, last = reliability(evaluation)
     assert middle == ReliabilityBin(10 / 15, 11 / 15, 2, middle.confidence, 0.5)
     assert last == ReliabilityBin(14 / 15, 1.0, 2, last.confidence, 1.0)
-    assert (middle.confidence, last.confidence) == (pytest.approx(0.69), pytest.approx(0.975))
+    assert [middle.confidence, last.confidence] == pytest.approx([0.69, 0.975])
     assert expected_calibration_error(evaluation) == pytest.approx(0.1075)
 
 

@@ -1,0 +1,115 @@
+"""How good the version is, in a few figures, and how it was made."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.weights import Model
+from mlpserve.trainer.calibration import Calibration
+from mlpserve.trainer.evaluation import Evaluation, expected_calibration_error
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.report.blocks import counted, duration, percent, section
+from mlpserve.trainer.report.markup import Markup, element, joined
+
+
+def headline(
+    metadata: Metadata,
+    history: Sequence[EpochRecord],
+    evaluation: Evaluation,
+    calibration: Calibration | None,
+    validation_accuracy: float | None,
+) -> Markup:
+    """Return the few figures that are asked for first."""
+    wrong = int((~evaluation.is_right).sum())
+    figures = [
+        ("Test accuracy", percent(evaluation.accuracy), f"{wrong:,} of {len(evaluation):,} wrong"),
+        ("Validation accuracy", percent(validation_accuracy), "images it did not learn from"),
+        ("Training accuracy", percent(metadata.training.train_accuracy), "images it learned from"),
+        ("Test loss", f"{evaluation.cross_entropy:.4f}", "mean cross-entropy, nats"),
+        _calibration_figure(evaluation, calibration),
+        *_time_figures(history),
+    ]
+    if validation_accuracy is None:
+        del figures[1]
+    return element("dl", *(_figure(*each) for each in figures), class_="figures")
+
+
+def facts_section(model: Model, evaluation: Evaluation) -> Markup:
+    """Return how the version was made: all that is needed to make it again."""
+    metadata, training = model.metadata, model.metadata.training
+    parameters = sum(array.size for array in model.network.parameters)
+    return section(
+        "How it was made",
+        element(
+            "div",
+            _group(
+                "Network",
+                {
+                    "layers": "-".join(map(str, metadata.layer_sizes)),
+                    "activations": ", ".join(metadata.activations),
+                    "parameters": f"{parameters:,}",
+                    "image": " x ".join(map(str, metadata.input.shape)),
+                    "classes": f"{len(metadata.class_labels):,}",
+                },
+            ),
+            _group(
+                "Recipe",
+                {
+                    "name": training.recipe,
+                    "seed": str(training.seed),
+                    **_texts(training.hyperparameters),
+                },
+            ),
+            _group(
+                "Data",
+                {
+                    "name": training.data_name,
+                    "digest": training.data_digest,
+                    "test images": f"{len(evaluation):,}",
+                },
+            ),
+            _group(
+                "Made",
+                {
+                    "at": f"{training.created_at:%Y-%m-%d %H:%M:%S} UTC",
+                    **_texts(training.library_versions),
+                },
+            ),
+            class_="facts",
+        ),
+    )
+
+
+def _calibration_figure(
+    evaluation: Evaluation, calibration: Calibration | None
+) -> tuple[str, str, str]:
+    note = "not calibrated"
+    if calibration is not None:
+        before = percent(calibration.expected_calibration_error_before)
+        note = f"{before} before, temperature {calibration.temperature:.2f}"
+    return "Calibration error", percent(expected_calibration_error(evaluation)), note
+
+
+def _time_figures(history: Sequence[EpochRecord]) -> Iterable[tuple[str, str, str]]:
+    if history:
+        speed = statistics.median(record.images_per_s for record in history)
+        epochs = counted(len(history), "epoch", "epochs")
+        yield "Training time", duration(history[-1].elapsed_s), f"{epochs}, {speed:,.0f} images/s"
+
+
+def _figure(name: str, value: str, note: str) -> Markup:
+    return element(
+        "div",
+        element("dt", name),
+        element("dd", value),
+        element("dd", note, class_="note"),
+    )
+
+
+def _texts(values: Mapping[str, str | int | float]) -> dict[str, str]:
+    return {name.replace("_", " "): str(value) for name, value in values.items()}
+
+
+def _group(title: str, facts: Mapping[str, str]) -> Markup:
+    pairs = (joined([element("dt", name), element("dd", text)]) for name, text in facts.items())
+    return element("div", element("h3", title), element("dl", *pairs))

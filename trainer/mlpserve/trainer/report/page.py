@@ -1,0 +1,95 @@
+"""The page: one HTML file with all that the report shows, in the order in which one asks.
+
+How good is it, how did it learn, where is it wrong, how far can it be trusted, what did it learn,
+how was it made.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from mlpserve.datasets import Split
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.weights import Model
+from mlpserve.trainer.calibration import Calibration
+from mlpserve.trainer.evaluation import Evaluation
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.report.confidence import confidence_section
+from mlpserve.trainer.report.confusion import confusion_section
+from mlpserve.trainer.report.curves import curves_section
+from mlpserve.trainer.report.facts import facts_section, headline
+from mlpserve.trainer.report.first_layer import first_layer_section
+from mlpserve.trainer.report.markup import Markup, element
+from mlpserve.trainer.report.mistakes import mistakes_section
+
+
+def render_report(
+    model: Model,
+    history: Sequence[EpochRecord],
+    evaluation: Evaluation,
+    split: Split,
+    calibration: Calibration | None,
+    *,
+    validation_accuracy: float | None = None,
+) -> str:
+    """Return the report of a version: an HTML page that needs no other file and no network.
+
+    The same arguments give the same page.
+
+    Args:
+        model: The version, as it is published.
+        history: What each epoch found, in their order; may be empty.
+        evaluation: What the network of ``model``, calibrated if it is, said of the test split.
+        split: The test split.
+        calibration: How the network was calibrated; None if it was not.
+        validation_accuracy: The share of the validation split classified rightly; None without one.
+
+    Raises:
+        ValueError: The evaluation is not of this split or this model.
+    """
+    _check(model, evaluation, split)
+    metadata = model.metadata
+    labels = metadata.class_labels
+    return _document(
+        f"{metadata.name} version {metadata.version}",
+        element("p", _subtitle(metadata), class_="subtitle"),
+        headline(metadata, history, evaluation, calibration, validation_accuracy),
+        curves_section(history),
+        confusion_section(evaluation, labels),
+        mistakes_section(evaluation, split, metadata.input.shape, labels),
+        confidence_section(evaluation, calibration),
+        first_layer_section(model),
+        facts_section(model, evaluation),
+    )
+
+
+def _check(model: Model, evaluation: Evaluation, split: Split) -> None:
+    if len(evaluation) != len(split) or (evaluation.labels != split.labels).any():
+        raise ValueError(
+            f"evaluation: expected what the network said of the {len(split)} images of the split, "
+            f"got it of {len(evaluation)} others"
+        )
+    if evaluation.class_count != len(model.metadata.class_labels):
+        raise ValueError(
+            f"evaluation: expected the {len(model.metadata.class_labels)} classes of the model, "
+            f"got {evaluation.class_count}"
+        )
+
+
+def _subtitle(metadata: Metadata) -> str:
+    training = metadata.training
+    return (
+        f"A {'-'.join(map(str, metadata.layer_sizes))} network, trained on {training.data_name} by "
+        f"the recipe {training.recipe}, {training.created_at:%Y-%m-%d}"
+    )
+
+
+def _document(title: str, *body: Markup) -> str:
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(files(__package__).joinpath("style.css").read_text("utf-8"))),
+    )
+    main = element("main", element("h1", title), *body)
+    return f"<!doctype html>\n{element('html', head, element('body', main), lang='en')}\n"
