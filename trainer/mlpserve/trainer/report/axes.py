@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_STEPS: Final = (1, 2, 5, 10)  # of ticks, times a power of ten: what people count in
+_STEPS: Final = (1, 2, 5)  # of ticks, times a power of ten: what people count in
 _TICKS: Final = 5  # about so many
 _MOST_LOGARITHMIC_TICKS: Final = 9
-_SMALLEST_SPAN: Final = 1e-9
+_SMALLEST_SHARE: Final = 1e-3  # of its values that an axis spans: less is no difference
+_MOST_DECIMALS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def linear_axis(
         lowest: The value that the axis may not go below.
         highest: The value that it may not go above.
     """
-    span = max(max(values) - min(values), _SMALLEST_SPAN, 1e-3 * abs(max(values)))
+    span = max(max(values) - min(values), _SMALLEST_SHARE * abs(max(values))) or 1.0
     step = _round_step(span / _TICKS)
     first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
     if first == last:
@@ -71,7 +72,7 @@ def count_axis(count: int) -> Axis:
     ticks = [1, *range(step, count + 1, step)] if step > 1 else range(1, count + 1)
     # A single point stands in the middle.
     low, high = (1.0, float(count)) if count > 1 else (0.5, 1.5)
-    return Axis(low, high, tuple(map(float, ticks)), "{:.0f}".format)
+    return Axis(low, high, tuple(map(float, ticks)), "{:,.0f}".format)
 
 
 def logarithmic_axis(values: Sequence[float]) -> Axis:
@@ -80,13 +81,16 @@ def logarithmic_axis(values: Sequence[float]) -> Axis:
     Args:
         values: What is to be shown, at least one, all above 0.
     """
-    exponents = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
-    marks = sorted({step * 10.0**exponent for exponent in exponents for step in _STEPS})
-    low = max(mark for mark in marks if mark <= min(values) or mark == marks[0])
+    # One decade more below, where the logarithm was rounded up to a whole number.
+    lowest, highest = math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values)))
+    exponents = range(lowest, highest + 1)
+    # Read from text, because 5 * 10.0**-6 is not quite 5e-6.
+    marks = [float(f"{step}e{exponent}") for exponent in exponents for step in _STEPS]
+    low = max(mark for mark in marks if mark <= min(values))
     high = min(mark for mark in marks if mark >= max(values) and mark > low)
     ticks = [mark for mark in marks if low <= mark <= high]
     if len(ticks) > _MOST_LOGARITHMIC_TICKS:
-        decades = [tick for tick in ticks if math.log10(tick).is_integer()]
+        decades = [mark for mark in marks[:: len(_STEPS)] if low <= mark <= high]
         ticks = decades[:: -(-len(decades) // _MOST_LOGARITHMIC_TICKS)]
     return Axis(low, high, tuple(ticks), "{:g}".format, is_logarithmic=True)
 
@@ -94,11 +98,13 @@ def logarithmic_axis(values: Sequence[float]) -> Axis:
 def _round_step(smallest: float) -> float:
     """Return the smallest of 1, 2, 5 times a power of ten that is not below ``smallest``."""
     power = 10.0 ** math.floor(math.log10(smallest))
-    return next(step * power for step in _STEPS if step * power >= smallest * (1 - 1e-9))
+    return next(step * power for step in (*_STEPS, 10) if step * power >= smallest * (1 - 1e-9))
 
 
 def _decimals(step: float, suffix: str) -> Callable[[float], str]:
     """Return what writes the multiples of a step with as many decimals as the step has."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    if decimals > _MOST_DECIMALS:
+        return lambda value: f"{value:.6g}{suffix}"
     # Adding 0.0 turns a -0.0 into 0.0.
     return lambda value: f"{round(value, decimals) + 0.0:.{decimals}f}{suffix}"

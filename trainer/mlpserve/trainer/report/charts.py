@@ -12,7 +12,7 @@ from mlpserve.trainer.report.axes import Axis
 from mlpserve.trainer.report.markup import Markup, element, joined, number
 
 _WIDTH, _HEIGHT = 340, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 20, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 40
 _INNER_WIDTH: Final = _WIDTH - _LEFT - _RIGHT
 _INNER_HEIGHT: Final = _HEIGHT - _TOP - _BOTTOM
 _TEXT_GAP: Final = 8

@@ -25,6 +25,7 @@ from mlpserve.trainer.report.blocks import (
 from mlpserve.trainer.report.markup import Markup, element
 
 _MOST_MATRIX_CLASSES: Final = 64  # a larger matrix is not read, and its size is the square of it
+_MOST_ROOMY_CLASSES: Final = 20
 _MOST_CLASS_ROWS: Final = 64
 _MOST_CONFUSION_ROWS: Final = 30
 _SHORT_LABEL: Final = 3  # letters that fit above a column
@@ -82,15 +83,20 @@ def _matrix(evaluation: Evaluation, class_labels: Sequence[str]) -> Markup:
         )
         for truth, label in enumerate(class_labels)
     ]
-    is_wide = max(map(len, class_labels)) > _SHORT_LABEL
     matrix = element(
         "table",
         element("caption", caption),
         element("thead", element("tr", element("td"), *heads)),
         element("tbody", *rows),
-        class_="matrix upright" if is_wide else "matrix",
+        class_=_matrix_style(class_labels),
     )
     return scrolling(caption, matrix)
+
+
+def _matrix_style(class_labels: Sequence[str]) -> str:
+    upright = " upright" if max(map(len, class_labels)) > _SHORT_LABEL else ""
+    dense = " dense" if len(class_labels) > _MOST_ROOMY_CLASSES else ""
+    return f"matrix{upright}{dense}"
 
 
 def _cell(count: int, truth: int, predicted: int, total: int, most_wrong: int) -> Markup:

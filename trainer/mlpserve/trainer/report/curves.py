@@ -22,6 +22,7 @@ from mlpserve.trainer.report.markup import Markup, element
 _MOST_POINTS: Final = 300  # of a line: about one a pixel
 _MOST_ROWS: Final = 100
 _LOGARITHMIC_FROM: Final = 5.0  # times between the lowest and the highest loss
+_NO_LOSS: Final = 1e-9  # and less: rounding, which a logarithmic axis would make much of
 _TITLE: Final = "How it learned"
 
 Value = Callable[[EpochRecord], float | None]
@@ -76,7 +77,7 @@ def _loss_chart(history: Sequence[EpochRecord]) -> Markup:
         _line("validation", "second", history, lambda record: record.validation_loss),
     ]
     values = [y for line in lines for _, y in line.points] or [0.0]
-    if min(values) > 0 and max(values) >= _LOGARITHMIC_FROM * min(values):
+    if min(values) > _NO_LOSS and max(values) >= _LOGARITHMIC_FROM * min(values):
         axis, scale = logarithmic_axis(values), ", logarithmic"
     else:
         axis, scale = linear_axis([0.0, *values], lowest=0), ""

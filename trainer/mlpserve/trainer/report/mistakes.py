@@ -10,6 +10,7 @@ from mlpserve.trainer.report.markup import Markup, element
 from mlpserve.trainer.report.pictures import image_uri
 
 _MOST_PICTURES: Final = 24
+_SHORT_LABEL: Final = 3  # letters that fit below a small picture
 
 
 def mistakes_section(
@@ -28,6 +29,7 @@ def mistakes_section(
     if not chosen:
         return section(title, paragraph("There is none: every test image is classified rightly."))
     pictures = (_picture(evaluation, split, index, shape, class_labels) for index in chosen)
+    is_wide = max(map(len, class_labels)) > _SHORT_LABEL
     count = int((~evaluation.is_right).sum())
     which = "All of them" if len(chosen) == count else f"The first {len(chosen)} of {count:,}"
     return section(
@@ -36,7 +38,7 @@ def mistakes_section(
             f"{which}, the surest first: what the network said and how sure it was, and what the "
             "image is and how probable the network found that."
         ),
-        element("div", *pictures, class_="pictures"),
+        element("div", *pictures, class_="pictures wide" if is_wide else "pictures"),
     )
 
 
@@ -53,13 +55,13 @@ def _picture(
     of_truth = percent(float(evaluation.probabilities[index, evaluation.labels[index]]), decimals=1)
     return element(
         "figure",
-        _line("wrong", "said", thought, sureness),
         element(
             "img",
             src=image_uri(split.images[index].reshape(shape)),
             alt=f"test image {index}: {truth}, taken for {thought}",
             title=f"test image {index}",
         ),
+        _line("wrong", "said", thought, sureness),
         _line("right", "is", truth, of_truth),
     )
 

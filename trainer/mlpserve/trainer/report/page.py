@@ -6,6 +6,7 @@ how was it made.
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Final
 
 from mlpserve.datasets import Split
 from mlpserve.model.metadata import Metadata
@@ -20,6 +21,8 @@ from mlpserve.trainer.report.facts import facts_section, headline
 from mlpserve.trainer.report.first_layer import first_layer_section
 from mlpserve.trainer.report.markup import Markup, element
 from mlpserve.trainer.report.mistakes import mistakes_section
+
+_LONGEST_LABEL: Final = 40  # letters
 
 
 def render_report(
@@ -48,7 +51,7 @@ def render_report(
     """
     _check(model, evaluation, split)
     metadata = model.metadata
-    labels = metadata.class_labels
+    labels = [_shown_label(label) for label in metadata.class_labels]
     return _document(
         f"{metadata.name} version {metadata.version}",
         element("p", _subtitle(metadata), class_="subtitle"),
@@ -57,7 +60,7 @@ def render_report(
         confusion_section(evaluation, labels),
         mistakes_section(evaluation, split, metadata.input.shape, labels),
         confidence_section(evaluation, calibration),
-        first_layer_section(model),
+        first_layer_section(model.network, metadata.input.shape, labels),
         facts_section(model, evaluation),
     )
 
@@ -73,6 +76,13 @@ def _check(model: Model, evaluation: Evaluation, split: Split) -> None:
             f"evaluation: expected the {len(model.metadata.class_labels)} classes of the model, "
             f"got {evaluation.class_count}"
         )
+
+
+def _shown_label(label: str) -> str:
+    """Return what a class is called on the page, where a name must leave room for others."""
+    if len(label) > _LONGEST_LABEL:
+        return f"{label[: _LONGEST_LABEL - 1]}…"
+    return label if label.strip() else "(blank)"
 
 
 def _subtitle(metadata: Metadata) -> str:
