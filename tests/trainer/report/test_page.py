@@ -1,7 +1,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from typing import Any
 
@@ -187,6 +187,14 @@ def test_a_report_needs_nothing_but_itself() -> None:
 
 def test_the_same_run_gives_the_same_bytes() -> None:
     assert report_of(model_of()) == report_of(model_of())
+
+
+def test_times_are_in_utc_wherever_they_are_from() -> None:
+    model = model_of()
+    in_tokyo = model.metadata.training.created_at.astimezone(timezone(timedelta(hours=9)))
+    training = replace(model.metadata.training, created_at=in_tokyo)
+    moved = Model(model.network, replace(model.metadata, training=training))
+    assert report_of(moved) == report_of(model)
 
 
 def test_names_from_data_cannot_become_markup() -> None:

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from mlpserve.trainer.report.markup import Markup, element, joined
+
+_NONE: Final = "\N{EN DASH}"
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
@@ -42,13 +45,13 @@ def folded(summary: str, content: Markup) -> Markup:
 def percent(share: float | None, *, decimals: int = 2) -> str:
     """Return a share as a percentage; a dash where there is none, None or NaN."""
     if share is None or math.isnan(share):
-        return "–"  # noqa: RUF001 - a dash is meant
+        return _NONE
     return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
 
 
 def figure(value: float | None) -> str:
     """Return a number with four decimals; a dash where there is none."""
-    return "–" if value is None else f"{value:.4f}"  # noqa: RUF001 - a dash is meant
+    return _NONE if value is None else f"{value:.4f}"
 
 
 def counted(count: int, one: str, many: str) -> str:

@@ -29,7 +29,8 @@ _HOW_TO_READ: Final = (
     "Images are put together by how sure the network is of them, in "
     f"{CALIBRATION_BINS} ranges. Where it is as often right as it is sure, the point is on the "
     "dotted line; below it, the network is too sure. Bars are 95 % confidence intervals, long "
-    "where there are few images. The error is the mean distance of confidence from accuracy."
+    "where there are few images. The error is how far confidence and accuracy are apart, as the mean "
+    "of all images."
 )
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model
@@ -36,48 +37,37 @@ def headline(
 
 def facts_section(model: Model, evaluation: Evaluation) -> Markup:
     """Return how the version was made: all that is needed to make it again."""
-    metadata, training = model.metadata, model.metadata.training
-    parameters = sum(array.size for array in model.network.parameters)
-    return section(
-        "How it was made",
-        element(
-            "div",
-            _group(
-                "Network",
-                {
-                    "layers": "-".join(map(str, metadata.layer_sizes)),
-                    "activations": ", ".join(metadata.activations),
-                    "parameters": f"{parameters:,}",
-                    "image": " x ".join(map(str, metadata.input.shape)),
-                    "classes": f"{len(metadata.class_labels):,}",
-                },
-            ),
-            _group(
-                "Recipe",
-                {
-                    "name": training.recipe,
-                    "seed": str(training.seed),
-                    **_texts(training.hyperparameters),
-                },
-            ),
-            _group(
-                "Data",
-                {
-                    "name": training.data_name,
-                    "digest": training.data_digest,
-                    "test images": f"{len(evaluation):,}",
-                },
-            ),
-            _group(
-                "Made",
-                {
-                    "at": f"{training.created_at:%Y-%m-%d %H:%M:%S} UTC",
-                    **_texts(training.library_versions),
-                },
-            ),
-            class_="facts",
-        ),
-    )
+    training = model.metadata.training
+    groups = {
+        "Network": _network_facts(model),
+        "Recipe": {
+            "name": training.recipe,
+            "seed": str(training.seed),
+            **_texts(training.hyperparameters),
+        },
+        "Data": {
+            "name": training.data_name,
+            "digest": training.data_digest,
+            "test images": f"{len(evaluation):,}",
+        },
+        "Made": {
+            "at": f"{training.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            **_texts(training.library_versions),
+        },
+    }
+    drawn = (_group(title, facts) for title, facts in groups.items())
+    return section("How it was made", element("div", *drawn, class_="facts"))
+
+
+def _network_facts(model: Model) -> dict[str, str]:
+    metadata = model.metadata
+    return {
+        "layers": "-".join(map(str, metadata.layer_sizes)),
+        "activations": ", ".join(metadata.activations),
+        "parameters": f"{sum(array.size for array in model.network.parameters):,}",
+        "image": " x ".join(map(str, metadata.input.shape)),
+        "classes": f"{len(metadata.class_labels):,}",
+    }
 
 
 def _calibration_figure(

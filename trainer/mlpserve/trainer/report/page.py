@@ -5,6 +5,7 @@ how was it made.
 """
 
 from collections.abc import Sequence
+from datetime import UTC
 from importlib.resources import files
 from typing import Final
 
@@ -89,7 +90,7 @@ def _subtitle(metadata: Metadata) -> str:
     training = metadata.training
     return (
         f"A {'-'.join(map(str, metadata.layer_sizes))} network, trained on {training.data_name} by "
-        f"the recipe {training.recipe}, {training.created_at:%Y-%m-%d}"
+        f"the recipe {training.recipe}, {training.created_at.astimezone(UTC):%Y-%m-%d}"
     )
 
 
