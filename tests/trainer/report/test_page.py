@@ -11,9 +11,9 @@ import pytest
 
 from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.weights import Model
-from mlpserve.trainer.calibration import Calibration, with_temperature
+from mlpserve.trainer.calibration import with_temperature
 from mlpserve.trainer.evaluation import Evaluation, evaluate
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.initialization import he
@@ -28,6 +28,8 @@ def model_of(
     hidden: tuple[int, ...] = (6,),
     class_labels: Sequence[str] = ("cat", "dog", "bird"),
     data_name: str = "pets",
+    validation_accuracy: float | None = 0.75,
+    calibration: Calibration | None = CALIBRATION,
 ) -> Model:
     spec = InputSpec(shape)
     sizes = (spec.values_per_image, *hidden, len(class_labels))
@@ -42,6 +44,8 @@ def model_of(
         test_accuracy=0.5,
         created_at=datetime(2024, 2, 29, 23, 59, 59, tzinfo=UTC),
         library_versions={"numpy": "2.0.0"},
+        validation_accuracy=validation_accuracy,
+        calibration=calibration,
     )
     metadata = Metadata(
         name="tiny",
@@ -85,8 +89,6 @@ def report_of(
     *,
     split: Split | None = None,
     history: Sequence[EpochRecord] | None = None,
-    calibration: Calibration | None = CALIBRATION,
-    validation_accuracy: float | None = 0.75,
 ) -> str:
     split = split_of(model) if split is None else split
     return render_report(
@@ -94,8 +96,6 @@ def report_of(
         history_of(3) if history is None else history,
         evaluate(model.network, model.metadata.input, split),
         split,
-        calibration,
-        validation_accuracy=validation_accuracy,
     )
 
 
@@ -295,13 +295,8 @@ def test_every_history_has_a_report(history: list[EpochRecord]) -> None:
 
 
 def test_what_a_run_did_not_have_is_not_shown() -> None:
-    plain = report_of(
-        model_of(),
-        history=history_of(3, has_validation=False),
-        calibration=None,
-        validation_accuracy=None,
-    )
-    page = Page(plain)
+    plain = model_of(calibration=None, validation_accuracy=None)
+    page = Page(report_of(plain, history=history_of(3, has_validation=False)))
     assert "Validation accuracy" not in page.text
     assert "There was no validation split." in page.text
     assert "Its probabilities were not calibrated." in page.text
@@ -326,9 +321,8 @@ def test_the_chart_before_calibration_is_that_of_the_network_before_it() -> None
     calibrated = Model(with_temperature(model.network, 1.7), model.metadata)
     split = split_of(model, count=400)
     before = re.search(r"before calibration \(error ([0-9.]+)", report_of(calibrated, split=split))
-    uncalibrated = re.search(
-        r"as served \(error ([0-9.]+)", report_of(model, split=split, calibration=None)
-    )
+    plain = model_of(calibration=None)
+    uncalibrated = re.search(r"as served \(error ([0-9.]+)", report_of(plain, split=split))
     assert before
     assert uncalibrated
     assert before[1] == uncalibrated[1]
@@ -345,4 +339,4 @@ def test_an_evaluation_of_something_else_is_refused(what: str) -> None:
         "classes": Evaluation(np.full((40, 4), 0.25, np.float32), split.labels),
     }[what]
     with pytest.raises(ValueError, match="evaluation: expected"):
-        render_report(model, [], evaluation, split, None)
+        render_report(model, [], evaluation, split)

@@ -11,7 +11,6 @@ Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray, softmax
 from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Calibration
 from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.evaluation import (
@@ -34,21 +34,6 @@ LOWEST_TEMPERATURE: Final = 0.05
 HIGHEST_TEMPERATURE: Final = 20.0
 _TOLERANCE: Final = 1e-9  # of 1 / T
 _MOST_STEPS: Final = 100  # halving the range of 1 / T alone would need 35
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What temperature scaling came to, on a split that the temperature was not fitted on.
-
-    Attributes:
-        temperature: What the logits are divided by.
-        expected_calibration_error_before: With the logits as they were, 0 to 1.
-        expected_calibration_error_after: With the divided ones, 0 to 1.
-    """
-
-    temperature: float
-    expected_calibration_error_before: float
-    expected_calibration_error_after: float
 
 
 def calibrate(

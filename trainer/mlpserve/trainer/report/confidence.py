@@ -3,7 +3,8 @@
 import math
 from typing import Final
 
-from mlpserve.trainer.calibration import Calibration, without_temperature
+from mlpserve.model.metadata import Calibration
+from mlpserve.trainer.calibration import without_temperature
 from mlpserve.trainer.evaluation import (
     CALIBRATION_BINS,
     Evaluation,
@@ -29,8 +30,8 @@ _HOW_TO_READ: Final = (
     "Images are put together by how sure the network is of them, in "
     f"{CALIBRATION_BINS} ranges. Where it is as often right as it is sure, the point is on the "
     "dotted line; below it, the network is too sure. Bars are 95 % confidence intervals, long "
-    "where there are few images. The error is how far confidence and accuracy are apart, as the mean "
-    "of all images."
+    "where there are few images. The error is how far confidence and accuracy are apart, "
+    "as the mean of all images."
 )
 
 

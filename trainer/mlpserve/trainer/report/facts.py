@@ -4,34 +4,22 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 
-from mlpserve.model.metadata import Metadata
+from mlpserve.model.metadata import Calibration, Training
 from mlpserve.model.weights import Model
-from mlpserve.trainer.calibration import Calibration
 from mlpserve.trainer.evaluation import Evaluation, expected_calibration_error
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.report.blocks import counted, duration, percent, section
 from mlpserve.trainer.report.markup import Markup, element, joined
 
 
-def headline(
-    metadata: Metadata,
-    history: Sequence[EpochRecord],
-    evaluation: Evaluation,
-    calibration: Calibration | None,
-    validation_accuracy: float | None,
-) -> Markup:
+def headline(training: Training, history: Sequence[EpochRecord], evaluation: Evaluation) -> Markup:
     """Return the few figures that are asked for first."""
-    wrong = int((~evaluation.is_right).sum())
     figures = [
-        ("Test accuracy", percent(evaluation.accuracy), f"{wrong:,} of {len(evaluation):,} wrong"),
-        ("Validation accuracy", percent(validation_accuracy), "images it did not learn from"),
-        ("Training accuracy", percent(metadata.training.train_accuracy), "images it learned from"),
+        *_accuracies(training, evaluation),
         ("Test loss", f"{evaluation.cross_entropy:.4f}", "mean cross-entropy, nats"),
-        _calibration_figure(evaluation, calibration),
+        _calibration_figure(evaluation, training.calibration),
         *_time_figures(history),
     ]
-    if validation_accuracy is None:
-        del figures[1]
     return element("dl", *(_figure(*each) for each in figures), class_="figures")
 
 
@@ -68,6 +56,15 @@ def _network_facts(model: Model) -> dict[str, str]:
         "image": " x ".join(map(str, metadata.input.shape)),
         "classes": f"{len(metadata.class_labels):,}",
     }
+
+
+def _accuracies(training: Training, evaluation: Evaluation) -> Iterable[tuple[str, str, str]]:
+    wrong = int((~evaluation.is_right).sum())
+    yield "Test accuracy", percent(evaluation.accuracy), f"{wrong:,} of {len(evaluation):,} wrong"
+    validation = training.validation_accuracy
+    if validation is not None:
+        yield "Validation accuracy", percent(validation), "images it did not learn from"
+    yield "Training accuracy", percent(training.train_accuracy), "images it learned from"
 
 
 def _calibration_figure(

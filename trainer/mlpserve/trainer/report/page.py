@@ -12,7 +12,6 @@ from typing import Final
 from mlpserve.datasets import Split
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model
-from mlpserve.trainer.calibration import Calibration
 from mlpserve.trainer.evaluation import Evaluation
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.report.confidence import confidence_section
@@ -31,9 +30,6 @@ def render_report(
     history: Sequence[EpochRecord],
     evaluation: Evaluation,
     split: Split,
-    calibration: Calibration | None,
-    *,
-    validation_accuracy: float | None = None,
 ) -> str:
     """Return the report of a version: an HTML page that needs no other file and no network.
 
@@ -42,10 +38,8 @@ def render_report(
     Args:
         model: The version, as it is published.
         history: What each epoch found, in their order; may be empty.
-        evaluation: What the network of ``model``, calibrated if it is, said of the test split.
+        evaluation: What the network of ``model`` said of the test split.
         split: The test split.
-        calibration: How the network was calibrated; None if it was not.
-        validation_accuracy: The share of the validation split classified rightly; None without one.
 
     Raises:
         ValueError: The evaluation is not of this split or this model.
@@ -56,11 +50,11 @@ def render_report(
     return _document(
         f"{metadata.name} version {metadata.version}",
         element("p", _subtitle(metadata), class_="subtitle"),
-        headline(metadata, history, evaluation, calibration, validation_accuracy),
+        headline(metadata.training, history, evaluation),
         curves_section(history),
         confusion_section(evaluation, labels),
         mistakes_section(evaluation, split, metadata.input.shape, labels),
-        confidence_section(evaluation, calibration),
+        confidence_section(evaluation, metadata.training.calibration),
         first_layer_section(model.network, metadata.input.shape, labels),
         facts_section(model, evaluation),
     )
