@@ -103,7 +103,9 @@ def test_network_with_another_weight_does_not_pass(model: Model, index: int, cha
         with_golden(model, random_images(np.uint8)),
         network=model.network.with_parameters(parameters),
     )
-    with pytest.raises(WeightsFileError, match="golden samples: expected probabilities within"):
+    with pytest.raises(
+        WeightsFileError, match="golden samples of tiny:1: expected probabilities within"
+    ):
         check_golden(other)
 
 

@@ -294,7 +294,9 @@ def test_network_that_does_not_give_its_golden_samples_is_refused_and_leaves_not
     images = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
     golden = golden_samples(model.network, model.metadata.input, images)
     other = model.network.with_parameters([array / 2 for array in model.network.parameters])
-    with pytest.raises(WeightsFileError, match="^not published: golden samples: expected"):
+    with pytest.raises(
+        WeightsFileError, match="^not published: golden samples of tiny:1: expected"
+    ):
         publish(models, Model(other, model.metadata, golden))
     assert everything_in(models) == ["tiny"]
     published = publish(models, Model(model.network, model.metadata, golden))

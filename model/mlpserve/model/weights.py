@@ -71,18 +71,23 @@ def save_model(path: Path, model: Model) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    arrays = {**model_arrays(model), _METADATA: np.array(model.metadata.to_json())}
+    with path.open("wb") as file:
+        write_arrays(file, arrays)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def model_arrays(model: Model) -> dict[str, npt.NDArray[Any]]:
+    """Return all arrays of a weights file by their names; the metadata is none of them."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     with np.errstate(over="ignore"):  # infinity, which ``load_model`` refuses
         for number, layer in enumerate(model.network.layers, start=1):
             arrays[f"W{number}"] = layer.weights.astype("<f4")
             arrays[f"b{number}"] = layer.bias.astype("<f4")
-    arrays[_METADATA] = np.array(model.metadata.to_json())
     if model.golden is not None:
         arrays.update(zip(_GOLDEN, (model.golden.images, model.golden.probabilities), strict=True))
-    with path.open("wb") as file:
-        write_arrays(file, arrays)
-        file.flush()
-        os.fsync(file.fileno())
+    return arrays
 
 
 def load_model(path: Path) -> Model:
@@ -120,9 +125,10 @@ def check_golden(model: Model, *, tolerance: float = GOLDEN_TOLERANCE) -> None:
     # Written so that a NaN, which compares false, is refused as well.
     if not difference <= tolerance:
         raise WeightsFileError(
-            f"golden samples: expected probabilities within {tolerance:g} of those in the file, "
-            f"but one is off by {difference:.3g}: the weights are not those that were trained, or "
-            "are computed otherwise here"
+            f"golden samples of {model.metadata.name}:{model.metadata.version}: expected "
+            f"probabilities within {tolerance:g} of those in the file, but one is off by "
+            f"{difference:.3g}: the weights are not those that were trained, or are computed "
+            "otherwise here"
         )
 
 

@@ -1,0 +1,119 @@
+"""The command `mlpserve-train export`: a published version in, a file of another format out."""
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from mlpserve.model.errors import ModelError
+from mlpserve.model.references import load_reference, parse_reference
+from mlpserve.model.weights import Model, check_golden
+from mlpserve.trainer.errors import ExportError
+
+_EXIT_FAILED: Final = 1
+_Format: TypeAlias = Callable[[Model], bytes]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 only where the file is written."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(_export(options))
+    except (ModelError, ExportError, ModuleNotFoundError) as error:
+        print(f"mlpserve-train: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    except MemoryError as error:
+        print(f"mlpserve-train: not enough memory: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlpserve-train export",
+        description="Write a published version as a file that other programs read.",
+    )
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        required=True,
+        help="onnx: a graph that takes (N, D) float32 images from 0 to 1 and gives probabilities; "
+        "safetensors: the arrays of the weights file",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODELS/NAME[:VERSION]",
+        help="the version, as in models/digits:3; without a number the newest",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
+    return parser
+
+
+def _export(options: argparse.Namespace) -> str:
+    """Do what the flags say; return the line that tells of it."""
+    output: Path = options.output
+    # What can fail early is tried early.
+    _check_output(output, force=options.force)
+    to_file = _FORMATS[options.format]()
+    model = load_reference(parse_reference(options.model))
+    # Else the mistake of this machine or this file would be taken for one of the other program.
+    check_golden(model)
+    content = to_file(model)
+    _write(output, content)
+    name, version = model.metadata.name, model.metadata.version
+    return f"exported {name}:{version} as {options.format} to {output} ({len(content)} bytes)"
+
+
+def _onnx() -> _Format:
+    from mlpserve.trainer.export.onnx_file import onnx_file  # noqa: PLC0415 - an extra
+
+    return onnx_file
+
+
+def _safetensors() -> _Format:
+    from mlpserve.trainer.export.safetensors_file import safetensors_file  # noqa: PLC0415 - an extra
+
+    return safetensors_file
+
+
+# Only the one that is asked for is imported; the other need not be installed.
+_FORMATS: Final[Mapping[str, Callable[[], _Format]]] = {"onnx": _onnx, "safetensors": _safetensors}
+
+
+def _check_output(path: Path, *, force: bool) -> None:
+    with _writing(path):
+        is_there, is_file, has_folder = path.exists(), path.is_file(), path.parent.is_dir()
+    if is_there and not is_file:
+        raise ExportError(f"{path}: expected a file to write, got a folder, a pipe or a device")
+    if is_there and not force:
+        raise ExportError(f"{path}: is there already; replace it with --force")
+    if not has_folder:
+        raise ExportError(f"{path}: expected a folder that exists, but {path.parent} is none")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file in one step: whoever reads it sees the old one, or all of the new one."""
+    temporary = path.with_name(f".mlpserve-{secrets.token_hex(8)}")
+    with _writing(path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}") from error
