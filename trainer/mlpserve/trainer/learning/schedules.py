@@ -14,7 +14,12 @@ _WARM_UP_SHARE: Final = 0.3
 _START_SHARE: Final = 0.04
 
 
-def tutorial(step: int, steps: int) -> float:  # noqa: ARG001 - of the shape of all schedules
+def constant(step: int, steps: int) -> float:  # noqa: ARG001 - of the shape of all schedules
+    """Return 1 at every step."""
+    return 1.0
+
+
+def tutorial(step: int, steps: int) -> float:  # noqa: ARG001 - as above
     """Return 1 up to step 75 and 0.2 above: the tutorial's learning rates, 0.5 and then 0.1."""
     return 1.0 if step <= _TUTORIAL_LAST_FULL_STEP else _TUTORIAL_LOWER_SHARE
 
@@ -38,6 +43,7 @@ def _rise(progress: float) -> float:
 
 
 SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
+    "constant": constant,
     "tutorial": tutorial,
     "one-cycle": one_cycle,
 }

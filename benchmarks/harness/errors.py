@@ -1,0 +1,5 @@
+"""What a benchmark refuses or cannot do."""
+
+
+class BenchmarkError(Exception):
+    """A benchmark cannot begin or go on; the message says why and what to do."""

@@ -1,0 +1,106 @@
+"""Runs the tasks of the training benchmark in turn, each in a process of its own."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+from harness.rounds import interleave, run_process
+from trainers.participants import PARTICIPANTS, PEAK
+from trainers.tasks import Outcome, Task
+
+Measured = Mapping[Task, Sequence[Outcome]]
+
+_WORKER: Final = Path(__file__).parents[1] / "training_worker.py"
+_TIMEOUT_S: Final = 3600
+# The network that the tutorial trains.
+_SEED_NETWORK: Final = ((16, 16), "tanh")
+_SEED_ITERATIONS: Final = 150
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network to be trained: its hidden layers and their activation."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Measures tasks.
+
+    Attributes:
+        data: The .npz that all learn from.
+        before_each: Called before each process.
+        say: Takes a line of progress.
+    """
+
+    data: Path
+    before_each: Callable[[], None]
+    say: Callable[[str], None]
+
+    def epochs(
+        self,
+        libraries: Sequence[str],
+        shapes: Sequence[Shape],
+        threads: Sequence[int],
+        *,
+        epochs: int,
+        repeats: int,
+    ) -> Measured:
+        """Measure each library, and the peak beside it, on each network with each thread count."""
+        tasks = [
+            self._task(participant, shape, epochs, count)
+            for count, shape, participant in product(threads, shapes, [PEAK, *libraries])
+        ]
+        return interleave(tasks, repeats, self._measure)
+
+    def seed_forms(
+        self, forms: Sequence[str], threads: Sequence[int], *, iterations: int, repeats: int
+    ) -> Measured:
+        """Measure iterations over all images with each form of the seed recipe."""
+        tasks = [
+            self._task(form, Shape(*_SEED_NETWORK), iterations, count)
+            for count, form in product(threads, forms)
+        ]
+        return interleave(tasks, repeats, self._measure)
+
+    def largest_cost_difference(self, form: str, other: str) -> float:
+        """Return how far two forms of the seed recipe come apart over its 150 iterations."""
+        one, two = (
+            self._measure(self._task(name, Shape(*_SEED_NETWORK), _SEED_ITERATIONS - 1, 1), 0)
+            for name in (form, other)
+        )
+        return max(abs(cost - twin) for cost, twin in zip(one.costs, two.costs, strict=True))
+
+    def _task(self, participant: str, shape: Shape, epochs: int, threads: int) -> Task:
+        return Task(
+            participant=participant,
+            data=str(self.data),
+            hidden_sizes=shape.hidden_sizes,
+            activation=shape.activation,
+            epochs=epochs,
+            threads=threads,
+            seed=0,
+        )
+
+    def _measure(self, task: Task, round_number: int) -> Outcome:
+        """Run a task; each round has initial weights and an order of the images of its own."""
+        task = replace(task, seed=round_number)
+        self.before_each()
+        found = Outcome(
+            **run_process(
+                [sys.executable, str(_WORKER), task.to_json()],
+                threads=task.threads,
+                timeout_s=_TIMEOUT_S,
+            )
+        )
+        layers = "-".join(map(str, task.hidden_sizes))
+        self.say(
+            f"round {round_number + 1}, {task.threads} thread(s), {layers} {task.activation}, "
+            f"{PARTICIPANTS[task.participant].title}: {min(found.seconds):.3f} s at best"
+        )
+        return found
