@@ -4,12 +4,14 @@ PYTHON ?= python3
 BUF_VERSION := 1.75.0
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check lock containers clean
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check lock containers peers-training \
+	benchmark-training clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
 
 # The environment is made anew where the requirements changed; an interrupted one is not kept.
 $(VENV)/installed: pyproject.toml
@@ -68,5 +70,17 @@ lock:  ## choose the newest packages for the images anew (needs Docker)
 containers:  ## build the images, run them as in production and check what they answer (needs Docker)
 	tests/containers.sh
 
+# An environment of its own, because it takes a gigabyte; never part of `dev`.
+$(PEERS)/installed-training: pyproject.toml benchmarks/peers-training.txt
+	@$(PYTHON) -m venv $(PEERS)
+	@echo 'preparing $(PEERS); this takes some minutes'
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable '.[trainer]' --requirement benchmarks/peers-training.txt
+	@touch $@
+
+peers-training: $(PEERS)/installed-training  ## install the libraries that training is compared with
+
+benchmark-training: $(PEERS)/installed-training  ## compare the speed of training; ARGUMENTS='--repeats 1' and the like
+	@$(PEERS)/bin/python benchmarks/training.py --output benchmarks/README.md $(ARGUMENTS)
+
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -81,7 +81,7 @@ def _measure(options: argparse.Namespace, data: Path, dataset: Dataset, images: 
     seed_measured = _time_seed_forms(options, runner)
     difference = None
     if options.check_costs:
-        difference = runner.largest_cost_difference(EXACT_FORM, FAST_FORM)
+        difference = runner.cost_difference(EXACT_FORM, FAST_FORM)
     values = InputSpec(dataset.input_shape).values_per_image
     shape = DataShape(images, values, len(dataset.class_labels))
     return Report(

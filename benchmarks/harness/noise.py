@@ -10,7 +10,7 @@ from harness.figures import Spread
 from harness.machine import processor_count
 
 _STAT: Final = Path("/proc/stat")
-_PROBE_ADDITIONS: Final = 500_000  # some 20 ms
+_PROBE_ADDITIONS: Final = 2_000_000  # some 30 ms
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class CostDifference:
+    """The largest difference between the costs of two trainings, and where it is, from 0."""
+
+    largest: float
+    iteration: int
+
+
+@dataclass(frozen=True)
 class Runner:
     """Measures tasks.
 
@@ -68,13 +76,15 @@ class Runner:
         ]
         return interleave(tasks, repeats, self._measure)
 
-    def largest_cost_difference(self, form: str, other: str) -> float:
+    def cost_difference(self, form: str, other: str) -> CostDifference:
         """Return how far two forms of the seed recipe come apart over its 150 iterations."""
         one, two = (
             self._measure(self._task(name, Shape(*_SEED_NETWORK), _SEED_ITERATIONS - 1, 1), 0)
             for name in (form, other)
         )
-        return max(abs(cost - twin) for cost, twin in zip(one.costs, two.costs, strict=True))
+        differences = [abs(cost - twin) for cost, twin in zip(one.costs, two.costs, strict=True)]
+        largest = max(differences)
+        return CostDifference(largest, differences.index(largest))
 
     def _task(self, participant: str, shape: Shape, epochs: int, threads: int) -> Task:
         return Task(
