@@ -126,9 +126,10 @@ def _missing(libraries: Sequence[str]) -> dict[str, str]:
 
 def _conditions(options: argparse.Namespace, data_name: str, images: int) -> str:
     return (
-        f"{images} training images of {data_name}, batches of 128, Adam with a rate of 0.001, "
-        f"float32. Median (lowest-highest) of {options.repeats} round(s), each of them the median "
-        f"of {options.epochs} epoch(s) after one to warm up."
+        f"{images} training images of {data_name}; batches of 128, Adam with a rate of 0.001, "
+        f"float32; the seed recipe takes all images at once. Median (lowest-highest) of "
+        f"{options.repeats} round(s), each of them the median of {options.epochs} epoch(s), or "
+        f"{options.iterations} iteration(s), after one to warm up."
     )
 
 
