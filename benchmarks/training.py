@@ -17,11 +17,12 @@ from typing import Final
 import numpy as np
 
 from harness.errors import BenchmarkError
-from harness.machine import describe_machine, processor_count
+from harness.machine import describe_machine
 from harness.noise import NoiseMeter
 from harness.tables import check_output, write_section, write_whole
 from mlpserve.datasets import Dataset, DatasetError, load_dataset
 from mlpserve.model.inputs import InputSpec
+from mlpserve.model.processors import granted_processors
 from trainers.contest import Measured, Runner, Shape
 from trainers.participants import EXACT_FORM, FAST_FORM, LIBRARIES, OURS, SEED_FORMS
 from trainers.report import Report
@@ -179,7 +180,7 @@ def _add_contest_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N[-N...]-ACTIVATION[,...]",
         help=f"hidden layers and their activation, tanh or relu; default: {_NETWORKS}",
     )
-    threads = "1,2" if processor_count() > 1 else "1"
+    threads = "1,2" if granted_processors() > 1 else "1"
     add(
         "--threads",
         type=_thread_counts,
@@ -214,9 +215,9 @@ def _positive(text: str) -> int:
 
 def _thread_counts(text: str) -> list[int]:
     counts = [_positive(count) for count in text.split(",")]
-    if max(counts) > processor_count():
+    if max(counts) > granted_processors():
         raise argparse.ArgumentTypeError(
-            f"expected at most {processor_count()}, the processors at hand, got {text!r}"
+            f"expected at most {granted_processors()}, the processors at hand, got {text!r}"
         )
     return counts
 

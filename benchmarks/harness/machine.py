@@ -1,6 +1,5 @@
 """The machine that a benchmark ran on, in the words that its figures need beside them."""
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Final
 import numpy  # noqa: F401, ICN001 - so that there is a BLAS to be found below
 from threadpoolctl import threadpool_info
 
+from mlpserve.model.processors import granted_processors
+
 _PROCESSOR_FILE: Final = Path("/proc/cpuinfo")
-_QUOTA_FILE: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Machine:
 
     Attributes:
         processor: The processor's name.
-        processors: How many of them this process may use.
-        quota: So many of them a container may keep busy; None where there is no limit.
+        processors: How many of them this process may keep busy.
         system: The operating system.
         python: The version of Python.
         blas: What NumPy multiplies matrices with, and what processor that takes this one for.
@@ -31,7 +30,6 @@ class Machine:
 
     processor: str
     processors: int
-    quota: float | None
     system: str
     python: str
     blas: str
@@ -39,10 +37,9 @@ class Machine:
 
     def sentences(self) -> str:
         """Return the description as text."""
-        quota = "" if self.quota is None else f", limited to the time of {self.quota:g}"
         packages = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return (
-            f"{self.processors} x {self.processor}{quota}; {self.system}; Python {self.python}; "
+            f"{self.processors} x {self.processor}; {self.system}; Python {self.python}; "
             f"{self.blas}; {packages}."
         )
 
@@ -51,20 +48,12 @@ def describe_machine(packages: Sequence[str]) -> Machine:
     """Return this machine, with the versions of those of ``packages`` that are installed."""
     return Machine(
         processor=_processor_name(),
-        processors=processor_count(),
-        quota=_quota(),
+        processors=granted_processors(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         blas=_blas(),
         versions=_versions(packages),
     )
-
-
-def processor_count() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor_name() -> str:
@@ -74,15 +63,6 @@ def _processor_name() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _quota() -> float | None:
-    """Return the processors' worth of time that the control group allows; see cgroups(7)."""
-    try:
-        quota_us, period_us = _QUOTA_FILE.read_text().split()
-        return int(quota_us) / int(period_us)
-    except (OSError, ValueError):  # there is no such file, or it says "max"
-        return None
 
 
 def _blas() -> str:

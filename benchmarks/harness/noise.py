@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from harness.figures import Spread
-from harness.machine import processor_count
 
 _STAT: Final = Path("/proc/stat")
 _PROBE_ADDITIONS: Final = 2_000_000  # some 30 ms
@@ -19,7 +18,7 @@ class Noise:
 
     Attributes:
         probe_s: How long the same fixed work took each time, in seconds.
-        others_share: The share of all processor time that other programs used, 0 to 1; None where
+        others_share: The share of all processors' time that other programs used, 0 to 1; None where
             the system does not say.
         stolen_share: The share that the host of a virtual machine withheld; None as above.
     """
@@ -75,7 +74,7 @@ class NoiseMeter:
         end = _processor_times()
         if self._start is None or end is None:
             return Noise(probe_s, None, None)
-        available_s = (time.monotonic() - self._started_s) * processor_count()
+        available_s = (time.monotonic() - self._started_s) * (os.cpu_count() or 1)
         others_s = (end.busy_s - self._start.busy_s) - (end.own_s - self._start.own_s)
         return Noise(
             probe_s,

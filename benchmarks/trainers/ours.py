@@ -10,7 +10,8 @@ from threadpoolctl import threadpool_limits
 from mlpserve.datasets import Dataset
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
-from mlpserve.trainer.learning.training import EpochReport, accuracy, initial_network, train
+from mlpserve.trainer.evaluation import accuracy
+from mlpserve.trainer.learning.training import EpochReport, initial_network, train
 from mlpserve.trainer.recipes import FAST, RECIPES, Recipe
 from trainers.tasks import Outcome, Stopwatch, Task
 
