@@ -1,9 +1,23 @@
-"""What the trainer itself refuses; data and files have errors of their own."""
+"""What the trainer itself refuses; data and files have errors of their own.
+
+TrainingError            a setting is out of its range, or the training went wrong
+|-- CheckpointError      a checkpoint cannot be written, read, or is of another run
+`-- NotGoodEnoughError   the network is worse than what was asked for, so it is not published
+ExportError              a version cannot be written in the format that was asked for
+"""
 
 
 class TrainingError(Exception):
     """A setting is out of its range, or the training went wrong; the message says what to do."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written or read, or is of another run."""
+
+
+class NotGoodEnoughError(TrainingError):
+    """The network is worse than what was asked for, so it is not published."""
+
+
 class ExportError(Exception):
-    """A version cannot be written in another format; the message says what to do."""
+    """A version cannot be written in the format asked for; the message says what to do."""

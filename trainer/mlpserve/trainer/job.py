@@ -3,28 +3,41 @@
 Order matters: what can fail early is tried early, and nothing is published unless all went well.
 """
 
-import platform
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mlpserve.datasets import Dataset, load_dataset
-from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Metadata, Training, is_model_name
+from mlpserve.datasets import load_dataset
+from mlpserve.model.metadata import is_model_name
 from mlpserve.model.network import Network
-from mlpserve.model.versions import prepare, publish, versions
+from mlpserve.model.processors import granted_processors
+from mlpserve.model.references import load_reference, parse_reference
+from mlpserve.model.versions import prepare, versions
 from mlpserve.model.weights import Model
+from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.evaluation import accuracy
-from mlpserve.trainer.learning.training import EpochReport, initial_network, train
-from mlpserve.trainer.progress import LINES
-from mlpserve.trainer.recipes import Recipe
+from mlpserve.trainer.fitting import Fit, Observer, Outcome, Snapshot, hold_out
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.team import Team
+from mlpserve.trainer.learning.training import Position, Training, initial_network
+from mlpserve.trainer.progress import Display, describe_version
+from mlpserve.trainer.publication import (
+    REPORT_FILE_NAME,
+    Material,
+    candidate,
+    check_good_enough,
+    publish_candidate,
+)
+
+# A thread that is given less than this in a step is waited for longer than it works.
+_LEAST_OPERATIONS_PER_THREAD: Final = 2e8
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,16 @@ class JobConfig:
         recipe: How to train.
         unless_published: Whether to do nothing where the model has a version already, so that a
             job that is started each time something else starts trains only once. Needs ``name``.
+        threads: How many threads train; None for as many as pay.
+        checkpoint_folder: Where checkpoints go; None for no checkpoints.
+        checkpoint_every_s: How many seconds lie between two of them at least.
+        resume: Whether to go on from a checkpoint, where there is one.
+        time_limit_s: After how many seconds of training to end with what was learned by then.
+        least_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
+            nothing is published; None for no such limit.
+        compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
+            test images, or nothing is published; None for none.
+        with_report: Whether to publish the report beside the weights.
     """
 
     data: str
@@ -47,124 +70,223 @@ class JobConfig:
     name: str | None
     recipe: Recipe
     unless_published: bool = False
+    threads: int | None = None
+    checkpoint_folder: Path | None = None
+    checkpoint_every_s: float = 30.0
+    resume: bool = False
+    time_limit_s: float = math.inf
+    least_accuracy: float | None = None
+    compare_to: str | None = None
+    with_report: bool = True
 
 
-def run(config: JobConfig, print_line: Callable[[str], None]) -> None:
+def run(config: JobConfig, display: Display, is_stop_wanted: Callable[[], bool]) -> None:
     """Train a network, judge it by the test images and publish it.
 
     Args:
         config: What to do.
-        print_line: Takes each line of progress.
+        display: Shows how it goes.
+        is_stop_wanted: Returns whether to stop; asked before each step.
 
     Raises:
         DatasetError: The data cannot be used.
-        TrainingError: The training diverged, or the data's name is no name for a model.
+        TrainingError: The training diverged, a checkpoint cannot be used, the network is not good
+            enough, or the data's name is no name for a model.
         ModelError: The version cannot be published.
+        StoppedError: A stop was wanted; a checkpoint was written first.
     """
-    if config.unless_published and _is_published(config, print_line):
+    if config.unless_published and _is_published(config, display):
         return
+    if config.name is not None:
+        prepare(config.models, _model_name(config.name))
+    rival = _rival(config)
+    material = _material(config, display)
     name = config.name
-    if name is not None:
-        prepare(config.models, _model_name(name))
-    dataset = load_dataset(config.data, data_dir=config.data_dir)
     if name is None:
-        name = _model_name(dataset.name)
+        name = _model_name(material.dataset.name)
         prepare(config.models, name)
-    print_line(_describe_data(dataset))
-    # One thread: on a machine with other work, two BLAS threads wait for each other more than they
-    # gain, and with one the same seed gives the same bits.
     # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
-    # are found and said in our words.
+    # are found and said in our words. Of BLAS one thread: more wait for each other on a busy
+    # machine, and the team's threads each call it.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-        model = _trained_model(config.recipe, dataset, name, print_line)
-    published = publish(config.models, model)
-    print_line(_describe_result(published, config.models))
+        run = _Run(config, material, display, is_stop_wanted)
+        outcome = run.train()
+        version = candidate(outcome, material, name)
+        check_good_enough(version, least_accuracy=config.least_accuracy, rival=rival)
+        published = publish_candidate(config.models, version, with_report=config.with_report)
+    run.end()
+    _show_published(published, config, display)
 
 
-def _is_published(config: JobConfig, print_line: Callable[[str], None]) -> bool:
+def default_threads(recipe: Recipe, network: Network, images: int) -> int:
+    """Return how many threads pay: as many as processors are granted, if a step has work for all.
+
+    A row takes two operations for each weight in the forward pass, and four in the backward pass.
+    """
+    weights = sum(layer.weights.size for layer in network.layers)
+    operations = 6 * weights * (recipe.batch_size or images)
+    return max(1, min(granted_processors(), int(operations / _LEAST_OPERATIONS_PER_THREAD)))
+
+
+class _Run(Observer):
+    """A training with its checkpoints and its display."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        material: Material,
+        display: Display,
+        is_stop_wanted: Callable[[], bool],
+    ) -> None:
+        recipe = material.recipe
+        self._config = config
+        self._material = material
+        self._display = display
+        self._is_stop_wanted = is_stop_wanted
+        self._network = initial_network(
+            recipe, material.spec.values_per_image, len(material.dataset.class_labels)
+        )
+        self._threads = config.threads or default_threads(
+            recipe, self._network, len(material.train)
+        )
+        self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
+        self._saved_at_s = time.monotonic()
+
+    def train(self) -> Outcome:
+        """Train from the beginning, or from where the last checkpoint was written."""
+        recipe, material = self._material.recipe, self._material
+        # Read before the threads start: a checkpoint of another run is refused at once.
+        snapshot = self._found_snapshot()
+        with Team(self._threads) as team:
+            fit = Fit(
+                Training(recipe, self._network, material.train, material.spec, team=team),
+                recipe,
+                validation=material.validation,
+                spec=material.spec,
+                clock=time.monotonic,
+                time_limit_s=self._config.time_limit_s,
+            )
+            if snapshot is not None:
+                fit.resume(snapshot)
+            self._display.begin(recipe, len(material.dataset.class_labels))
+            try:
+                outcome = fit.run(self)
+            finally:
+                self._display.end()
+        self._display.event(
+            "trained",
+            f"trained for {outcome.elapsed_s:.1f} s: {outcome.ended_because}",
+            elapsed_s=outcome.elapsed_s,
+            ended_because=outcome.ended_because,
+            threads=self._threads,
+        )
+        return outcome
+
+    def end(self) -> None:
+        """Remove the checkpoints: what they were kept for is done."""
+        if self._checkpoints is not None:
+            self._checkpoints.remove()
+
+    def after_step(self, position: Position, steps: int) -> None:
+        self._display.step(position, steps)
+
+    def after_epoch(self, record: EpochRecord) -> None:
+        self._display.epoch(record)
+
+    def is_stop_wanted(self) -> bool:
+        return self._is_stop_wanted()
+
+    def is_save_due(self) -> bool:
+        return (
+            self._checkpoints is not None
+            and time.monotonic() - self._saved_at_s >= self._config.checkpoint_every_s
+        )
+
+    def save(self, snapshot: Snapshot) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(snapshot)
+            self._saved_at_s = time.monotonic()
+
+    def _prepared_checkpoints(self, folder: Path | None) -> Checkpoints | None:
+        if folder is None:
+            return None
+        identity = Identity(
+            recipe=asdict(self._material.recipe),
+            data_digest=self._material.digest,
+            layer_sizes=self._network.layer_sizes,
+            threads=self._threads,
+        )
+        checkpoints = Checkpoints(folder, identity)
+        checkpoints.prepare()
+        return checkpoints
+
+    def _found_snapshot(self) -> Snapshot | None:
+        if self._checkpoints is None:
+            return None
+        found = self._checkpoints.newest()
+        if found is None:
+            return None
+        path, snapshot = found
+        if not self._config.resume:
+            raise TrainingError(
+                f"{path}: a run that is not finished left it; go on with --resume, or remove it"
+            )
+        steps = snapshot.state.position.steps
+        self._display.event(
+            "resumed", f"resumed from {path}, after {steps} steps", checkpoint=path, steps=steps
+        )
+        return snapshot
+
+
+def _material(config: JobConfig, display: Display) -> Material:
+    dataset = load_dataset(config.data, data_dir=config.data_dir)
+    display.data(dataset)
+    train, validation = hold_out(dataset.train, config.recipe)
+    return Material(dataset, dataset.digest(), train, validation, config.recipe)
+
+
+def _is_published(config: JobConfig, display: Display) -> bool:
     if config.name is None:
         raise TrainingError("--unless-published: expected --name, to know which model to look for")
     published = versions(config.models, _model_name(config.name))
     if published:
-        print_line(f"nothing to do: {config.models / config.name} has version {published[0]}")
+        model = config.models / config.name
+        display.event(
+            "nothing-to-do",
+            f"nothing to do: {model} has version {published[0]}",
+            model=config.name,
+            version=published[0],
+        )
     return bool(published)
 
 
-def _trained_model(
-    recipe: Recipe, dataset: Dataset, name: str, print_line: Callable[[str], None]
-) -> Model:
-    spec = InputSpec(dataset.input_shape)
-    class_count = len(dataset.class_labels)
-    inputs = spec.scale(dataset.train.images, recipe.parameter_dtype)
-    network = initial_network(recipe, spec.values_per_image, class_count)
+def _rival(config: JobConfig) -> Model | None:
+    if config.compare_to is None:
+        return None
+    return load_reference(parse_reference(config.compare_to, models=config.models))
 
-    def report(epoch: EpochReport) -> None:
-        print_line(LINES[recipe.report_line](epoch, class_count))
 
-    started = time.monotonic()
-    network = train(network, inputs, dataset.train.labels, recipe, report)
-    print_line(f"trained for {time.monotonic() - started:.1f} s")
-    # Judged as it is published and served, whatever it was trained in.
-    network = network.astype(np.float32)
-    training = Training(
-        recipe=recipe.name,
-        hyperparameters=recipe.hyperparameters(),
-        seed=recipe.seed,
-        data_name=dataset.name,
-        data_digest=dataset.digest(),
-        train_accuracy=accuracy(network, spec, dataset.train),
-        test_accuracy=accuracy(network, spec, dataset.test),
-        created_at=datetime.now(UTC),
-        library_versions=_library_versions(),
+def _show_published(model: Model, config: JobConfig, display: Display) -> None:
+    metadata = model.metadata
+    folder = config.models / metadata.name / str(metadata.version)
+    report = folder / REPORT_FILE_NAME
+    display.event(
+        "published",
+        describe_version(model, config.models),
+        model=metadata.name,
+        version=metadata.version,
+        folder=folder,
+        train_accuracy=metadata.training.train_accuracy,
+        validation_accuracy=metadata.training.validation_accuracy,
+        test_accuracy=metadata.training.test_accuracy,
+        report=report if report.exists() else None,
     )
-    return _model(network, spec, dataset, name, training)
-
-
-def _model(
-    network: Network, spec: InputSpec, dataset: Dataset, name: str, training: Training
-) -> Model:
-    metadata = Metadata(
-        name=name,
-        version=0,
-        layer_sizes=network.layer_sizes,
-        activations=network.activations,
-        input=spec,
-        class_labels=dataset.class_labels,
-        training=training,
-    )
-    return Model(network, metadata)
 
 
 def _model_name(name: str) -> str:
     if not is_model_name(name):
         raise TrainingError(
-            f"name: expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, "
-            f"got {name!r}; choose one with --name"
+            "name: expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, got "
+            f"{name!r}; choose one with --name"
         )
     return name
-
-
-def _library_versions() -> dict[str, str]:
-    return {
-        "mlpserve": installed_version("mlpserve"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _describe_data(dataset: Dataset) -> str:
-    shape = " x ".join(map(str, dataset.input_shape))
-    return (
-        f"data {dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images "
-        f"of {shape}, {len(dataset.class_labels)} classes"
-    )
-
-
-def _describe_result(model: Model, models: Path) -> str:
-    metadata = model.metadata
-    return (
-        f"published {models / metadata.name / str(metadata.version)}: "
-        f"{'-'.join(map(str, metadata.layer_sizes))}, trained on {metadata.training.data_name}, "
-        f"training accuracy {100 * metadata.training.train_accuracy:.2f} %, "
-        f"test accuracy {100 * metadata.training.test_accuracy:.2f} %"
-    )

@@ -1,29 +1,239 @@
-"""What a training run prints while it goes on."""
+"""What a training run shows while it goes on: on a terminal, as plain lines, or as JSON lines."""
 
+import json
 from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Protocol
 
-from mlpserve.trainer.learning.training import EpochReport
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mlpserve.datasets import Dataset
+from mlpserve.model.weights import Model
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.training import Position
+
+LOG_FORMATS: Final = ("auto", "terminal", "lines", "json")
+_UPDATES_PER_EPOCH: Final = 50
 
 
-def tutorial_line(report: EpochReport, class_count: int) -> str:
+class Display(Protocol):
+    """Shows what happens in a run."""
+
+    def data(self, dataset: Dataset) -> None:
+        """Show what is learned from."""
+
+    def begin(self, recipe: Recipe, class_count: int) -> None:
+        """Show that the training begins."""
+
+    def step(self, position: Position, steps: int) -> None:
+        """Show a step; called after each."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Show what an epoch found."""
+
+    def end(self) -> None:
+        """Show no more steps: the training is over, or has failed."""
+
+    def event(self, name: str, text: str, **details: object) -> None:
+        """Show something else.
+
+        Args:
+            name: What happened, for programs.
+            text: The same as a line, for people.
+            details: The facts of it, for programs.
+        """
+
+
+def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001
     """Return the tutorial's line: its cost is averaged over the classes, too.
 
     So it begins near ln(10) / 10 = 0.230 with ten classes. Accuracy is in percent.
     """
-    cost = report.loss / class_count
-    return f"iteration {report.epoch:3}: cost {cost:.6f}, accuracy {100 * report.accuracy:.6f} %"
+    cost = record.train_loss / class_count
+    accuracy = 100 * record.train_accuracy
+    return f"iteration {record.epoch:3}: cost {cost:.6f}, accuracy {accuracy:.6f} %"
 
 
-def epoch_line(report: EpochReport, class_count: int) -> str:  # noqa: ARG001 - as above
-    """Return the line of one epoch: the loss in nats, the accuracy in percent."""
-    return (
-        f"epoch {report.epoch + 1}/{report.epochs}: loss {report.loss:.4f}, "
-        f"training accuracy {100 * report.accuracy:.2f} %"
+def epoch_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001
+    """Return the line of one epoch: losses in nats, accuracies in percent."""
+    line = (
+        f"epoch {record.epoch + 1}/{epochs}: loss {record.train_loss:.4f}, "
+        f"training accuracy {100 * record.train_accuracy:.2f} %"
     )
+    if record.validation_loss is not None and record.validation_accuracy is not None:
+        line += (
+            f", validation loss {record.validation_loss:.4f}, "
+            f"accuracy {100 * record.validation_accuracy:.2f} %"
+        )
+    return f"{line}, {record.images_per_s:,.0f} images/s"
 
 
-LINES: Final[Mapping[str, Callable[[EpochReport, int], str]]] = {
+LINES: Final[Mapping[str, Callable[[EpochRecord, int, int], str]]] = {
     "tutorial": tutorial_line,
     "epoch": epoch_line,
 }
+
+
+@dataclass
+class _Run:
+    """What the lines of a run need to know of it."""
+
+    recipe: Recipe
+    class_count: int
+
+    def is_reported(self, record: EpochRecord) -> bool:
+        return record.epoch % self.recipe.report_every_epochs == 0
+
+    def line(self, record: EpochRecord) -> str:
+        return LINES[self.recipe.report_line](record, self.class_count, self.recipe.epochs)
+
+
+class LinesDisplay:
+    """Plain lines, one for each epoch that the recipe wants reported."""
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print_line = print_line
+        self._run: _Run | None = None
+
+    def data(self, dataset: Dataset) -> None:
+        """See ``Display.data``."""
+        self._print_line(describe_data(dataset))
+
+    def begin(self, recipe: Recipe, class_count: int) -> None:
+        """See ``Display.begin``."""
+        self._run = _Run(recipe, class_count)
+
+    def step(self, position: Position, steps: int) -> None:
+        """Show nothing: lines are for epochs."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """See ``Display.epoch``."""
+        if self._run is not None and self._run.is_reported(record):
+            self._print_line(self._run.line(record))
+
+    def end(self) -> None:
+        """Show nothing."""
+
+    def event(self, name: str, text: str, **details: object) -> None:  # noqa: ARG002 - for people
+        """See ``Display.event``."""
+        self._print_line(text)
+
+
+class JsonDisplay:
+    """One JSON object a line, with what it is about under ``event``."""
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print_line = print_line
+
+    def data(self, dataset: Dataset) -> None:
+        """See ``Display.data``."""
+        self._print(
+            "data",
+            name=dataset.name,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+            shape=dataset.input_shape,
+            classes=len(dataset.class_labels),
+        )
+
+    def begin(self, recipe: Recipe, class_count: int) -> None:  # noqa: ARG002 - ``data`` told it
+        """See ``Display.begin``."""
+        self._print("begin", recipe=asdict(recipe))
+
+    def step(self, position: Position, steps: int) -> None:
+        """Show nothing: lines are for epochs."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """See ``Display.epoch``; all of them, whatever the recipe wants reported."""
+        self._print("epoch", **asdict(record))
+
+    def end(self) -> None:
+        """Show nothing."""
+
+    def event(self, name: str, text: str, **details: object) -> None:
+        """See ``Display.event``."""
+        self._print(name, text=text, **details)
+
+    def _print(self, event: str, **details: object) -> None:
+        self._print_line(json.dumps({"event": event, **details}, default=str))
+
+
+class TerminalDisplay(LinesDisplay):
+    """The lines, and below them a bar that shows the epoch, the speed and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(lambda line: console.print(line, markup=False, highlight=False))
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._steps_per_update = 1
+
+    def begin(self, recipe: Recipe, class_count: int) -> None:
+        """See ``Display.begin``."""
+        super().begin(recipe, class_count)
+        self._task = self._progress.add_task(f"epoch 1/{recipe.epochs}", total=None, state="")
+        self._progress.start()
+
+    def step(self, position: Position, steps: int) -> None:
+        """Move the bar, some fifty times an epoch."""
+        if self._task is None or self._run is None or position.steps % self._steps_per_update:
+            return
+        epochs = self._run.recipe.epochs
+        self._steps_per_update = max(1, steps // epochs // _UPDATES_PER_EPOCH)
+        epoch = min(epochs, 1 + position.steps * epochs // steps)
+        self._progress.update(
+            self._task,
+            description=f"epoch {epoch}/{epochs}",
+            completed=position.steps,
+            total=steps,
+            state=f"loss {position.loss_sum / position.images:.4f}, "
+            f"accuracy {100 * position.correct / position.images:.2f} %",
+        )
+
+    def end(self) -> None:
+        """See ``Display.end``."""
+        self._progress.stop()
+
+
+def display_for(log_format: str, print_line: Callable[[str], None]) -> Display:
+    """Return the display of one of ``LOG_FORMATS``.
+
+    Args:
+        log_format: Which one; ``auto`` is a terminal where standard output is one, else lines.
+        print_line: Takes lines where there is no terminal.
+    """
+    console = Console()
+    if log_format == "json":
+        return JsonDisplay(print_line)
+    if log_format == "terminal" or (log_format == "auto" and console.is_terminal):
+        return TerminalDisplay(console)
+    return LinesDisplay(print_line)
+
+
+def describe_data(dataset: Dataset) -> str:
+    """Return what is learned from, as a line."""
+    shape = " x ".join(map(str, dataset.input_shape))
+    return (
+        f"data {dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images "
+        f"of {shape}, {len(dataset.class_labels)} classes"
+    )
+
+
+def describe_version(model: Model, models: Path) -> str:
+    """Return what was published, and where, as a line."""
+    metadata, training = model.metadata, model.metadata.training
+    return (
+        f"published {models / metadata.name / str(metadata.version)}: "
+        f"{'-'.join(map(str, metadata.layer_sizes))}, trained on {training.data_name}, "
+        f"training accuracy {100 * training.train_accuracy:.2f} %, "
+        f"test accuracy {100 * training.test_accuracy:.2f} %"
+    )

@@ -3,33 +3,27 @@
 import argparse
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mlpserve.model.errors import ModelError
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.errors import ExportError
 
-_EXIT_FAILED: Final = 1
 _Format: TypeAlias = Callable[[Model], bytes]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 only where the file is written."""
-    options = _parser().parse_args(arguments)
-    try:
-        print(_export(options))
-    except (ModelError, ExportError, ModuleNotFoundError) as error:
-        print(f"mlpserve-train: {error}", file=sys.stderr)
-        return _EXIT_FAILED
-    except MemoryError as error:
-        print(f"mlpserve-train: not enough memory: {error}", file=sys.stderr)
-        return _EXIT_FAILED
-    return 0
+def main(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        ModelError: There is no such version, or its file cannot be used.
+        ExportError: The file cannot be written, or not in this format.
+        ModuleNotFoundError: The extra of the format is not installed; the message says which.
+    """
+    print(_export(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:

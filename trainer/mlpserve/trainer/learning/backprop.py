@@ -2,13 +2,15 @@
 
 Notation, for a batch of N rows: layer i computes ``Z_i = A_(i-1) @ W_i + b_i`` and
 ``A_i = f_i(Z_i)``; ``A_0`` are the inputs, ``A_L = P`` the probabilities, ``Y`` the one-hot true
-classes. The loss is the mean cross-entropy ``-sum(Y * log(P)) / N``, and ``D_i`` is its derivative
-with respect to ``Z_i``.
+classes of K. The loss is the mean cross-entropy ``-sum(T * log(P)) / N`` with the targets
+``T = (1 - s) Y + s / K``, where s is the label smoothing, mostly 0; ``D_i`` is its derivative with
+respect to ``Z_i``.
 
-Output layer. For one row, ``p_j = exp(z_j) / sum_k exp(z_k)``, so with c the true class
-``log p_c = z_c - log sum_k exp(z_k)`` and ``d(-log p_c) / d z_j = p_j - [j = c]``. For the batch:
+Output layer. For one row, ``p_j = exp(z_j) / sum_k exp(z_k)``, so
+``log p_c = z_c - log sum_k exp(z_k)`` and ``d(log p_c) / d z_j = [j = c] - p_j``. With targets that
+sum to 1, ``d(-sum_c t_c log p_c) / d z_j = p_j - t_j``. For the batch:
 
-    D_L = (P - Y) / N
+    D_L = (P - T) / N
 
 Parameters. ``Z_i`` is linear in both, each row adds its share:
 
@@ -20,103 +22,263 @@ Hidden layers. By the chain rule through ``Z_(i+1) = A_i @ W_(i+1) + b_(i+1)``:
 
 The derivatives ``f'`` are written in terms of ``A = f(Z)``, which the forward pass keeps.
 Source: Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.5.
+
+Dropout. Each hidden output is multiplied by m, which is 0 with probability q and else 1 / (1 - q),
+so that its mean stays what it is without. The next layer sees ``A_i * m``, so ``D_i`` gets the
+factor m as well. Source: Srivastava et al., Dropout (2014), in the form that leaves prediction as
+it is.
+
+Selection. A row whose true class has almost all of the probability adds almost nothing to the
+gradient: of its ``D_L`` all elements are near 0. Leaving such rows out of the backward pass changes
+the gradient little and its cost a lot, late in a training. They still count as rows of the batch.
+Source: Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers (2019), where
+rows are left out at random by their loss; here, by a limit.
+
+Label smoothing: Szegedy et al., Rethinking the Inception Architecture (2016), section 7.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.activations import FloatArray
+from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.network import Network
+from mlpserve.trainer.learning.parameters import Vector, views
 
-Labels = npt.NDArray[np.int64]
+Labels: TypeAlias = npt.NDArray[np.int64]
+# Writes the inputs of some rows of a batch into a (rows, D) array.
+FillInputs: TypeAlias = Callable[[slice, FloatArray], None]
 
 # Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value.
 LOG_OFFSET: Final = 1e-8
 # So many rows at a time keep the arrays of a pass in the processor's cache.
 _CHUNK_ROWS: Final = 1000
+# Where more rows are kept, moving them together costs more than the others would.
+_MOST_KEPT_SHARE: Final = 0.8
 
 
-def _tanh_derivative(outputs: FloatArray) -> FloatArray:
-    """Return d tanh(z) / dz = 1 - tanh(z)^2."""
-    return 1 - outputs * outputs
+def _times_tanh_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by d tanh(z) / dz = 1 - tanh(z)^2."""
+    np.multiply(outputs, outputs, out=outputs)
+    np.subtract(1, outputs, out=outputs)
+    deltas *= outputs
 
 
-def _relu_derivative(outputs: FloatArray) -> FloatArray:
-    """Return 1 where z > 0 and 0 elsewhere; at 0 itself, where there is none, 0 as is usual."""
-    return (outputs > 0).astype(outputs.dtype)
+def _times_relu_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by 1 where z > 0 and 0 elsewhere; at 0, where there is no derivative, by 0."""
+    deltas *= outputs > 0
 
 
-def _sigmoid_derivative(outputs: FloatArray) -> FloatArray:
-    """Return d s(z) / dz = s(z) (1 - s(z))."""
-    return outputs * (1 - outputs)
+def _times_sigmoid_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by d s(z) / dz = s(z) (1 - s(z)), one factor after the other."""
+    deltas *= outputs
+    np.subtract(1, outputs, out=outputs)
+    deltas *= outputs
 
 
-DERIVATIVES: Final[Mapping[str, Callable[[FloatArray], FloatArray]]] = {
-    "tanh": _tanh_derivative,
-    "relu": _relu_derivative,
-    "sigmoid": _sigmoid_derivative,
+# Each multiplies deltas by the derivative at outputs of its activation, and may write over both.
+DERIVATIVES: Final[Mapping[str, Callable[[FloatArray, FloatArray], None]]] = {
+    "tanh": _times_tanh_derivative,
+    "relu": _times_relu_derivative,
+    "sigmoid": _times_sigmoid_derivative,
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class BatchResult:
-    """What one pass over a batch found, all before any update.
+    """What one pass over a batch, or over some rows of it, found; all before any update.
 
     Attributes:
-        loss: The mean cross-entropy, in nats.
+        loss: What the rows add to the mean loss of the batch, in nats.
         correct: How many of the rows were classified rightly.
-        gradients: The derivative of the loss with respect to each of ``Network.parameters``, in
-            their order and shapes.
     """
 
     loss: float
     correct: int
-    gradients: list[FloatArray]
 
 
-def loss_and_gradients(network: Network, inputs: FloatArray, labels: Labels) -> BatchResult:
-    """Run a batch forward and backward.
+class Backpropagation:
+    """Passes batches through one network, forward and backward, in arrays allocated once.
+
+    For one thread: several that share a batch have one each, over the same network.
+
+    Attributes:
+        gradient: (P,) the derivative of the loss with respect to each parameter, as the last call
+            of ``run`` left it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        most_rows: int,
+        label_smoothing: float = 0.0,
+        dropout: float = 0.0,
+        learned_probability: float = 1.0,
+    ) -> None:
+        """Allocate for batches, or shares of them, of up to ``most_rows``.
+
+        Args:
+            network: The network; its parameters may change between two runs.
+            most_rows: The most rows of one run.
+            label_smoothing: s above, from 0 to below 1.
+            dropout: q above, from 0 to below 1.
+            learned_probability: Rows whose true class has at least this probability are left out of
+                the backward pass; 1 for none.
+        """
+        self._network = network
+        self._label_smoothing = label_smoothing
+        self._dropout = dropout
+        self._learned_probability = learned_probability
+        dtype = network.parameters[0].dtype
+        rows = min(most_rows, _CHUNK_ROWS)
+        widths = network.layer_sizes
+        self._outputs = [np.empty((rows, width), dtype) for width in widths]  # A_0 ... A_L
+        self._deltas = [np.empty((rows, width), dtype) for width in widths[1:-1]]  # D_1 ... D_(L-1)
+        # What the next layer sees, m, and A * m; A itself where nothing is dropped.
+        self._masks = [np.empty_like(delta) for delta in self._deltas] if dropout else []
+        self._dropped = [np.empty_like(delta) for delta in self._deltas] if dropout else []
+        self._ones = np.ones(rows, dtype)
+        self.gradient: Vector = np.zeros(sum(array.size for array in network.parameters), dtype)
+        self.gradients = views(self.gradient, network)
+        self._more = [np.empty_like(array) for array in self.gradients]  # of the second chunk on
+
+    def run(
+        self,
+        fill: FillInputs,
+        labels: Labels,
+        *,
+        batch_size: int,
+        rng: np.random.Generator | None = None,
+    ) -> BatchResult:
+        """Run some rows of a batch; afterwards ``gradient`` holds what they add to the batch's.
+
+        Args:
+            fill: Called with rows of ``labels`` and the array that their inputs belong in.
+            labels: (N,) true classes, each from 0 to K - 1.
+            batch_size: How many rows the whole batch has.
+            rng: What dropout draws from; needed only with dropout.
+        """
+        loss, correct = 0.0, 0
+        if not len(labels):  # of a last short batch, a thread may get nothing
+            self.gradient[:] = 0
+        for start in range(0, len(labels), len(self._ones)):
+            rows = slice(start, min(start + len(self._ones), len(labels)))
+            fill(rows, self._outputs[0][: rows.stop - start])
+            self._forward(rows.stop - start, rng)
+            result = self._judge(labels[rows], batch_size)
+            kept = self._select(labels[rows], batch_size)
+            self._backward(kept, adding=start > 0)
+            loss += result.loss
+            correct += result.correct
+        return BatchResult(loss, correct)
+
+    def _forward(self, count: int, rng: np.random.Generator | None) -> None:
+        """Compute A_1 ... A_L of the first ``count`` rows from A_0."""
+        for index, layer in enumerate(self._network.layers):
+            sums = self._outputs[index + 1][:count]
+            np.matmul(self._inputs(index, count), layer.weights, out=sums)
+            sums += layer.bias
+            ACTIVATIONS[layer.activation](sums, out=sums)
+            if rng is not None and index < len(self._masks):
+                self._drop(index, count, rng)
+
+    def _inputs(self, index: int, count: int) -> FloatArray:
+        """Return what layer ``index`` sees: the outputs before it, of which some may be dropped."""
+        seen = self._dropped[index - 1] if index > 0 and self._dropout else self._outputs[index]
+        return seen[:count]
+
+    def _drop(self, index: int, count: int, rng: np.random.Generator) -> None:
+        mask = self._masks[index][:count]
+        # Of float32 numbers even where all else is float64: it is compared once, and thrown away.
+        np.greater_equal(rng.random(mask.shape, np.float32), self._dropout, out=mask)
+        mask *= 1 / (1 - self._dropout)
+        np.multiply(self._outputs[index + 1][:count], mask, out=self._dropped[index][:count])
+
+    def _judge(self, labels: Labels, batch_size: int) -> BatchResult:
+        """Return the loss of the rows, and make P to D_L in its place."""
+        rows, delta = np.arange(len(labels)), self._outputs[-1][: len(labels)]
+        correct = np.count_nonzero(delta.argmax(axis=1) == labels)
+        logarithms = np.log(delta[rows, labels] + LOG_OFFSET)
+        loss = -(1 - self._label_smoothing) * logarithms.sum()
+        if self._label_smoothing:
+            evenly = self._label_smoothing / delta.shape[1]
+            loss -= evenly * np.log(delta + LOG_OFFSET).sum()
+            delta -= evenly
+        delta[rows, labels] -= 1 - self._label_smoothing
+        delta *= 1 / batch_size
+        return BatchResult(float(loss) / batch_size, int(correct))
+
+    def _select(self, labels: Labels, batch_size: int) -> int:
+        """Move the rows that are still to be learned to the front; return how many there are."""
+        if self._learned_probability == 1:
+            return len(labels)
+        # D_L of the true class is (p - 1) / N.
+        off = self._outputs[-1][np.arange(len(labels)), labels] * batch_size
+        kept = np.flatnonzero(off < self._learned_probability - 1)
+        if len(kept) > _MOST_KEPT_SHARE * len(labels):
+            return len(labels)
+        for array in (*self._outputs, *self._masks, *self._dropped):
+            array[: len(kept)] = array[kept]
+        return len(kept)
+
+    def _backward(self, count: int, *, adding: bool) -> None:
+        """Compute D_(L-1) ... D_1 from D_L, and the gradients or what is to be added to them."""
+        gradients = self._more if adding else self.gradients
+        delta = self._outputs[-1][:count]
+        for index in reversed(range(len(self._network.layers))):
+            np.matmul(self._inputs(index, count).T, delta, out=gradients[2 * index])
+            np.matmul(self._ones[:count], delta, out=gradients[2 * index + 1])
+            if index > 0:  # nothing learns from the derivative with respect to the images
+                delta = self._delta_before(index, delta)
+        if adding:
+            for gradient, more in zip(self.gradients, self._more, strict=True):
+                gradient += more
+
+    def _delta_before(self, index: int, delta: FloatArray) -> FloatArray:
+        """Return D of the layer before layer ``index``; its outputs are written over."""
+        count = len(delta)
+        before = self._deltas[index - 1][:count]
+        np.matmul(delta, self._network.layers[index].weights.T, out=before)
+        if self._dropout:
+            before *= self._masks[index - 1][:count]
+        activation = self._network.layers[index - 1].activation
+        DERIVATIVES[activation](before, self._outputs[index][:count])
+        return before
+
+
+def loss_and_gradients(
+    network: Network,
+    inputs: FloatArray,
+    labels: Labels,
+    *,
+    label_smoothing: float = 0.0,
+    dropout: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> tuple[float, list[FloatArray]]:
+    """Run one batch forward and backward.
 
     Args:
         network: The network; its parameters and ``inputs`` are of one dtype, which is kept.
         inputs: (N, D) values in [0, 1], N at least 1.
         labels: (N,) true classes, each from 0 to K - 1.
+        label_smoothing: s above, from 0 to below 1.
+        dropout: q above, from 0 to below 1.
+        rng: What dropout draws from; needed only with dropout.
+
+    Returns:
+        The mean loss in nats, and its derivative with respect to each of ``network.parameters``, in
+        their order and shapes.
     """
-    loss, correct = 0.0, 0
-    gradients: list[FloatArray] = [np.zeros_like(array) for array in network.parameters]
-    for start in range(0, len(inputs), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        share = _share_of_batch(network, inputs[rows], labels[rows], batch_size=len(inputs))
-        loss += share.loss
-        correct += share.correct
-        for gradient, part in zip(gradients, share.gradients, strict=True):
-            gradient += part
-    return BatchResult(loss, correct, gradients)
+    backpropagation = Backpropagation(
+        network, most_rows=len(inputs), label_smoothing=label_smoothing, dropout=dropout
+    )
 
+    def fill(rows: slice, out: FloatArray) -> None:
+        out[:] = inputs[rows]
 
-def _share_of_batch(
-    network: Network, inputs: FloatArray, labels: Labels, *, batch_size: int
-) -> BatchResult:
-    """Return what some rows of a batch add to its loss, its correct ones and its gradients."""
-    outputs = network.forward(inputs)
-    probabilities = outputs[-1]
-    rows = np.arange(len(labels))
-    loss = -np.log(probabilities[rows, labels] + LOG_OFFSET).sum() / batch_size
-    correct = np.count_nonzero(probabilities.argmax(axis=1) == labels)
-
-    delta = probabilities.copy()  # D_L
-    delta[rows, labels] -= 1
-    delta /= batch_size
-
-    gradients: list[FloatArray] = []
-    for index in reversed(range(len(network.layers))):
-        gradients += [delta.sum(axis=0), outputs[index].T @ delta]
-        if index > 0:  # nothing learns from the derivative with respect to the images
-            derivative = DERIVATIVES[network.layers[index - 1].activation](outputs[index])
-            delta = (delta @ network.layers[index].weights.T) * derivative
-    gradients.reverse()
-    return BatchResult(float(loss), int(correct), gradients)
+    result = backpropagation.run(fill, labels, batch_size=len(labels), rng=rng)
+    return result.loss, backpropagation.gradients

@@ -1,35 +1,99 @@
-"""How gradients change parameters. Each optimizer changes the arrays that it is given, in place."""
+"""How gradients change parameters.
 
-from collections.abc import Callable, Mapping, Sequence
+An optimizer works on vectors (see ``parameters``), in place, and in blocks that stay in the
+processor's cache: one formula is several passes over its arrays, and only the first of them should
+have to wait for memory. Threads may update different parts of the vectors at the same time.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
-from mlpserve.model.activations import FloatArray
+from mlpserve.trainer.learning.parameters import Vector
+
+# Five arrays of so many float32 values are worked on at a time. Larger blocks leave the cache, much
+# smaller ones cost more calls than they save.
+_BLOCK_VALUES: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all parts of one step have in common.
+
+    Attributes:
+        number: The number of the step, from 1.
+        learning_rate: Its size, above 0.
+        weight_decay: By which part, times the learning rate, parameters shrink before they are
+            changed. Decoupled from the gradient; for gradient descent it is the derivative of
+            ``weight_decay / 2 * sum(parameter^2)``.
+            Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019).
+    """
+
+    number: int
+    learning_rate: float
+    weight_decay: float = 0.0
 
 
 class Optimizer(Protocol):
-    """Changes the parameters that it was made for, one step at a time."""
+    """Changes one vector of parameters, step by step."""
 
-    def step(self, gradients: Sequence[FloatArray], learning_rate: float) -> None:
-        """Change the parameters so that the loss gets smaller.
+    @property
+    def state(self) -> Mapping[str, Vector]:
+        """Return what the optimizer remembers between steps; the arrays themselves, by name."""
+
+    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+        """Change a part of the parameters so that the loss gets smaller.
 
         Args:
-            gradients: The derivative of the loss with respect to each parameter, in their order.
-            learning_rate: The size of the step.
+            part: Which of the parameters; once a step for each.
+            gradient: (P,) the derivative of the loss with respect to each parameter.
+            step: Which step it is.
         """
 
 
 class GradientDescent:
-    """Plain gradient descent: ``parameter -= learning_rate * gradient``."""
+    """Plain gradient descent: ``parameter -= rate * gradient``."""
 
-    def __init__(self, parameters: Sequence[FloatArray]) -> None:
+    def __init__(self, parameters: Vector) -> None:
         self._parameters = parameters
+        self.state: Mapping[str, Vector] = {}
 
-    def step(self, gradients: Sequence[FloatArray], learning_rate: float) -> None:
-        """See ``Optimizer.step``."""
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter -= learning_rate * gradient
+    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+        """See ``Optimizer.update``."""
+        for block in _blocks(part):
+            parameters = _decayed(self._parameters[block], step)
+            parameters -= step.learning_rate * gradient[block]
+
+
+class Momentum:
+    """Gradient descent with Nesterov's momentum. With g the gradient and m the velocity:
+
+        m = b m + g        parameter -= rate * (g + b m)
+
+    Source: Sutskever et al., On the importance of initialization and momentum (2013), in the form
+    that looks ahead from the new velocity.
+    """  # noqa: D415 - ends in its formulas
+
+    _DECAY: Final = 0.9
+
+    def __init__(self, parameters: Vector) -> None:
+        self._parameters = parameters
+        self._velocity = np.zeros_like(parameters)
+        self.state = {"velocity": self._velocity}
+
+    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+        """See ``Optimizer.update``."""
+        for block in _blocks(part):
+            parameters, velocity = _decayed(self._parameters[block], step), self._velocity[block]
+            velocity *= self._DECAY
+            velocity += gradient[block]
+            change = velocity * self._DECAY
+            change += gradient[block]
+            change *= step.learning_rate
+            parameters -= change
 
 
 class Adam:
@@ -43,34 +107,65 @@ class Adam:
 
     The divisions by ``1 - b^t`` make up for m and v starting at 0.
     Source: Kingma and Ba, Adam (2015), algorithm 1, with its constants.
+
+    What is kept is M = m / (1 - b1) and V = v / (1 - b2), because each then takes a pass less. Put
+    into the last line, numerator and denominator divided by ``rate (1 - b1) / (1 - b1^t)``:
+
+        M = b1 M + g        V = b2 V + g^2        parameter -= M / (scale sqrt(V) + offset)
+
+        offset = epsilon (1 - b1^t) / (rate (1 - b1))
+        scale = sqrt((1 - b2) / (1 - b2^t)) (1 - b1^t) / (rate (1 - b1))
     """
 
     _MEAN_DECAY: Final = 0.9
     _SQUARE_DECAY: Final = 0.999
     _EPSILON: Final = 1e-8
 
-    def __init__(self, parameters: Sequence[FloatArray]) -> None:
+    def __init__(self, parameters: Vector) -> None:
         self._parameters = parameters
-        self._means = [np.zeros_like(parameter) for parameter in parameters]
-        self._squares = [np.zeros_like(parameter) for parameter in parameters]
-        self._steps = 0
+        self._means = np.zeros_like(parameters)  # M
+        self._squares = np.zeros_like(parameters)  # V
+        self.state = {"means": self._means, "squares": self._squares}
 
-    def step(self, gradients: Sequence[FloatArray], learning_rate: float) -> None:
-        """See ``Optimizer.step``."""
-        self._steps += 1
-        rate = learning_rate / (1 - self._MEAN_DECAY**self._steps)
-        square_scale = 1 / (1 - self._SQUARE_DECAY**self._steps)
-        for parameter, gradient, mean, square in zip(
-            self._parameters, gradients, self._means, self._squares, strict=True
-        ):
-            mean *= self._MEAN_DECAY
-            mean += (1 - self._MEAN_DECAY) * gradient
-            square *= self._SQUARE_DECAY
-            square += (1 - self._SQUARE_DECAY) * gradient * gradient
-            parameter -= rate * mean / (np.sqrt(square * square_scale) + self._EPSILON)
+    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+        """See ``Optimizer.update``."""
+        scale, offset = self._scale_and_offset(step)
+        scratch = np.empty(_BLOCK_VALUES, self._parameters.dtype)
+        for block in _blocks(part):
+            parameters, slope = _decayed(self._parameters[block], step), gradient[block]
+            means, squares, change = self._means[block], self._squares[block], scratch[: len(slope)]
+            means *= self._MEAN_DECAY
+            means += slope
+            np.multiply(slope, slope, out=change)
+            squares *= self._SQUARE_DECAY
+            squares += change
+            np.sqrt(squares, out=change)
+            change *= scale
+            change += offset
+            np.divide(means, change, out=change)
+            parameters -= change
+
+    def _scale_and_offset(self, step: Step) -> tuple[float, float]:
+        mean_share = 1 - self._MEAN_DECAY**step.number
+        square_share = 1 - self._SQUARE_DECAY**step.number
+        inverse_rate = mean_share / (step.learning_rate * (1 - self._MEAN_DECAY))
+        scale = math.sqrt((1 - self._SQUARE_DECAY) / square_share) * inverse_rate
+        return scale, self._EPSILON * inverse_rate
 
 
-OPTIMIZERS: Final[Mapping[str, Callable[[Sequence[FloatArray]], Optimizer]]] = {
+OPTIMIZERS: Final[Mapping[str, Callable[[Vector], Optimizer]]] = {
     "gradient-descent": GradientDescent,
+    "momentum": Momentum,
     "adam": Adam,
 }
+
+
+def _blocks(part: slice) -> Iterator[slice]:
+    for start in range(part.start, part.stop, _BLOCK_VALUES):
+        yield slice(start, min(start + _BLOCK_VALUES, part.stop))
+
+
+def _decayed(parameters: Vector, step: Step) -> Vector:
+    if step.weight_decay:
+        parameters *= 1 - step.learning_rate * step.weight_decay
+    return parameters

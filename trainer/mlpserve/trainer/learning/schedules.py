@@ -1,7 +1,7 @@
 """How the learning rate changes over a training: its share of the peak rate at each step.
 
-Each schedule takes the index of the step, from 0, and the number of steps, and returns a share from
-0 to 1 by which the peak learning rate is multiplied.
+Each schedule takes the index of the step, from 0, and the number of steps, and returns a share
+above 0 and up to 1 by which the peak learning rate is multiplied.
 """
 
 import math
@@ -10,8 +10,9 @@ from typing import Final
 
 _TUTORIAL_LAST_FULL_STEP: Final = 75
 _TUTORIAL_LOWER_SHARE: Final = 0.2
-_WARM_UP_SHARE: Final = 0.3
+_ONE_CYCLE_WARM_UP_SHARE: Final = 0.3
 _START_SHARE: Final = 0.04
+_COSINE_WARM_UP_SHARE: Final = 0.05
 
 
 def constant(step: int, steps: int) -> float:  # noqa: ARG001 - of the shape of all schedules
@@ -31,7 +32,19 @@ def one_cycle(step: int, steps: int) -> float:
     crosses flat regions fast, the fall settles.
     Source: Smith and Topin, Super-Convergence (2018).
     """
-    warm_up_steps = _WARM_UP_SHARE * steps
+    return _rise_and_fall(step, steps, _ONE_CYCLE_WARM_UP_SHARE)
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return a short rise, of 5 % of the steps, and a long fall to almost 0: for long trainings.
+
+    Source: Loshchilov and Hutter, SGDR (2017), without restarts.
+    """
+    return _rise_and_fall(step, steps, _COSINE_WARM_UP_SHARE)
+
+
+def _rise_and_fall(step: int, steps: int, warm_up_share: float) -> float:
+    warm_up_steps = warm_up_share * steps
     if step < warm_up_steps:
         return _START_SHARE + (1 - _START_SHARE) * _rise(step / warm_up_steps)
     return 1 - _rise((step - warm_up_steps) / (steps - warm_up_steps))
@@ -46,4 +59,5 @@ SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
     "constant": constant,
     "tutorial": tutorial,
     "one-cycle": one_cycle,
+    "cosine": cosine,
 }

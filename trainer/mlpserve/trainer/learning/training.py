@@ -1,39 +1,57 @@
-"""The training loop: epochs of batches, each one step of the optimizer.
+"""A training: steps of an optimizer over batches, which can stop between any two and go on later.
 
-Knows neither files nor terminals; what it finds, it reports to its caller.
+    batch -> shares of it, a thread each -> gradients -> their sum -> optimizer -> next batch
+
+Knows neither files nor terminals, nor when to stop.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from mlpserve.model.activations import FloatArray
+from mlpserve.datasets import Split
+from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.learning.backprop import Labels, loss_and_gradients
+from mlpserve.trainer.learning.averaging import MovingAverage
+from mlpserve.trainer.learning.backprop import Backpropagation, BatchResult
+from mlpserve.trainer.learning.batches import (
+    DROPOUT,
+    Batch,
+    Batches,
+    ShuffledBatches,
+    WarpedBatches,
+    WholeBatch,
+    stream,
+)
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
-from mlpserve.trainer.learning.optimizers import OPTIMIZERS
+from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
+from mlpserve.trainer.learning.parameters import Vector, vector_of, views
+from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
-from mlpserve.trainer.recipes import Recipe
+from mlpserve.trainer.learning.team import Team, share
+
+# A loss so many times that of guessing is none that will still come down.
+_DIVERGED_TIMES_GUESSING: Final = 4
+_GENTLE_STRENGTH: Final = 0.3
 
 
 @dataclass(frozen=True)
-class EpochReport:
-    """What one epoch found; each batch was judged just before the step that learned from it.
+class Position:
+    """How far a training has come.
 
     Attributes:
-        epoch: The index of the epoch, from 0.
-        epochs: How many there are.
-        loss: The mean cross-entropy of the images, in nats.
-        accuracy: The share of the images classified rightly, 0 to 1.
+        steps: Steps done, over all epochs.
+        loss_sum: The sum of the images' losses in the epoch so far, in nats.
+        correct: How many images of the epoch so far were classified rightly.
+        images: How many images the epoch has taken so far.
     """
 
-    epoch: int
-    epochs: int
-    loss: float
-    accuracy: float
+    steps: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    images: int = 0
 
 
 def initial_network(recipe: Recipe, input_size: int, class_count: int) -> Network:
@@ -43,62 +61,166 @@ def initial_network(recipe: Recipe, input_size: int, class_count: int) -> Networ
     return network.astype(recipe.parameter_dtype)
 
 
-def train(
-    network: Network,
-    inputs: FloatArray,
-    labels: Labels,
-    recipe: Recipe,
-    report: Callable[[EpochReport], None],
-) -> Network:
-    """Return a network that has learned from the images; ``network`` itself is not changed.
+class Training:
+    """One network on its way from what it begins with to what it becomes.
 
-    Args:
-        network: What to begin with; see ``initial_network``.
-        inputs: (N, D) values in [0, 1], of the recipe's dtype.
-        labels: (N,) true classes, each from 0 to K - 1.
-        recipe: How to train.
-        report: Called after each epoch that the recipe wants reported.
-
-    Raises:
-        TrainingError: The loss is no longer finite.
+    The same recipe, images and number of threads give the same bits, whether or not the training
+    was stopped, saved and restored in between.
     """
-    network = network.with_parameters([array.copy() for array in network.parameters])
-    optimizer = OPTIMIZERS[recipe.optimizer](network.parameters)
-    learning_rate = SCHEDULES[recipe.schedule]
-    # A stream of its own, apart from the one that the initial weights were drawn from.
-    rng = np.random.default_rng((recipe.seed, 1))
-    steps_per_epoch = -(-len(inputs) // (recipe.batch_size or len(inputs)))
-    steps = recipe.epochs * steps_per_epoch
-    for epoch in range(recipe.epochs):
-        loss, correct = 0.0, 0
-        batches = _batches(len(inputs), recipe.batch_size, rng)
-        for step, rows in enumerate(batches, start=epoch * steps_per_epoch):
-            batch_labels = labels[rows]
-            result = loss_and_gradients(network, inputs[rows], batch_labels)
-            optimizer.step(result.gradients, recipe.learning_rate * learning_rate(step, steps))
-            loss += result.loss * len(batch_labels) / len(labels)
-            correct += result.correct
-        _check_finite(loss, epoch)
-        if epoch % recipe.report_every_epochs == 0:
-            report(EpochReport(epoch, recipe.epochs, loss, correct / len(labels)))
-    return network
 
+    def __init__(
+        self, recipe: Recipe, network: Network, images: Split, spec: InputSpec, *, team: Team
+    ) -> None:
+        """Prepare a training.
 
-def _batches(
-    count: int, batch_size: int, rng: np.random.Generator
-) -> Iterator[slice | npt.NDArray[np.int64]]:
-    """Yield the rows of each batch of one epoch: all in order, or shuffled and cut up."""
-    if batch_size == 0:
-        yield slice(None)
-        return
-    order = rng.permutation(count)
-    for start in range(0, count, batch_size):
-        yield order[start : start + batch_size]
-
-
-def _check_finite(loss: float, epoch: int) -> None:
-    if not np.isfinite(loss):
-        raise TrainingError(
-            f"the loss became {loss} in epoch {epoch + 1}: the training diverged; "
-            "try a lower --learning-rate"
+        Args:
+            recipe: How to train.
+            network: What to begin with; see ``initial_network``. It is not changed.
+            images: What to learn from.
+            spec: What the network takes.
+            team: The threads to train with.
+        """
+        self._recipe = recipe
+        self._team = team
+        self._parameters = vector_of(network)
+        self._network = network.with_parameters(views(self._parameters, network))
+        self._optimizer = OPTIMIZERS[recipe.optimizer](self._parameters)
+        self._average = (
+            MovingAverage(self._parameters, recipe.average_decay) if recipe.average_decay else None
         )
+        batch_size = recipe.batch_size or len(images)
+        self._backpropagations = [
+            Backpropagation(
+                self._network,
+                most_rows=-(-batch_size // team.size),
+                label_smoothing=recipe.label_smoothing,
+                dropout=recipe.dropout,
+                learned_probability=recipe.learned_probability,
+            )
+            for _ in range(team.size)
+        ]
+        self._batches = _batches(recipe, images, spec, team)
+        self.position = Position()
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps the whole training has."""
+        return self._recipe.epochs * len(self._batches)
+
+    @property
+    def epoch(self) -> int:
+        """Return the index of the epoch of the next step."""
+        return self.position.steps // len(self._batches)
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Return whether the last step ended an epoch."""
+        return self.position.steps % len(self._batches) == 0
+
+    @property
+    def network(self) -> Network:
+        """Return a copy of what was learned so far: of the mean, where the recipe averages."""
+        best = self._parameters if self._average is None else self._average.mean
+        return self._network.with_parameters(views(best.copy(), self._network))
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        share_of_peak = SCHEDULES[self._recipe.schedule](step, self.steps)
+        return self._recipe.learning_rate * share_of_peak
+
+    def step(self) -> None:
+        """Learn from one batch.
+
+        Raises:
+            TrainingError: The loss is not finite, or far above that of guessing.
+        """
+        if self.is_between_epochs:
+            self.position = Position(self.position.steps)
+        epoch, index = divmod(self.position.steps, len(self._batches))
+        batch = self._batches.batch(epoch, index)
+        results = self._team.run(lambda thread: self._pass(batch, thread))
+        self._team.run(self._update)
+        self._advance(results, len(batch.labels))
+
+    def state(self) -> Mapping[str, Vector]:
+        """Return all that changes but the position: the arrays themselves, by name."""
+        arrays = {"parameters": self._parameters, **self._optimizer.state}
+        return arrays if self._average is None else {**arrays, "average": self._average.mean}
+
+    def restore(self, state: Mapping[str, Vector], position: Position) -> None:
+        """Go back, or forward, to where ``state`` and ``position`` were taken."""
+        for name, array in self.state().items():
+            array[:] = state[name]
+        self.position = position
+
+    def _pass(self, batch: Batch, thread: int) -> BatchResult:
+        """Run a thread's share of a batch forward and backward."""
+        rows = share(len(batch.labels), thread, self._team.size)
+        steps, seed = self.position.steps, self._recipe.seed
+        return self._backpropagations[thread].run(
+            lambda part, out: batch.fill(
+                slice(rows.start + part.start, rows.start + part.stop), out
+            ),
+            batch.labels[rows],
+            batch_size=len(batch.labels),
+            rng=stream(seed, DROPOUT, steps, thread) if self._recipe.dropout else None,
+        )
+
+    def _update(self, thread: int) -> None:
+        """Change a thread's share of the parameters."""
+        part = share(len(self._parameters), thread, self._team.size)
+        first, *others = (backpropagation.gradient for backpropagation in self._backpropagations)
+        for gradient in others:
+            first[part] += gradient[part]
+        step = Step(
+            self.position.steps + 1,
+            self.learning_rate(self.position.steps),
+            self._recipe.weight_decay,
+        )
+        self._optimizer.update(part, first, step)
+        if self._average is not None:
+            self._average.update(part, step.number)
+
+    def _advance(self, results: list[BatchResult], batch_size: int) -> None:
+        self.position = Position(
+            steps=self.position.steps + 1,
+            loss_sum=self.position.loss_sum + sum(result.loss for result in results) * batch_size,
+            correct=self.position.correct + sum(result.correct for result in results),
+            images=self.position.images + batch_size,
+        )
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Refuse to go on where the loss is not finite, or after an epoch far above guessing's."""
+        loss = self.position.loss_sum / self.position.images
+        guessing = math.log(self._network.layer_sizes[-1])
+        limit = _DIVERGED_TIMES_GUESSING * guessing if self.is_between_epochs else math.inf
+        # Written so that a NaN, which compares false, is refused as well.
+        if not (loss < math.inf and loss <= limit):
+            raise TrainingError(
+                f"the training diverged: in step {self.position.steps} of {self.steps} the loss is "
+                f"{loss:.3g}, guessing has {guessing:.3g}; try a lower --learning-rate than "
+                f"{self._recipe.learning_rate:g}"
+            )
+
+
+def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batches:
+    if recipe.batch_size == 0:
+        return WholeBatch(images, spec)
+    if recipe.warp is None:
+        return ShuffledBatches(images, spec, batch_size=recipe.batch_size, seed=recipe.seed)
+    if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
+        raise TrainingError(
+            f"warp: expected images of rows and columns to distort, got {spec.shape}; "
+            "use a recipe that does not distort"
+        )
+    warp = recipe.warp
+    gentle = warp.scaled(_GENTLE_STRENGTH)
+    first_gentle_epoch = recipe.epochs * (1 - recipe.gentle_share)
+    return WarpedBatches(
+        images,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        settings=lambda epoch: warp if epoch < first_gentle_epoch else gentle,
+        team=team,
+    )

@@ -26,7 +26,7 @@ Networks Applied to Visual Document Analysis (2003), section 2.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -90,6 +90,17 @@ class WarpSettings:
             )
         if self.images_per_warp < 1:
             raise TrainingError(f"images_per_warp: expected at least 1, got {self.images_per_warp}")
+
+    def scaled(self, factor: float) -> "WarpSettings":
+        """Return settings that distort ``factor`` times as far, in the same manner."""
+        return replace(
+            self,
+            rotation_degrees=factor * self.rotation_degrees,
+            log_scale=factor * self.log_scale,
+            shear=factor * self.shear,
+            shift_px=factor * self.shift_px,
+            elastic_px=factor * self.elastic_px,
+        )
 
 
 def warp(

@@ -1,0 +1,220 @@
+"""The flags of `mlpserve-train`, and what they come to.
+
+Only here are environment variables read.
+"""
+
+import argparse
+import math
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mlpserve.model.activations import HIDDEN_ACTIVATIONS
+from mlpserve.trainer.errors import TrainingError
+from mlpserve.trainer.job import JobConfig
+from mlpserve.trainer.learning.optimizers import OPTIMIZERS
+from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.schedules import SCHEDULES
+from mlpserve.trainer.progress import LOG_FORMATS
+from mlpserve.trainer.recipes import FAST, RECIPES
+
+DATA_HELP: Final = (
+    "mnist, drawn (digits drawn by code, needs no network), auto (mnist if it is at hand or can be "
+    "downloaded, else drawn), or the path of a folder with IDX files or of an .npz with x_train, "
+    "y_train, x_test, y_test"
+)
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Return the parser of a training's flags."""
+    parser = argparse.ArgumentParser(
+        prog="mlpserve-train",
+        description="Train a network on images and publish it as a new version of a model.",
+        epilog="Other commands: mlpserve-train evaluate, mlpserve-train export; each has --help.",
+    )
+    parser.add_argument("--data", default="auto", help=f"{DATA_HELP}; default: auto")
+    add_data_dir(parser)
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="models folder; default: models"
+    )
+    parser.add_argument("--name", help="the model's name; default: that of the data")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default=FAST.name, help=f"default: {FAST.name}"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="default: as many as pay and are granted"
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default="auto",
+        help="terminal (a progress bar), lines, json (one object a line), or auto: terminal where "
+        "there is one, else lines; default: auto",
+    )
+    _add_publication(parser)
+    _add_survival(parser)
+    _add_settings(parser)
+    return parser
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where MNIST is."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=os.environ.get("MLPSERVE_DATA_DIR") or None,
+        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
+    )
+
+
+def job_config(options: argparse.Namespace) -> JobConfig:
+    """Return what the flags say.
+
+    Raises:
+        TrainingError: A flag is out of its range, or lacks another.
+    """
+    _check(options)
+    return JobConfig(
+        data=options.data,
+        data_dir=options.data_dir,
+        models=options.models,
+        name=options.name,
+        recipe=_recipe(options),
+        unless_published=options.unless_published,
+        threads=options.threads,
+        checkpoint_folder=options.checkpoint,
+        checkpoint_every_s=options.checkpoint_every,
+        resume=options.resume,
+        time_limit_s=options.time_limit,
+        least_accuracy=options.min_accuracy,
+        compare_to=options.compare_to,
+        with_report=not options.no_report,
+    )
+
+
+def _add_publication(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is published")
+    group.add_argument(
+        "--unless-published",
+        action="store_true",
+        help="do nothing if the model of --name has a version already",
+    )
+    group.add_argument(
+        "--min-accuracy",
+        type=float,
+        metavar="X",
+        help="publish nothing, and fail, below this test accuracy, from 0 to 1",
+    )
+    group.add_argument(
+        "--compare-to",
+        metavar="NAME[:VERSION]",
+        help="publish nothing, and fail, if this version is better on the same test images",
+    )
+    group.add_argument(
+        "--no-report", action="store_true", help="publish no report.html beside the weights"
+    )
+
+
+def _add_survival(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how long it runs, and what survives")
+    group.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="write checkpoints into this folder"
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="at least so far apart; default: 30",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --checkpoint, if there is one; begin anew if not",
+    )
+    group.add_argument(
+        "--time-limit",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="end the training after so long, and publish what was learned by then",
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings of the recipe, each with the recipe's default")
+    group.add_argument(
+        "--layers",
+        type=_widths,
+        dest="hidden_sizes",
+        metavar="N[,N...]",
+        help="widths of the hidden layers; '' for none",
+    )
+    group.add_argument("--activation", choices=HIDDEN_ACTIVATIONS, help="of the hidden layers")
+    group.add_argument("--epochs", type=int, metavar="N", help="passes over the images")
+    group.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per step; 0 for all at once"
+    )
+    group.add_argument("--optimizer", choices=OPTIMIZERS)
+    group.add_argument("--learning-rate", type=float, metavar="X", help="the highest one")
+    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
+    group.add_argument("--weight-decay", type=float, metavar="X", help="decoupled; 0 for none")
+    group.add_argument("--dropout", type=float, metavar="X", help="of hidden outputs; 0 for none")
+    group.add_argument("--label-smoothing", type=float, metavar="X", help="0 for none")
+    group.add_argument(
+        "--average-decay",
+        type=float,
+        metavar="X",
+        help="publish the running mean of the parameters, as in 0.999; 0 for the last ones",
+    )
+    group.add_argument(
+        "--validation-share",
+        type=float,
+        metavar="X",
+        help="of the training images, held out to validate and calibrate with; 0 for none",
+    )
+    group.add_argument(
+        "--patience",
+        type=int,
+        dest="patience_epochs",
+        metavar="N",
+        help="stop after N epochs without a lower validation loss, with the best; 0 for never",
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of all randomness")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(",")) if text else ()
+    except ValueError:
+        message = f"expected widths with commas between them, as in 256,128, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """Return the named recipe with the settings that were given in place of its own."""
+    given: dict[str, Any] = {
+        field.name: getattr(options, field.name)
+        for field in fields(Recipe)
+        if field.name != "name" and getattr(options, field.name, None) is not None
+    }
+    return replace(RECIPES[options.recipe], **given)
+
+
+def _check(options: argparse.Namespace) -> None:
+    # Each is written so that a NaN, which compares false, is refused as well.
+    if options.threads is not None and options.threads < 1:
+        raise TrainingError(f"--threads: expected at least 1, got {options.threads}")
+    if options.min_accuracy is not None and not 0 <= options.min_accuracy <= 1:
+        raise TrainingError(
+            f"--min-accuracy: expected from 0 to 1, as in 0.97, got {options.min_accuracy:g}"
+        )
+    for flag in ("time_limit", "checkpoint_every"):
+        if not getattr(options, flag) >= 0:
+            raise TrainingError(
+                f"--{flag.replace('_', '-')}: expected at least 0 seconds, "
+                f"got {getattr(options, flag):g}"
+            )
+    if options.resume and options.checkpoint is None:
+        raise TrainingError("--resume: expected --checkpoint, to know where to look for one")

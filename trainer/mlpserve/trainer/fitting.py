@@ -1,0 +1,242 @@
+"""A training from its beginning to its end: epoch after epoch, until nothing more is to be had.
+
+Decides when to stop and which network to keep, and remembers what each epoch found. Knows neither
+files nor terminals: whoever starts it is told, and saves.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from mlpserve.datasets import Split
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.network import Network
+from mlpserve.trainer.errors import TrainingError
+from mlpserve.trainer.evaluation import evaluate
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.batches import VALIDATION, stream
+from mlpserve.trainer.learning.parameters import Vector, vector_of, views
+from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.training import Position, Training
+
+_BEST: Final = "best"  # the name of the best parameters in a saved state
+
+
+class StoppedError(Exception):
+    """A training was told to stop before its end; what it knew was given to its observer first."""
+
+
+@dataclass(frozen=True)
+class FitState:
+    """What a fit remembers beside its training's parameters.
+
+    Attributes:
+        position: Where the training is.
+        records: What each epoch so far found.
+        elapsed_s: Seconds spent on the training so far.
+        epoch_began_s: What ``elapsed_s`` was when the epoch began.
+        lowest_loss: The lowest validation loss so far, in nats.
+        lowest_epoch: The epoch that found it, from 0; -1 for none.
+    """
+
+    position: Position = field(default_factory=Position)
+    records: tuple[EpochRecord, ...] = ()
+    elapsed_s: float = 0.0
+    epoch_began_s: float = 0.0
+    lowest_loss: float = math.inf
+    lowest_epoch: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All that a fit needs to go on later as if it had never stopped.
+
+    Attributes:
+        state: Where it is.
+        arrays: The vectors that go with it, by name; not copies.
+    """
+
+    state: FitState
+    arrays: Mapping[str, Vector]
+
+
+class Observer:
+    """Who is told how a training goes, and may stop it; this one does neither."""
+
+    def after_step(self, position: Position, steps: int) -> None:
+        """Take notice of a step; called after each, so it must be quick."""
+
+    def after_epoch(self, record: EpochRecord) -> None:
+        """Take notice of what an epoch found."""
+
+    def is_stop_wanted(self) -> bool:
+        """Return whether to stop before the next step."""
+        return False
+
+    def is_save_due(self) -> bool:
+        """Return whether a snapshot is wanted now; asked after each step."""
+        return False
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot: one that was due, or the last of a training that stops."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        network: What was learned, in the recipe's dtype.
+        records: What each epoch found.
+        ended_because: Why there are no more epochs, as the end of a sentence.
+        elapsed_s: Seconds spent on the training.
+    """
+
+    network: Network
+    records: Sequence[EpochRecord]
+    ended_because: str
+    elapsed_s: float
+
+
+def hold_out(split: Split, recipe: Recipe) -> tuple[Split, Split | None]:
+    """Return the images to learn from, and those to validate with, drawn at random by the seed.
+
+    Raises:
+        TrainingError: There would be none of one or the other.
+    """
+    if not recipe.validation_share:
+        return split, None
+    count = round(len(split) * recipe.validation_share)
+    if not 0 < count < len(split):
+        raise TrainingError(
+            f"validation share: {recipe.validation_share:g} of {len(split)} images is {count}; "
+            "expected at least one image to validate with, and one to learn from"
+        )
+    order = stream(recipe.seed, VALIDATION).permutation(len(split))
+    # Sorted, so that neighbours in memory are read one after the other.
+    held, kept = sorted(order[:count]), sorted(order[count:])
+    return Split(split.images[kept], split.labels[kept]), Split(
+        split.images[held], split.labels[held]
+    )
+
+
+class Fit:
+    """One run of a training; see ``run``."""
+
+    def __init__(
+        self,
+        training: Training,
+        recipe: Recipe,
+        *,
+        validation: Split | None,
+        spec: InputSpec,
+        clock: Callable[[], float],
+        time_limit_s: float = math.inf,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            training: What to run.
+            recipe: How long, and what to keep.
+            validation: What to validate with after each epoch.
+            spec: What the network takes.
+            clock: Seconds that only grow, like ``time.monotonic``.
+            time_limit_s: After how many seconds of training to end, with what was learned by then.
+        """
+        self._training = training
+        self._recipe = recipe
+        self._validation = validation
+        self._spec = spec
+        self._clock = clock
+        self._time_limit_s = time_limit_s
+        self._state = FitState()
+        self._best: Vector | None = None
+        self._began_s = clock()
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on where a snapshot was taken."""
+        self._training.restore(snapshot.arrays, snapshot.state.position)
+        self._state = snapshot.state
+        self._best = snapshot.arrays.get(_BEST)
+        self._began_s = self._clock() - snapshot.state.elapsed_s
+
+    def run(self, observer: Observer) -> Outcome:
+        """Train until the epochs, the patience or the time is over.
+
+        Raises:
+            TrainingError: The training diverged.
+            StoppedError: The observer wanted to stop; a last snapshot was given to it.
+        """
+        while (reason := self._reason_to_end()) is None:
+            if observer.is_stop_wanted():
+                observer.save(self._snapshot())
+                raise StoppedError
+            self._training.step()
+            observer.after_step(self._training.position, self._training.steps)
+            if self._training.is_between_epochs:
+                observer.after_epoch(self._end_epoch())
+            if observer.is_save_due():
+                observer.save(self._snapshot())
+        return Outcome(self._kept_network(), self._state.records, reason, self._elapsed_s())
+
+    def _reason_to_end(self) -> str | None:
+        if self._training.position.steps >= self._training.steps:
+            return "all epochs are done"
+        if self._elapsed_s() >= self._time_limit_s:
+            return f"the time limit of {self._time_limit_s:g} s is reached"
+        epochs = len(self._state.records)
+        without_gain = epochs - 1 - self._state.lowest_epoch
+        if self._recipe.patience_epochs and epochs and without_gain >= self._recipe.patience_epochs:
+            return (
+                f"the validation loss has not fallen for {without_gain} epochs; "
+                f"the network of epoch {self._state.lowest_epoch + 1} is kept"
+            )
+        return None
+
+    def _end_epoch(self) -> EpochRecord:
+        position, state = self._training.position, self._state
+        network = self._training.network
+        validation = self._validation and evaluate(network, self._spec, self._validation)
+        elapsed_s = self._elapsed_s()
+        record = EpochRecord(
+            epoch=len(state.records),
+            learning_rate=self._training.learning_rate(position.steps - 1),
+            train_loss=position.loss_sum / position.images,
+            train_accuracy=position.correct / position.images,
+            validation_loss=validation.cross_entropy if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            elapsed_s=elapsed_s,
+            images_per_s=position.images / max(elapsed_s - state.epoch_began_s, 1e-9),
+        )
+        self._remember(record, network)
+        return record
+
+    def _remember(self, record: EpochRecord, network: Network) -> None:
+        lowest_loss, lowest_epoch = self._state.lowest_loss, self._state.lowest_epoch
+        if record.validation_loss is not None and record.validation_loss < lowest_loss:
+            lowest_loss, lowest_epoch = record.validation_loss, record.epoch
+            if self._recipe.patience_epochs:
+                self._best = vector_of(network)
+        self._state = FitState(
+            position=self._training.position,
+            records=(*self._state.records, record),
+            elapsed_s=record.elapsed_s,
+            epoch_began_s=record.elapsed_s,
+            lowest_loss=lowest_loss,
+            lowest_epoch=lowest_epoch,
+        )
+
+    def _kept_network(self) -> Network:
+        network = self._training.network
+        return (
+            network if self._best is None else network.with_parameters(views(self._best, network))
+        )
+
+    def _snapshot(self) -> Snapshot:
+        state = replace(self._state, position=self._training.position, elapsed_s=self._elapsed_s())
+        best = {} if self._best is None else {_BEST: self._best}
+        return Snapshot(state, {**self._training.state(), **best})
+
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._began_s

@@ -1,0 +1,33 @@
+"""All parameters of a network in one vector.
+
+An optimizer passes over one vector in a few large steps, which is faster than many small arrays,
+and a vector is easily cut into shares, averaged and saved.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+
+from mlpserve.model.activations import FloatArray
+from mlpserve.model.network import Network
+
+Vector: TypeAlias = (
+    FloatArray  # (P,) the parameters of a network, or as many values of another kind
+)
+
+
+def vector_of(network: Network) -> Vector:
+    """Return a copy of all parameters: of each layer the weights, row by row, and the bias."""
+    return np.concatenate([array.ravel() for array in network.parameters])
+
+
+def views(vector: Vector, network: Network) -> list[FloatArray]:
+    """Return the parts of a vector, in the order and shapes of the network's parameters.
+
+    They are views: who changes one changes the other.
+    """
+    sizes = [array.size for array in network.parameters]
+    parts = np.split(vector, np.cumsum(sizes)[:-1])
+    return [
+        part.reshape(array.shape) for part, array in zip(parts, network.parameters, strict=True)
+    ]

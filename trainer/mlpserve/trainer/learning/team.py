@@ -1,0 +1,49 @@
+"""Threads that do shares of one piece of work at the same time.
+
+NumPy lets go of the interpreter's lock in its arithmetic, so threads use as many processors as
+there are. Each share is computed by one BLAS thread; more of those would wait for each other.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Team:
+    """A fixed number of threads, of which the caller's is one; a context manager that ends them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._others = ThreadPoolExecutor(max(1, size - 1), "trainer") if size > 1 else None
+
+    def run(self, work: Callable[[int], _Result]) -> list[_Result]:
+        """Call ``work`` with each index below the size, at once; return the results in order.
+
+        Raises whatever a share raises, after all have ended.
+        """
+        if self._others is None:
+            return [work(0)]
+        futures = [self._others.submit(work, index) for index in range(1, self.size)]
+        try:
+            first = work(0)
+        finally:
+            # Whoever is told of a failure may go on to change what the others still work on.
+            others = [future.exception() for future in futures]
+        for error in others:
+            if error is not None:
+                raise error
+        return [first, *(future.result() for future in futures)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._others is not None:
+            self._others.shutdown()
+
+
+def share(count: int, index: int, size: int) -> slice:
+    """Return the part of ``count`` things, in their order, that share ``index`` of ``size`` is."""
+    return slice(count * index // size, count * (index + 1) // size)

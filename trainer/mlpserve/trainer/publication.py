@@ -1,0 +1,194 @@
+"""From a trained network to a published version: calibrated, judged, described, good enough.
+
+Everything is measured on the network as it will be served: in float32, with its temperature folded
+in. The test images only ever judge; no choice is made by them.
+"""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mlpserve.datasets import Dataset, Split
+from mlpserve.model.golden import golden_samples
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Calibration, Metadata, Training
+from mlpserve.model.network import Network
+from mlpserve.model.versions import publish
+from mlpserve.model.weights import Model
+from mlpserve.trainer.calibration import calibrate
+from mlpserve.trainer.errors import NotGoodEnoughError
+from mlpserve.trainer.evaluation import Evaluation, accuracy, evaluate
+from mlpserve.trainer.fitting import Outcome
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.report import render_report
+
+logger = logging.getLogger(__name__)
+
+REPORT_FILE_NAME: Final = "report.html"
+_GOLDEN_IMAGES: Final = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a network was made from.
+
+    Attributes:
+        dataset: All images.
+        digest: The digest of the data set.
+        train: Those of its training images that were learned from.
+        validation: Those that were not; None if all were.
+        recipe: How they were learned from.
+    """
+
+    dataset: Dataset
+    digest: str
+    train: Split
+    validation: Split | None
+    recipe: Recipe
+
+    @property
+    def spec(self) -> InputSpec:
+        """Return what a network for these images takes."""
+        return InputSpec(self.dataset.input_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A version that is complete but for its number.
+
+    Attributes:
+        model: The model.
+        evaluation: What it says of the test images.
+        records: What each epoch of its training found.
+        test: The test images.
+    """
+
+    model: Model
+    evaluation: Evaluation
+    records: Sequence[EpochRecord]
+    test: Split
+
+
+def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
+    """Return the version that an outcome makes.
+
+    Args:
+        outcome: What the training came to.
+        material: What it was made from.
+        name: The model's name.
+
+    Raises:
+        NotGoodEnoughError: Some parameters are not finite in float32.
+    """
+    network, test = outcome.network.astype(np.float32), material.dataset.test
+    if not all(np.isfinite(array).all() for array in network.parameters):
+        raise NotGoodEnoughError(
+            "the parameters are not finite in float32, so nothing is published; "
+            "try a lower --learning-rate"
+        )
+    calibration = None
+    if material.validation is not None:
+        network, calibration = calibrate(
+            network, material.spec, validation=material.validation, test=test
+        )
+    evaluation = evaluate(network, material.spec, test)
+    training = _training(network, material, evaluation, calibration)
+    golden = golden_samples(network, material.spec, test.images[:_GOLDEN_IMAGES])
+    metadata = _metadata(network, material, name, training)
+    return Candidate(Model(network, metadata, golden), evaluation, outcome.records, test)
+
+
+def check_good_enough(
+    candidate: Candidate, *, least_accuracy: float | None, rival: Model | None
+) -> None:
+    """Refuse a version that is worse than what was asked for.
+
+    Args:
+        candidate: The version.
+        least_accuracy: The share of the test images that it must classify rightly, 0 to 1.
+        rival: A version that it must not be worse than, on the same images.
+
+    Raises:
+        NotGoodEnoughError: It is worse.
+        DatasetError: The rival takes other images.
+    """
+    reached = candidate.evaluation.accuracy
+    if least_accuracy is not None and reached < least_accuracy:
+        raise NotGoodEnoughError(
+            f"not published: the test accuracy is {100 * reached:.2f} %, and --min-accuracy asks "
+            f"for {100 * least_accuracy:g} %"
+        )
+    if rival is None:
+        return
+    theirs = accuracy(rival.network, rival.metadata.input, candidate.test)
+    if reached < theirs:
+        raise NotGoodEnoughError(
+            f"not published: the test accuracy is {100 * reached:.2f} %, and version "
+            f"{rival.metadata.version} of {rival.metadata.name!r} has {100 * theirs:.2f} % on the "
+            "same images"
+        )
+
+
+def publish_candidate(models: Path, candidate: Candidate, *, with_report: bool) -> Model:
+    """Publish a version, and beside it the report; return it as it was published.
+
+    Raises:
+        ModelError: It cannot be published.
+    """
+
+    def attachments(model: Model) -> Mapping[str, bytes]:
+        return _report(model, candidate) if with_report else {}
+
+    return publish(models, candidate.model, attachments=attachments)
+
+
+def _report(model: Model, candidate: Candidate) -> Mapping[str, bytes]:
+    try:
+        page = render_report(model, candidate.records, candidate.evaluation, candidate.test)
+    except Exception:  # a version without its report is worth more than none
+        logger.exception("the report could not be made; the version is published without")
+        return {}
+    return {REPORT_FILE_NAME: page.encode()}
+
+
+def _training(
+    network: Network, material: Material, evaluation: Evaluation, calibration: Calibration | None
+) -> Training:
+    spec, recipe, validation = material.spec, material.recipe, material.validation
+    return Training(
+        recipe=recipe.name,
+        hyperparameters=recipe.hyperparameters(),
+        seed=recipe.seed,
+        data_name=material.dataset.name,
+        data_digest=material.digest,
+        train_accuracy=accuracy(network, spec, material.train),
+        test_accuracy=evaluation.accuracy,
+        created_at=datetime.now(UTC),
+        library_versions={
+            "mlpserve": installed_version("mlpserve"),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        validation_accuracy=None if validation is None else accuracy(network, spec, validation),
+        calibration=calibration,
+    )
+
+
+def _metadata(network: Network, material: Material, name: str, training: Training) -> Metadata:
+    return Metadata(
+        name=name,
+        version=0,
+        layer_sizes=network.layer_sizes,
+        activations=network.activations,
+        input=material.spec,
+        class_labels=material.dataset.class_labels,
+        training=training,
+    )
