@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
+_SHORT_ROW: Final = 32
+
 
 class Activation(Protocol):
     """A function of weighted sums; see above."""
@@ -46,10 +48,20 @@ def softmax(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     # A constant that is subtracted from all of a row cancels out. With the row's own maximum no
     # exponent is above 0, and at least one is 0: neither overflow nor a division by 0.
     with np.errstate(over="ignore"):  # a difference beyond the dtype is -inf, and exp(-inf) is 0
-        exponentials: FloatArray = np.subtract(sums, sums.max(axis=1, keepdims=True), out=out)
+        exponentials: FloatArray = np.subtract(sums, _of_rows(np.maximum, sums), out=out)
     np.exp(exponentials, out=exponentials)
-    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    exponentials /= _of_rows(np.add, exponentials)
     return exponentials
+
+
+def _of_rows(function: np.ufunc, values: FloatArray) -> FloatArray:
+    """Return, as (N, 1), the sums or the largest of rows.
+
+    NumPy takes short rows one by one; the other way round it takes all of them at once.
+    """
+    if values.shape[1] > _SHORT_ROW:
+        return np.asarray(function.reduce(values, axis=1, keepdims=True))
+    return np.asarray(function.reduce(np.ascontiguousarray(values.T), axis=0))[:, np.newaxis]
 
 
 HIDDEN_ACTIVATIONS: Final[Mapping[str, Activation]] = {

@@ -7,7 +7,7 @@ having kept a generator, and threads may do their shares in any order.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning.backprop import FillInputs, Labels
+from mlpserve.trainer.learning.backprop import Columns, FillInputs, Labels
 from mlpserve.trainer.learning.team import Team
 from mlpserve.trainer.learning.warps import WarpSettings, warp
 
@@ -84,29 +84,55 @@ class WholeBatch:
 class ShuffledBatches:
     """All images once an epoch, in a random order, cut into batches; the last may be short."""
 
-    def __init__(self, images: Split, spec: InputSpec, *, batch_size: int, seed: int) -> None:
-        self._images = images
+    def __init__(
+        self,
+        images: Split,
+        spec: InputSpec,
+        *,
+        batch_size: int,
+        seed: int,
+        leaves_out_dark: bool = False,
+    ) -> None:
+        """Prepare batches.
+
+        Args:
+            images: All images with their classes.
+            spec: What the network takes.
+            batch_size: How many make a batch.
+            seed: The seed of all randomness.
+            leaves_out_dark: Whether to leave out pixels that are 0 in all images of a batch.
+                Finding them takes time, which pays where the first layer is wide.
+        """
+        self._pixels = images.images.reshape(len(images), -1)
+        self._labels = images.labels
         self._spec = spec
+        self._leaves_out_dark = leaves_out_dark
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = -1
         self._order: Order = np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._images) / self._batch_size)
+        return math.ceil(len(self._labels) / self._batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """See ``Batches.batch``."""
         if epoch != self._epoch:
-            self._order = stream(self._seed, _ORDER, epoch).permutation(len(self._images))
+            self._order = stream(self._seed, _ORDER, epoch).permutation(len(self._labels))
             self._epoch = epoch
         rows_of_batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
 
-        def fill(rows: slice, out: FloatArray) -> None:
-            images = np.take(self._images.images, rows_of_batch[rows], axis=0)
-            self._spec.scale(images, out.dtype.type, out)
+        def fill(rows: slice, out: FloatArray) -> Columns | None:
+            pixels = np.take(self._pixels, rows_of_batch[rows], axis=0)
+            if not self._leaves_out_dark:
+                self._spec.scale(pixels, out.dtype.type, out)
+                return None
+            lit = np.flatnonzero(pixels.max(axis=0))
+            lit_spec = replace(self._spec, shape=lit.shape)
+            lit_spec.scale(np.take(pixels, lit, axis=1), out.dtype.type, out[:, : len(lit)])
+            return lit
 
-        return Batch(self._images.labels[rows_of_batch], fill)
+        return Batch(self._labels[rows_of_batch], fill)
 
 
 class WarpedBatches:

@@ -35,6 +35,8 @@ from mlpserve.trainer.learning.team import Team, share
 # A loss so many times that of guessing is none that will still come down.
 _DIVERGED_TIMES_GUESSING: Final = 4
 _GENTLE_STRENGTH: Final = 0.3
+# A first layer of so many outputs takes longer to compute than finding out what it need not do.
+_WIDE_LAYER: Final = 64
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,23 @@ class Training:
             for _ in range(team.size)
         ]
         self._batches = _batches(recipe, images, spec, team)
+        self._steps_per_epoch = len(self._batches)
         self.position = Position()
 
     @property
     def steps(self) -> int:
         """Return how many steps the whole training has."""
-        return self._recipe.epochs * len(self._batches)
+        return self._recipe.epochs * self._steps_per_epoch
 
     @property
     def epoch(self) -> int:
         """Return the index of the epoch of the next step."""
-        return self.position.steps // len(self._batches)
+        return self.position.steps // self._steps_per_epoch
 
     @property
     def is_between_epochs(self) -> bool:
         """Return whether the last step ended an epoch."""
-        return self.position.steps % len(self._batches) == 0
+        return self.position.steps % self._steps_per_epoch == 0
 
     @property
     def network(self) -> Network:
@@ -136,7 +139,7 @@ class Training:
         """
         if self.is_between_epochs:
             self.position = Position(self.position.steps)
-        epoch, index = divmod(self.position.steps, len(self._batches))
+        epoch, index = divmod(self.position.steps, self._steps_per_epoch)
         batch = self._batches.batch(epoch, index)
         results = self._team.run(lambda thread: self._pass(batch, thread))
         self._team.run(self._update)
@@ -208,7 +211,13 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batc
     if recipe.batch_size == 0:
         return WholeBatch(images, spec)
     if recipe.warp is None:
-        return ShuffledBatches(images, spec, batch_size=recipe.batch_size, seed=recipe.seed)
+        return ShuffledBatches(
+            images,
+            spec,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            leaves_out_dark=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
+        )
     if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
         raise TrainingError(
             f"warp: expected images of rows and columns to distort, got {spec.shape}; "
