@@ -6,7 +6,10 @@ there are. Each share is computed by one BLAS thread; more of those would wait f
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self, TypeVar
+
+import numpy as np
 
 _Result = TypeVar("_Result")
 
@@ -16,7 +19,11 @@ class Team:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._others = ThreadPoolExecutor(max(1, size - 1), "trainer") if size > 1 else None
+        self._others: ThreadPoolExecutor | None = None
+        if size > 1:
+            # What NumPy warns of is a setting of each thread: the others do as the caller does.
+            warn_alike = partial(np.seterr, **np.geterr())
+            self._others = ThreadPoolExecutor(size - 1, "trainer", initializer=warn_alike)
 
     def run(self, work: Callable[[int], _Result]) -> list[_Result]:
         """Call ``work`` with each index below the size, at once; return the results in order.
