@@ -15,9 +15,9 @@ _BLOCK_VALUES = 65_536  # what stays in the processor's cache
 class MovingAverage:
     """The mean of a vector over its steps, of which older ones count less and less.
 
-    At step t, from 1: ``mean += (1 - d) (parameters - mean)`` with
-    ``d = min(decay, t / (t + 9))``: at first all steps count alike, or the mean would be of where
-    the training began for as long as a thousandth of that is left.
+    At step t, from 1: ``mean += (1 - d) (parameters - mean)`` with ``d = min(decay, t / (t + 9))``.
+    At first d is small, so that where the training began is soon forgotten: of that, a step leaves
+    the share d, and the first 20 steps together a ten-millionth.
 
     Attributes:
         mean: (P,) the mean so far.
