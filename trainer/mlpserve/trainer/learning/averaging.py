@@ -17,7 +17,7 @@ class MovingAverage:
 
     At step t, from 1: ``mean += (1 - d) (parameters - mean)`` with ``d = min(decay, t / (t + 9))``.
     At first d is small, so that where the training began is soon forgotten: of that, a step leaves
-    the share d, and the first 20 steps together a ten-millionth.
+    the share d, and the first 20 steps together at most a ten-millionth.
 
     Attributes:
         mean: (P,) the mean so far.

@@ -47,12 +47,13 @@ def _rise_and_fall(step: int, steps: int, warm_up_share: float) -> float:
     warm_up_steps = warm_up_share * steps
     if step < warm_up_steps:
         return _START_SHARE + (1 - _START_SHARE) * _rise(step / warm_up_steps)
-    return 1 - _rise((step - warm_up_steps) / (steps - warm_up_steps))
+    return _rise((steps - step) / (steps - warm_up_steps))
 
 
 def _rise(progress: float) -> float:
-    """Return half a period of a cosine, from 0 at 0 to 1 at 1."""
-    return (1 - math.cos(math.pi * progress)) / 2
+    """Return half a period of a cosine, from 0 at 0 to 1 at 1: (1 - cos(pi x)) / 2."""
+    # As the square of a sine it is above 0 even where the cosine would be rounded to 1.
+    return math.sin(math.pi / 2 * progress) ** 2
 
 
 SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
