@@ -29,8 +29,9 @@ factor m as well. Source: Srivastava et al., Dropout (2014), in the form that le
 it is.
 
 Selection. A row whose true class has almost all of the probability adds almost nothing to the
-gradient: of its ``D_L`` all elements are near 0. Leaving such rows out of the backward pass changes
-the gradient little and its cost a lot, late in a training. They still count as rows of the batch.
+gradient: of its ``D_L`` all elements are near 0, where s is 0. Leaving such rows out of the
+backward pass changes the gradient little and its cost a lot, late in a training. They still count
+as rows of the batch.
 Source: Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers (2019), where
 rows are left out at random by their loss; here, by a limit.
 
@@ -60,7 +61,8 @@ Columns: TypeAlias = npt.NDArray[np.intp]
 # and returns which these are, in rising order.
 FillInputs: TypeAlias = Callable[[slice, FloatArray], Columns | None]
 
-# Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value.
+# Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value. The
+# derivatives take no logarithm and do without.
 LOG_OFFSET: Final = 1e-8
 # So many rows at a time keep the arrays of a pass in the processor's cache.
 _CHUNK_ROWS: Final = 1000
@@ -135,7 +137,7 @@ class Backpropagation:
             label_smoothing: s above, from 0 to below 1.
             dropout: q above, from 0 to below 1.
             learned_probability: Rows whose true class has at least this probability are left out of
-                the backward pass; 1 for none.
+                the backward pass, where they are enough for that to pay; 1 for none.
         """
         self._network = network
         self._label_smoothing = label_smoothing
@@ -241,10 +243,11 @@ class Backpropagation:
         """Move the rows that are still to be learned to the front; return how many there are."""
         if self._learned_probability == 1:
             return len(labels)
-        # D_L of the true class is (p - 1) / N.
+        # D_L of the true class is (p - t) / N.
+        target = 1 - self._label_smoothing * (1 - 1 / self._outputs[-1].shape[1])
         of_truth = self._row_starts[: len(labels)] + labels
         off = self._outputs[-1].reshape(-1).take(of_truth) * batch_size
-        kept = np.flatnonzero(off < self._learned_probability - 1)
+        kept = np.flatnonzero(off < self._learned_probability - target)
         if len(kept) > _MOST_KEPT_SHARE * len(labels):
             return len(labels)
         for array in (*self._outputs, *self._masks, *self._dropped):
