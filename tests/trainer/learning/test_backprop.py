@@ -1,84 +1,59 @@
+"""How batches pass through: chunks, shares, reuse and rows left out. See also the gradients."""
+
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpserve.model.activations import HIDDEN_ACTIVATIONS, FloatArray
+from mlpserve.model.activations import FloatArray
 from mlpserve.model.network import Layer, Network
-from mlpserve.trainer.learning.backprop import DERIVATIVES, Labels, loss_and_gradients
+from mlpserve.trainer.learning.backprop import (
+    Backpropagation,
+    BatchResult,
+    Labels,
+    loss_and_gradients,
+)
 from mlpserve.trainer.learning.initialization import he
+from mlpserve.trainer.learning.parameters import Vector
 
-STEP = 1e-5  # of the central differences: their own error is about its square
+WIDTH, CLASSES = 3, 4
 
 
-def batch(
-    count: int, width: int, classes: int, seed: int = 1
-) -> tuple[npt.NDArray[np.float64], Labels]:
+def batch(count: int, seed: int = 1) -> tuple[FloatArray, Labels]:
     rng = np.random.default_rng(seed)
-    return rng.random((count, width)), rng.integers(0, classes, count)
+    return rng.random((count, WIDTH)), rng.integers(0, CLASSES, count)
 
 
-def shaken(network: Network, seed: int = 3) -> Network:
-    """Return the network with biases that are not 0, so that their gradients count as well."""
-    rng = np.random.default_rng(seed)
+def shaken(*hidden_sizes: int, scale: float = 1) -> Network:
+    """Return a network with biases that are not 0; with a large scale it is sure of much."""
+    network = he((WIDTH, *hidden_sizes, CLASSES), "tanh", seed=1)
+    rng = np.random.default_rng(3)
     return network.with_parameters(
-        [array + rng.normal(0, 0.3, array.shape) for array in network.parameters]
+        [scale * (array + rng.normal(0, 0.3, array.shape)) for array in network.parameters]
     )
 
 
-def numeric_gradient(
-    network: Network, parameter: FloatArray, inputs: FloatArray, labels: Labels
-) -> npt.NDArray[np.float64]:
-    """Return (loss(p + h) - loss(p - h)) / 2h for each element p of a parameter."""
-    gradient = np.zeros_like(parameter, np.float64)
-    for index in np.ndindex(parameter.shape):
-        value = parameter[index]
-        losses = []
-        for moved in (value + STEP, value - STEP):
-            parameter[index] = moved
-            losses.append(loss_and_gradients(network, inputs, labels).loss)
-        parameter[index] = value
-        gradient[index] = (losses[0] - losses[1]) / (2 * STEP)
-    return gradient
+def run(
+    backpropagation: Backpropagation,
+    inputs: FloatArray,
+    labels: Labels,
+    *,
+    batch_size: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> BatchResult:
+    def fill(rows: slice, out: FloatArray) -> None:
+        out[:] = inputs[rows]
+
+    return backpropagation.run(fill, labels, batch_size=batch_size or len(labels), rng=rng)
 
 
-def relative_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    difference = np.linalg.norm(actual - expected)
-    return float(difference / (np.linalg.norm(actual) + np.linalg.norm(expected)))
-
-
-def test_every_hidden_activation_has_a_derivative() -> None:
-    assert set(DERIVATIVES) == set(HIDDEN_ACTIVATIONS)
-
-
-@pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (4, 6, 5)], ids=str)
-def test_gradients_equal_central_differences_in_float64(
-    activation: str, hidden: tuple[int, ...]
-) -> None:
-    network = shaken(he((7, *hidden, 3), activation, seed=2))
-    inputs, labels = batch(count=11, width=7, classes=3)
-    gradients = loss_and_gradients(network, inputs, labels).gradients
-    for parameter, gradient in zip(network.parameters, gradients, strict=True):
-        expected = numeric_gradient(network, parameter, inputs, labels)
-        assert relative_error(gradient, expected) < 1e-7
-
-
-@pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
-def test_float32_gradients_follow_those_in_float64(activation: str) -> None:
-    network = shaken(he((30, 20, 10), activation, seed=4))
-    inputs, labels = batch(count=64, width=30, classes=10)
-    exact = loss_and_gradients(network, inputs, labels).gradients
-    rounded = loss_and_gradients(
-        network.astype(np.float32), inputs.astype(np.float32), labels
-    ).gradients
-    for gradient, expected in zip(rounded, exact, strict=True):
-        assert gradient.dtype == np.float32
-        assert relative_error(gradient, expected) < 1e-5
+def fresh(network: Network, inputs: FloatArray, labels: Labels, batch_size: int) -> Vector:
+    """Return the gradient of a share of a batch, in arrays that nobody has used."""
+    backpropagation = Backpropagation(network, most_rows=max(1, len(labels)))
+    run(backpropagation, inputs, labels, batch_size=batch_size)
+    return backpropagation.gradient
 
 
 def test_a_batch_worked_by_hand() -> None:
@@ -89,28 +64,163 @@ def test_a_batch_worked_by_hand() -> None:
     #   db = sum of D   = [0, 0]
     # The loss is ln 2; of equal probabilities the first is taken, so the first row is right.
     network = Network((Layer(np.zeros((2, 2)), np.zeros(2), "softmax"),))
-    result = loss_and_gradients(network, np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([0, 1]))
+    backpropagation = Backpropagation(network, most_rows=2)
+    result = run(backpropagation, np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([0, 1]))
     assert result.loss == pytest.approx(math.log(2), abs=1e-7)
     assert result.correct == 1
-    np.testing.assert_allclose(result.gradients[0], [[-0.25, 0.25], [0.5, -0.5]])
-    np.testing.assert_allclose(result.gradients[1], [0, 0], atol=1e-15)
+    np.testing.assert_allclose(backpropagation.gradients[0], [[-0.25, 0.25], [0.5, -0.5]])
+    np.testing.assert_allclose(backpropagation.gradients[1], [0, 0], atol=1e-15)
 
 
 @given(count=st.integers(1, 2500))
+@settings(max_examples=30)
 def test_a_batch_larger_than_a_chunk_gives_the_mean_of_its_rows(count: int) -> None:
-    network = shaken(he((3, 4, 2), "tanh", seed=1))
-    inputs, labels = batch(count=count, width=3, classes=2)
-    result = loss_and_gradients(network, inputs, labels)
-    probabilities = network.probabilities(inputs)[np.arange(count), labels]
-    assert result.loss == pytest.approx(-np.log(probabilities).mean(), rel=1e-6)
+    network = shaken(5)
+    inputs, labels = batch(count)
+    backpropagation = Backpropagation(network, most_rows=2 * count)
+    once = run(backpropagation, inputs, labels)
+    gradient = backpropagation.gradient.copy()
+    of_truth = network.probabilities(inputs)[np.arange(count), labels]
+    assert once.loss == pytest.approx(-np.log(of_truth).mean(), rel=1e-6)
     # Twice the same rows: twice as many of them right, and the same means.
-    doubled = loss_and_gradients(network, np.repeat(inputs, 2, axis=0), np.repeat(labels, 2))
-    assert doubled.correct == 2 * result.correct
-    for gradient, expected in zip(doubled.gradients, result.gradients, strict=True):
-        np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
+    twice = run(backpropagation, np.repeat(inputs, 2, axis=0), np.repeat(labels, 2))
+    assert twice.loss == pytest.approx(once.loss)
+    assert twice.correct == 2 * once.correct
+    np.testing.assert_allclose(backpropagation.gradient, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_the_loss_stays_finite_where_the_network_is_surely_wrong() -> None:
+@given(counts=st.lists(st.integers(0, 2300), min_size=2, max_size=4))
+@settings(max_examples=20)
+def test_one_used_for_batches_of_different_sizes_gives_what_fresh_ones_give(
+    counts: list[int],
+) -> None:
+    network = shaken(5, 4)
+    used = Backpropagation(network, most_rows=2300)
+    for seed, count in enumerate(counts):
+        inputs, labels = batch(count, seed)
+        run(used, inputs, labels, batch_size=2300)
+        expected = fresh(network, inputs, labels, 2300)
+        np.testing.assert_allclose(used.gradient, expected, rtol=1e-9, atol=1e-14)
+
+
+@given(cut=st.integers(0, 60))
+@settings(max_examples=20)
+def test_the_shares_of_a_batch_add_up_to_it(cut: int) -> None:
+    network, (inputs, labels) = shaken(5), batch(60)
+    whole = Backpropagation(network, most_rows=60)
+    part = Backpropagation(network, most_rows=60)
+    expected = run(whole, inputs, labels)
+    loss, correct, gradient = 0.0, 0, np.zeros_like(whole.gradient)
+    for rows in (slice(0, cut), slice(cut, 60)):
+        result = run(part, inputs[rows], labels[rows], batch_size=60)
+        loss, correct = loss + result.loss, correct + result.correct
+        gradient += part.gradient
+    assert loss == pytest.approx(expected.loss)
+    assert correct == expected.correct
+    np.testing.assert_allclose(gradient, whole.gradient, rtol=1e-9, atol=1e-14)
+
+
+def test_an_empty_share_adds_nothing_whatever_came_before() -> None:
+    network, (inputs, labels) = shaken(5), batch(20)
+    backpropagation = Backpropagation(network, most_rows=20)
+    run(backpropagation, inputs, labels)
+    assert run(backpropagation, inputs[:0], labels[:0], batch_size=20) == BatchResult(0, 0)
+    assert not backpropagation.gradient.any()
+
+
+def test_the_gradients_are_views_of_the_gradient_in_the_shapes_of_the_parameters() -> None:
+    network, (inputs, labels) = shaken(5, 4), batch(20)
+    backpropagation = Backpropagation(network, most_rows=20)
+    run(backpropagation, inputs, labels)
+    flat = np.concatenate([array.ravel() for array in backpropagation.gradients])
+    np.testing.assert_array_equal(flat, backpropagation.gradient)
+    for gradient, parameter in zip(backpropagation.gradients, network.parameters, strict=True):
+        assert gradient.shape == parameter.shape
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.15])
+@pytest.mark.parametrize("kept_share", [0.1, 0.4, 0.7])
+@pytest.mark.parametrize("count", [30, 2500])
+def test_rows_that_are_learned_are_left_out_of_the_gradient_and_of_nothing_else(
+    count: int, kept_share: float, label_smoothing: float
+) -> None:
+    network, (inputs, labels) = shaken(5, scale=4), batch(count)
+    of_truth = network.probabilities(inputs)[np.arange(count), labels]
+    limit = float(np.quantile(of_truth, kept_share, method="midpoint"))
+    kept = of_truth < limit
+    whole, kept_rows, selecting = (
+        Backpropagation(
+            network, most_rows=count, label_smoothing=label_smoothing, learned_probability=least
+        )
+        for least in (1, 1, limit)
+    )
+    expected = run(whole, inputs, labels)
+    run(kept_rows, inputs[kept], labels[kept], batch_size=count)
+    assert run(selecting, inputs, labels) == expected
+    np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
+
+
+def test_none_is_left_out_where_that_would_cost_more_than_it_saves() -> None:
+    network, (inputs, labels) = shaken(5, scale=4), batch(30)
+    of_truth = network.probabilities(inputs)[np.arange(30), labels]
+    limit = float(np.sort(of_truth)[-3])
+    selecting = Backpropagation(network, most_rows=30, learned_probability=limit)
+    run(selecting, inputs, labels)
+    np.testing.assert_array_equal(selecting.gradient, fresh(network, inputs, labels, 30))
+
+
+def test_where_all_is_learned_the_gradient_is_0() -> None:
+    network, (inputs, labels) = shaken(5), batch(30)
+    backpropagation = Backpropagation(network, most_rows=30, learned_probability=1e-9)
+    run(backpropagation, inputs, labels)
+    assert not backpropagation.gradient.any()
+
+
+def test_rows_that_are_kept_keep_what_was_dropped_of_them() -> None:
+    # The last layer is sure of class 0 whatever it sees, so the rows of it are learned. They come
+    # first: of the masks, drawn row by row, the others have what comes after theirs.
+    width, learned, kept = 5, 12, 8
+    network = shaken(width)
+    network.layers[-1].bias[:] = [9, 0, 0, 0]
+    inputs, labels = batch(learned + kept)
+    labels[:learned], labels[learned:] = 0, 2
+    selecting = Backpropagation(network, most_rows=20, dropout=0.4, learned_probability=0.9)
+    run(selecting, inputs, labels, rng=np.random.default_rng(7))
+    rng = np.random.default_rng(7)
+    rng.random((learned, width), np.float32)
+    kept_rows = Backpropagation(network, most_rows=20, dropout=0.4)
+    run(kept_rows, inputs[learned:], labels[learned:], batch_size=20, rng=rng)
+    np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
+
+
+def test_dropped_outputs_leave_the_mean_of_all_as_it_is() -> None:
+    # The second layer adds up what it sees, so its gradient shows what came through: each output
+    # is 1, and with 0.25 of them dropped those that are left count 4/3.
+    network = Network(
+        (
+            Layer(np.zeros((1, 2)), np.ones(2), "relu"),
+            Layer(np.zeros((2, 2)), np.zeros(2), "softmax"),
+        )
+    )
+    count = 200_000
+    inputs, labels = np.zeros((count, 1)), np.zeros(count, np.int64)
+    _, gradients = loss_and_gradients(
+        network, inputs, labels, dropout=0.25, rng=np.random.default_rng(1)
+    )
+    # Without dropout each element is the mean of 1 * (1/2 - 1) or 1 * 1/2.
+    np.testing.assert_allclose(gradients[2], [[-0.5, 0.5], [-0.5, 0.5]], rtol=0.01)
+
+
+def test_dropout_without_a_generator_is_refused() -> None:
+    with pytest.raises(ValueError, match="rng: dropout draws from a generator, got None"):
+        loss_and_gradients(shaken(5), *batch(9), dropout=0.5)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_loss_stays_finite_where_the_network_is_surely_wrong(label_smoothing: float) -> None:
     certain = Network((Layer(np.array([[0.0, 5000.0]]), np.zeros(2), "softmax"),))
-    result = loss_and_gradients(certain, np.ones((1, 1)), np.array([0]))
-    assert result.loss == pytest.approx(-math.log(1e-8))
+    loss, gradients = loss_and_gradients(
+        certain, np.ones((1, 1)), np.array([0]), label_smoothing=label_smoothing
+    )
+    assert loss == pytest.approx((1 - label_smoothing / 2) * -math.log(1e-8))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)

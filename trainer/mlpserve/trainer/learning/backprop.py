@@ -61,8 +61,8 @@ Columns: TypeAlias = npt.NDArray[np.intp]
 # and returns which these are, in rising order.
 FillInputs: TypeAlias = Callable[[slice, FloatArray], Columns | None]
 
-# Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value. The
-# derivatives take no logarithm and do without.
+# Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value.
+# The derivatives take no logarithm and do without.
 LOG_OFFSET: Final = 1e-8
 # So many rows at a time keep the arrays of a pass in the processor's cache.
 _CHUNK_ROWS: Final = 1000
@@ -118,6 +118,7 @@ class Backpropagation:
     Attributes:
         gradient: (P,) the derivative of the loss with respect to each parameter, as the last call
             of ``run`` left it.
+        gradients: Views of it, in the order and shapes of the network's parameters.
     """
 
     def __init__(
@@ -176,7 +177,12 @@ class Backpropagation:
             labels: (N,) true classes, each from 0 to K - 1.
             batch_size: How many rows the whole batch has.
             rng: What dropout draws from; needed only with dropout.
+
+        Raises:
+            ValueError: There is dropout, and no ``rng``.
         """
+        if self._dropout and rng is None:
+            raise ValueError("rng: dropout draws from a generator, got None")
         loss, correct = 0.0, 0
         if not len(labels):  # of a last short batch, a thread may get nothing
             self.gradient[:] = 0
