@@ -225,7 +225,7 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batc
         )
     warp = recipe.warp
     gentle = warp.scaled(_GENTLE_STRENGTH)
-    first_gentle_epoch = recipe.epochs * (1 - recipe.gentle_share)
+    first_gentle_epoch = recipe.epochs - round(recipe.epochs * recipe.gentle_share)
     return WarpedBatches(
         images,
         batch_size=recipe.batch_size,
