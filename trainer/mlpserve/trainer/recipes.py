@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.warps import WarpSettings
 
 SEED: Final = Recipe(
     name="seed",  # the tutorial that this project grew from
@@ -35,4 +36,42 @@ FAST: Final = Recipe(
     batch_size=128,
     validation_share=0.05,
 )
-RECIPES: Final[Mapping[str, Recipe]] = {recipe.name: recipe for recipe in (FAST, SEED, SEED_FAST)}
+_SLIGHT: Final = WarpSettings(
+    rotation_degrees=7, log_scale=0.07, shear=0.07, shift_px=0.5, elastic_px=0.6
+)
+_STRONG: Final = WarpSettings(
+    rotation_degrees=10, log_scale=0.1, shear=0.1, shift_px=1.0, elastic_px=1.2
+)
+GOOD: Final = replace(
+    FAST,
+    name="good",
+    hidden_sizes=(256,),
+    learning_rate=7e-3,
+    epochs=5,
+    batch_size=256,
+    learned_probability=0.99,
+    warp=_SLIGHT,
+)
+BETTER: Final = replace(
+    GOOD,
+    name="better",
+    hidden_sizes=(512, 256),
+    learning_rate=3e-3,
+    epochs=11,
+    warp=replace(_SLIGHT, elastic_px=0.8),
+    gentle_share=0.13,
+)
+BEST: Final = replace(
+    BETTER,
+    name="best",
+    hidden_sizes=(1536, 768),
+    schedule="cosine",
+    learning_rate=1e-3,
+    epochs=240,
+    warp=_STRONG,
+    gentle_share=0.0,
+    validation_share=0.02,
+)
+RECIPES: Final[Mapping[str, Recipe]] = {
+    recipe.name: recipe for recipe in (FAST, GOOD, BETTER, BEST, SEED, SEED_FAST)
+}
