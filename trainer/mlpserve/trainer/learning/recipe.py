@@ -43,8 +43,8 @@ class Recipe:
             out nothing.
         warp: How images are distorted before they are learned from; None for not at all.
         gentle_share: The share of the epochs, the last ones, in which they are distorted less, so
-            that the training ends on images like those that are to be classified; from 0 to below
-        1.
+            that the training ends on images like those that are to be classified; from 0 to
+            below 1.
         validation_share: The share of the training images that are not learned from, but tell how
             the training goes and how sure the network may be; from 0 to below 1.
         patience_epochs: After how many epochs without a lower validation loss the training ends,
@@ -86,15 +86,12 @@ class Recipe:
             )
         self._check_choices()
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise TrainingError(f"learning rate: expected above 0, got {self.learning_rate}")
+            raise TrainingError(
+                f"learning rate: expected above 0 and finite, got {self.learning_rate}"
+            )
         self._check_counts()
         self._check_shares()
-        if self.batch_size == 0 and self.warp is not None:
-            raise TrainingError("batch size: expected at least 1 with distorted images, got 0")
-        if self.patience_epochs and not self.validation_share:
-            raise TrainingError(
-                "patience: expected a validation share above 0, to see when the loss stops falling"
-            )
+        self._check_combinations()
 
     @property
     def parameter_dtype(self) -> type[np.floating[Any]]:
@@ -118,7 +115,7 @@ class Recipe:
             "initialization": (self.initialization, INITIALIZATIONS),
             "optimizer": (self.optimizer, OPTIMIZERS),
             "schedule": (self.schedule, SCHEDULES),
-            "dtype": (self.dtype, _DTYPES if self.warp is None else ("float32",)),
+            "dtype": (self.dtype, _DTYPES),
         }
         for setting, (choice, known) in choices.items():
             if choice not in known:
@@ -137,6 +134,22 @@ class Recipe:
             raise TrainingError(
                 f"patience: expected at least 1 epoch, or 0 for never, got {self.patience_epochs}"
             )
+        if self.report_every_epochs < 1:
+            raise TrainingError(
+                f"report every epochs: expected at least 1, got {self.report_every_epochs}"
+            )
+
+    def _check_combinations(self) -> None:
+        if self.batch_size == 0 and self.warp is not None:
+            raise TrainingError("batch size: expected at least 1 with distorted images, got 0")
+        if self.dtype != "float32" and self.warp is not None:
+            raise TrainingError(
+                f"dtype: expected float32 with distorted images, got {self.dtype!r}"
+            )
+        if self.patience_epochs and not self.validation_share:
+            raise TrainingError(
+                "patience: expected a validation share above 0, to see when the loss stops falling"
+            )
 
     def _check_shares(self) -> None:
         if not 0 < self.learned_probability <= 1:
@@ -145,7 +158,9 @@ class Recipe:
             )
         # Written so that a NaN, which compares false, is refused as well.
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise TrainingError(f"weight decay: expected at least 0, got {self.weight_decay}")
+            raise TrainingError(
+                f"weight decay: expected at least 0 and finite, got {self.weight_decay}"
+            )
         for setting in (
             "label_smoothing",
             "dropout",
