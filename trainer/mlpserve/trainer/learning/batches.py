@@ -59,7 +59,7 @@ class Batches(Protocol):
         """Return how many batches an epoch has."""
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """Return a batch of an epoch; cheapest in their order."""
+        """Return a batch of an epoch, good until the next is asked for; cheapest in their order."""
 
 
 class WholeBatch:
