@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import numpy as np
+
 from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
@@ -115,10 +117,9 @@ def hold_out(split: Split, recipe: Recipe) -> tuple[Split, Split | None]:
         )
     order = stream(recipe.seed, VALIDATION).permutation(len(split))
     # Sorted, so that neighbours in memory are read one after the other.
-    held, kept = sorted(order[:count]), sorted(order[count:])
-    return Split(split.images[kept], split.labels[kept]), Split(
-        split.images[held], split.labels[held]
-    )
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    learned = Split(split.images[kept], split.labels[kept])
+    return learned, Split(split.images[held], split.labels[held])
 
 
 class Fit:
