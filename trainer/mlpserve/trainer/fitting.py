@@ -153,14 +153,13 @@ class Fit:
         self._time_limit_s = time_limit_s
         self._state = FitState()
         self._best: Vector | None = None
-        self._began_s = clock()
+        self._began_s = 0.0  # by the clock, were all of the training one run; see ``run``
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on where a snapshot was taken."""
         self._training.restore(snapshot.arrays, snapshot.state.position)
         self._state = snapshot.state
         self._best = snapshot.arrays.get(_BEST)
-        self._began_s = self._clock() - snapshot.state.elapsed_s
 
     def run(self, observer: Observer) -> Outcome:
         """Train until the epochs, the patience or the time is over.
@@ -169,6 +168,7 @@ class Fit:
             TrainingError: The training diverged.
             StoppedError: The observer wanted to stop; a last snapshot was given to it.
         """
+        self._began_s = self._clock() - self._state.elapsed_s
         while (reason := self._reason_to_end()) is None:
             if observer.is_stop_wanted():
                 observer.save(self._snapshot())
