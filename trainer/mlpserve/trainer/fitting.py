@@ -91,7 +91,8 @@ class Outcome:
     Attributes:
         network: What was learned, in the recipe's dtype.
         records: What each epoch found.
-        ended_because: Why there are no more epochs, as the end of a sentence.
+        ended_because: Why there are no more epochs, and which network is kept where it is not the
+            last, as the end of a sentence.
         elapsed_s: Seconds spent on the training.
     """
 
@@ -179,6 +180,7 @@ class Fit:
                 observer.after_epoch(self._end_epoch())
             if observer.is_save_due():
                 observer.save(self._snapshot())
+        reason += self._which_is_kept()
         return Outcome(self._kept_network(), self._state.records, reason, self._elapsed_s())
 
     def _reason_to_end(self) -> str | None:
@@ -189,11 +191,16 @@ class Fit:
         epochs = len(self._state.records)
         without_gain = epochs - 1 - self._state.lowest_epoch
         if self._recipe.patience_epochs and epochs and without_gain >= self._recipe.patience_epochs:
-            return (
-                f"the validation loss has not fallen for {without_gain} epochs; "
-                f"the network of epoch {self._state.lowest_epoch + 1} is kept"
-            )
+            return f"the validation loss has not fallen for {without_gain} epochs"
         return None
+
+    def _which_is_kept(self) -> str:
+        """Return what to add to the reason where it is another network than the last."""
+        best = self._state.lowest_epoch
+        is_last = best == len(self._state.records) - 1 and self._training.is_between_epochs
+        if self._best is None or is_last:
+            return ""
+        return f"; the network of epoch {best + 1} is kept"
 
     def _end_epoch(self) -> EpochRecord:
         position, state = self._training.position, self._state
