@@ -5,9 +5,12 @@ what it remembers and what it is of. A file appears whole or not at all, and the
 kept, so that there is one to go on from whatever happens while the next is written.
 """
 
+import fcntl
 import json
+import logging
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +26,12 @@ from mlpserve.trainer.fitting import FitState, Snapshot
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.training import Position
 
+logger = logging.getLogger(__name__)
+
 _FORMAT_VERSION: Final = 1
 _KEPT: Final = 2
 _NAME: Final = re.compile(r"checkpoint-([0-9]{12})\.npz")
+_UNFINISHED_PREFIX: Final = ".unfinished-"
 _DOCUMENT: Final = "checkpoint"
 
 
@@ -54,36 +60,40 @@ class Checkpoints:
         self._identity = identity
 
     def prepare(self) -> None:
-        """Make the folder and prove that it can be written to.
+        """Make the folder, take it for this process, and prove that it can be written to.
 
         Raises:
-            CheckpointError: It cannot.
+            CheckpointError: It cannot, or another process has it.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            probe = self._folder / f".unfinished-{os.getpid()}"
+            self._lock()
+            # What a run that was killed was writing is of no use to anybody.
+            for unfinished in self._folder.glob(f"{_UNFINISHED_PREFIX}*"):
+                unfinished.unlink()
+            probe = self._unfinished()
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def save(self, snapshot: Snapshot) -> Path:
-        """Write a checkpoint and wait until it is on disk; remove those before the last one.
+        """Write a checkpoint and wait until it is on disk; keep of the others the one before it.
 
         Raises:
             CheckpointError: It cannot be written; the ones that are there stay.
         """
         path = self._folder / f"checkpoint-{snapshot.state.position.steps:012}.npz"
-        unfinished = path.with_name(f".unfinished-{os.getpid()}")
+        unfinished = self._unfinished()
         try:
             self._write(unfinished, snapshot)
             unfinished.replace(path)
             self._sync_folder()
-            for old in self._paths()[_KEPT:]:
-                old.unlink(missing_ok=True)
+            self._remove_all_but(path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise self._cannot_write(error) from error
+        finally:
+            unfinished.unlink(missing_ok=True)  # gone already where all went well
         return path
 
     def newest(self) -> tuple[Path, Snapshot] | None:
@@ -92,23 +102,31 @@ class Checkpoints:
         Raises:
             CheckpointError: There are some, but all are damaged, or it is of another run.
         """
-        damage = ""
+        damage: list[str] = []
         for path in self._paths():
             try:
                 document, snapshot = _read(path)
             except (OSError, WeightsFileError) as error:
-                damage = damage or f"{path}: {error}"
+                damage.append(f"{path}: {error}")
                 continue
             self._check_identity(path, document)
+            for line in damage:
+                logger.warning("passed over a checkpoint that cannot be read: %s", line)
             return path, snapshot
         if damage:
-            raise CheckpointError(f"no checkpoint can be read: {damage}")
+            raise CheckpointError(
+                f"no checkpoint can be read; remove them to begin anew: {'; '.join(damage)}"
+            )
         return None
 
     def remove(self) -> None:
         """Remove all checkpoints: the run is over."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
+        try:
+            for path in self._paths():
+                path.unlink(missing_ok=True)
+        except (CheckpointError, OSError) as error:
+            # What they were kept for is done, so this is no reason to fail.
+            logger.warning("%s: the checkpoints cannot be removed: %s", self._folder, error)
 
     def _paths(self) -> list[Path]:
         """Return all checkpoints, the newest first."""
@@ -134,17 +152,45 @@ class Checkpoints:
             os.fsync(file.fileno())
 
     def _check_identity(self, path: Path, document: Mapping[str, Any]) -> None:
-        ours, theirs = json.loads(json.dumps(asdict(self._identity))), document["identity"]
-        for part in (*ours["recipe"], *(key for key in ours if key != "recipe")):
-            mine, other = (
-                where["recipe"].get(part) if part in ours["recipe"] else where.get(part)
-                for where in (ours, theirs)
-            )
-            if mine != other:
+        # By way of JSON, which has lists for tuples.
+        ours = _parts(json.loads(json.dumps(asdict(self._identity))))
+        theirs = _parts(document["identity"])
+        for part in ours | theirs:
+            expected, got = ours.get(part), theirs.get(part)
+            if expected != got:
                 raise CheckpointError(
-                    f"{path}: it is of another run: its {part.replace('_', ' ')} is {other}, "
-                    f"this run's is {mine}; give the same flags, or another --checkpoint folder"
+                    f"{path}: it is of another run: expected {part.replace('_', ' ')} {expected}, "
+                    f"as now, got {got}; give the flags and the data of that run, or another "
+                    "--checkpoint folder"
                 )
+
+    def _remove_all_but(self, path: Path) -> None:
+        """Remove what is neither this checkpoint nor the one before it.
+
+        Any that seem to be after it are damaged, or the run would have gone on from there.
+        """
+        paths = self._paths()
+        kept = [other for other in paths if other.name <= path.name][:_KEPT]
+        for other in paths:
+            if other not in kept:
+                other.unlink(missing_ok=True)
+
+    def _lock(self) -> None:
+        """Take the folder until this process ends, however that happens."""
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{self._folder}: another run writes its checkpoints here; wait for its end, or "
+                "give another --checkpoint folder"
+            ) from error
+        except OSError:
+            # Some file systems of networks have no locks.
+            logger.debug("%s: cannot be locked", self._folder)
+
+    def _unfinished(self) -> Path:
+        return self._folder / f"{_UNFINISHED_PREFIX}{secrets.token_hex(8)}"
 
     def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY)
@@ -157,23 +203,29 @@ class Checkpoints:
         return CheckpointError(f"{self._folder}: a checkpoint cannot be written: {error.strerror}")
 
 
+def _parts(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an identity, and what else it has, side by side."""
+    return {**identity["recipe"], **{key: identity[key] for key in identity if key != "recipe"}}
+
+
 def _read(path: Path) -> tuple[Mapping[str, Any], Snapshot]:
     arrays = read_arrays(path)
-    document = _document(arrays)
+    if _DOCUMENT not in arrays:
+        raise WeightsFileError(f"entry {_DOCUMENT!r} is missing: not a checkpoint")
     try:
+        document = _document(arrays)
         return document, _snapshot(document, arrays)
     except (LookupError, TypeError, ValueError) as error:
         raise WeightsFileError(f"expected a checkpoint, got something else: {error!r}") from error
 
 
 def _document(arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Any]:
-    if _DOCUMENT not in arrays:
-        raise WeightsFileError(f"entry {_DOCUMENT!r} is missing: not a checkpoint")
     document: Mapping[str, Any] = json.loads(str(arrays[_DOCUMENT]))
     if document["format_version"] != _FORMAT_VERSION:
         raise WeightsFileError(
             f"format_version: expected {_FORMAT_VERSION}, got {document['format_version']}"
         )
+    _parts(document["identity"])
     return document
 
 
