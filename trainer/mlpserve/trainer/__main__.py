@@ -1,10 +1,8 @@
 """The command `mlpserve-train`: flags in, a run of the job, an exit code out."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Final
 
 from mlpserve.datasets import DatasetError
@@ -15,8 +13,9 @@ from mlpserve.trainer.evaluate import main as evaluate_main
 from mlpserve.trainer.export.command import main as export_main
 from mlpserve.trainer.fitting import StoppedError
 from mlpserve.trainer.job import run
+from mlpserve.trainer.output import unfailing
 from mlpserve.trainer.progress import display_for
-from mlpserve.trainer.signals import StopSignals
+from mlpserve.trainer.signals import EndedBySignal, StopSignals
 
 _EXIT_FAILED: Final = 1
 _EXIT_STOPPED: Final = 75  # of sysexits.h: not done yet, try again
@@ -29,10 +28,15 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], object]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code.
 
-    0 where all was done, 75 where a training was stopped and can be resumed, 1 for what failed, 2
-    for flags that do not exist, and 128 and the number of a signal where there was nothing to save.
+    0 where all was done, 75 where a training was stopped that can be resumed, 1 for what failed, 2
+    for flags that do not exist, and 128 and the number of a signal where there was nothing to
+    save, or no time.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    sys.stdout, sys.stderr = (
+        stream and unfailing(stream)  # None where the descriptor is closed
+        for stream in (sys.stdout, sys.stderr)
+    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signals = StopSignals()
     signals.install()
@@ -42,34 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _train(arguments, signals)
     except (DatasetError, ExportError, ModelError, ModuleNotFoundError, TrainingError) as error:
-        print(f"mlpserve-train: {error}", file=sys.stderr)
-        return _EXIT_FAILED
+        return _ended(str(error), _EXIT_FAILED)
     except MemoryError as error:
-        print(f"mlpserve-train: not enough memory: {error}", file=sys.stderr)
-        return _EXIT_FAILED
+        return _ended(f"not enough memory: {error}", _EXIT_FAILED)
     except StoppedError:
-        print("mlpserve-train: stopped; --resume goes on from the checkpoint", file=sys.stderr)
-        return _EXIT_STOPPED
+        return _ended("stopped; the same with --resume goes on", _EXIT_STOPPED)
+    except EndedBySignal as end:
+        return _ended(end.word, end.exit_code)
     return 0
 
 
 def _train(arguments: Sequence[str], signals: StopSignals) -> None:
     options = train_parser().parse_args(arguments)
     config = job_config(options)
-    display = display_for(options.log_format, _print_line)
-    # Without checkpoints there is nothing to save, so nothing to wait for.
-    noting = nullcontext() if config.checkpoint_folder is None else signals.noted_only()
-    with noting:
-        run(config, display, lambda: signals.is_stop_wanted)
-
-
-def _print_line(line: str) -> None:
-    """Print a line; where nobody takes it any more, go on without: the version is what counts."""
     try:
-        print(line, flush=True)
-    except OSError:
-        # What Python still holds back would fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        run(config, display_for(options.log_format), signals)
+    except EndedBySignal as end:
+        # With checkpoints the first signal says "later", whatever it came upon.
+        if config.checkpoint_folder is None or signals.is_stop_wanted:
+            raise
+        raise StoppedError from end
+
+
+def _ended(message: str, code: int) -> int:
+    print(f"mlpserve-train: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.model.activations import HIDDEN_ACTIVATIONS
+from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.job import JobConfig
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.progress import LOG_FORMATS
 from mlpserve.trainer.recipes import FAST, RECIPES
 
+_MOST_THREADS: Final = 256  # each has arrays of its own
 DATA_HELP: Final = (
     "mnist, drawn (digits drawn by code, needs no network), auto (mnist if it is at hand or can be "
     "downloaded, else drawn), or the path of a folder with IDX files or of an .npz with x_train, "
@@ -204,17 +205,17 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 def _check(options: argparse.Namespace) -> None:
     # Each is written so that a NaN, which compares false, is refused as well.
-    if options.threads is not None and options.threads < 1:
-        raise TrainingError(f"--threads: expected at least 1, got {options.threads}")
+    if options.threads is not None and not 1 <= options.threads <= _MOST_THREADS:
+        raise TrainingError(f"--threads: expected from 1 to {_MOST_THREADS}, got {options.threads}")
     if options.min_accuracy is not None and not 0 <= options.min_accuracy <= 1:
         raise TrainingError(
             f"--min-accuracy: expected from 0 to 1, as in 0.97, got {options.min_accuracy:g}"
         )
-    for flag in ("time_limit", "checkpoint_every"):
-        if not getattr(options, flag) >= 0:
-            raise TrainingError(
-                f"--{flag.replace('_', '-')}: expected at least 0 seconds, "
-                f"got {getattr(options, flag):g}"
-            )
+    if not options.time_limit > 0:
+        raise TrainingError(f"--time-limit: expected above 0 seconds, got {options.time_limit:g}")
+    if not options.checkpoint_every >= 0:
+        raise TrainingError(
+            f"--checkpoint-every: expected at least 0 seconds, got {options.checkpoint_every:g}"
+        )
     if options.resume and options.checkpoint is None:
         raise TrainingError("--resume: expected --checkpoint, to know where to look for one")

@@ -3,10 +3,9 @@
 Order matters: what can fail early is tried early, and nothing is published unless all went well.
 """
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +16,10 @@ from mlpserve.datasets import load_dataset
 from mlpserve.model.metadata import is_model_name
 from mlpserve.model.network import Network
 from mlpserve.model.processors import granted_processors
-from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.versions import prepare, versions
 from mlpserve.model.weights import Model
 from mlpserve.trainer.checkpoints import Checkpoints, Identity
+from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.fitting import Fit, Observer, Outcome, Snapshot, hold_out
 from mlpserve.trainer.history import EpochRecord
@@ -30,68 +29,32 @@ from mlpserve.trainer.learning.training import Position, Training, initial_netwo
 from mlpserve.trainer.progress import Display, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
+    Least,
     Material,
     candidate,
     check_good_enough,
+    judge_rival,
+    load_rival,
     publish_candidate,
 )
+from mlpserve.trainer.signals import StopSignals
 
 # A thread that is given less than this in a step is waited for longer than it works.
 _LEAST_OPERATIONS_PER_THREAD: Final = 2e8
 
 
-@dataclass(frozen=True)
-class JobConfig:
-    """What to train on, how, and where to publish it.
-
-    Attributes:
-        data: auto, mnist, drawn, or a path; see ``mlpserve.datasets.load_dataset``.
-        data_dir: Where the MNIST files may be.
-        models: The models folder.
-        name: The model's name; None to call it like its data.
-        recipe: How to train.
-        unless_published: Whether to do nothing where the model has a version already, so that a
-            job that is started each time something else starts trains only once. Needs ``name``.
-        threads: How many threads train; None for as many as pay.
-        checkpoint_folder: Where checkpoints go; None for no checkpoints.
-        checkpoint_every_s: How many seconds lie between two of them at least.
-        resume: Whether to go on from a checkpoint, where there is one.
-        time_limit_s: After how many seconds of training to end with what was learned by then.
-        least_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
-            nothing is published; None for no such limit.
-        compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
-            test images, or nothing is published; None for none.
-        with_report: Whether to publish the report beside the weights.
-    """
-
-    data: str
-    data_dir: Path | None
-    models: Path
-    name: str | None
-    recipe: Recipe
-    unless_published: bool = False
-    threads: int | None = None
-    checkpoint_folder: Path | None = None
-    checkpoint_every_s: float = 30.0
-    resume: bool = False
-    time_limit_s: float = math.inf
-    least_accuracy: float | None = None
-    compare_to: str | None = None
-    with_report: bool = True
-
-
-def run(config: JobConfig, display: Display, is_stop_wanted: Callable[[], bool]) -> None:
+def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
     """Train a network, judge it by the test images and publish it.
 
     Args:
         config: What to do.
         display: Shows how it goes.
-        is_stop_wanted: Returns whether to stop; asked before each step.
+        signals: Tell whether to stop; asked before each step, where there are checkpoints.
 
     Raises:
         DatasetError: The data cannot be used.
         TrainingError: The training diverged, a checkpoint cannot be used, the network is not good
-            enough, or the data's name is no name for a model.
+            enough, what to compare it to cannot be used, or the data's name is no name for a model.
         ModelError: The version cannot be published.
         StoppedError: A stop was wanted; a checkpoint was written first.
     """
@@ -99,7 +62,7 @@ def run(config: JobConfig, display: Display, is_stop_wanted: Callable[[], bool])
         return
     if config.name is not None:
         prepare(config.models, _model_name(config.name))
-    rival = _rival(config)
+    rival = None if config.compare_to is None else load_rival(config.models, config.compare_to)
     material = _material(config, display)
     name = config.name
     if name is None:
@@ -109,12 +72,15 @@ def run(config: JobConfig, display: Display, is_stop_wanted: Callable[[], bool])
     # are found and said in our words. Of BLAS one thread: more wait for each other on a busy
     # machine, and the team's threads each call it.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-        run = _Run(config, material, display, is_stop_wanted)
-        outcome = run.train()
-        version = candidate(outcome, material, name)
-        check_good_enough(version, least_accuracy=config.least_accuracy, rival=rival)
+        least = Least(
+            config.least_accuracy,
+            None if rival is None else judge_rival(rival, material.dataset.test),
+        )
+        training = _Run(config, material, display, signals)
+        version = candidate(training.train(), material, name)
+        check_good_enough(version, least)
         published = publish_candidate(config.models, version, with_report=config.with_report)
-    run.end()
+    training.end()
     _show_published(published, config, display)
 
 
@@ -136,13 +102,13 @@ class _Run(Observer):
         config: JobConfig,
         material: Material,
         display: Display,
-        is_stop_wanted: Callable[[], bool],
+        signals: StopSignals,
     ) -> None:
         recipe = material.recipe
         self._config = config
         self._material = material
         self._display = display
-        self._is_stop_wanted = is_stop_wanted
+        self._signals = signals
         self._network = initial_network(
             recipe, material.spec.values_per_image, len(material.dataset.class_labels)
         )
@@ -151,15 +117,19 @@ class _Run(Observer):
         )
         self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
         self._saved_at_s = time.monotonic()
+        self._is_at_end = False
 
     def train(self) -> Outcome:
         """Train from the beginning, or from where the last checkpoint was written."""
         recipe, material = self._material.recipe, self._material
         # Read before the threads start: a checkpoint of another run is refused at once.
         snapshot = self._found_snapshot()
-        with Team(self._threads) as team:
+        # Without checkpoints there is nothing to save, so nothing to wait for.
+        noting = self._signals.noted_only() if self._checkpoints else nullcontext()
+        with Team(self._threads) as team, noting:
+            training = Training(recipe, self._network, material.train, material.spec, team=team)
             fit = Fit(
-                Training(recipe, self._network, material.train, material.spec, team=team),
+                training,
                 recipe,
                 validation=material.validation,
                 spec=material.spec,
@@ -168,8 +138,13 @@ class _Run(Observer):
             )
             if snapshot is not None:
                 fit.resume(snapshot)
-            self._display.begin(recipe, len(material.dataset.class_labels))
             try:
+                self._display.begin(
+                    recipe,
+                    len(material.dataset.class_labels),
+                    steps=training.steps,
+                    steps_done=training.position.steps,
+                )
                 outcome = fit.run(self)
             finally:
                 self._display.end()
@@ -188,18 +163,22 @@ class _Run(Observer):
             self._checkpoints.remove()
 
     def after_step(self, position: Position, steps: int) -> None:
+        self._is_at_end = position.steps == steps
         self._display.step(position, steps)
 
     def after_epoch(self, record: EpochRecord) -> None:
         self._display.epoch(record)
 
     def is_stop_wanted(self) -> bool:
-        return self._is_stop_wanted()
+        return self._signals.is_stop_wanted
 
     def is_save_due(self) -> bool:
+        if self._checkpoints is None:
+            return False
+        # The last step is worth one of its own: the large networks take long to judge.
         return (
-            self._checkpoints is not None
-            and time.monotonic() - self._saved_at_s >= self._config.checkpoint_every_s
+            self._is_at_end
+            or time.monotonic() - self._saved_at_s >= self._config.checkpoint_every_s
         )
 
     def save(self, snapshot: Snapshot) -> None:
@@ -260,26 +239,21 @@ def _is_published(config: JobConfig, display: Display) -> bool:
     return bool(published)
 
 
-def _rival(config: JobConfig) -> Model | None:
-    if config.compare_to is None:
-        return None
-    return load_reference(parse_reference(config.compare_to, models=config.models))
-
-
 def _show_published(model: Model, config: JobConfig, display: Display) -> None:
     metadata = model.metadata
     folder = config.models / metadata.name / str(metadata.version)
     report = folder / REPORT_FILE_NAME
+    has_report = report.exists()
     display.event(
         "published",
-        describe_version(model, config.models),
+        describe_version(model, config.models) + (f"; see {report}" if has_report else ""),
         model=metadata.name,
         version=metadata.version,
         folder=folder,
         train_accuracy=metadata.training.train_accuracy,
         validation_accuracy=metadata.training.validation_accuracy,
         test_accuracy=metadata.training.test_accuracy,
-        report=report if report.exists() else None,
+        report=report if has_report else None,
     )
 
 

@@ -25,8 +25,15 @@ class Display(Protocol):
     def data(self, dataset: Dataset) -> None:
         """Show what is learned from."""
 
-    def begin(self, recipe: Recipe, class_count: int) -> None:
-        """Show that the training begins."""
+    def begin(self, recipe: Recipe, class_count: int, *, steps: int, steps_done: int) -> None:
+        """Show that the training begins.
+
+        Args:
+            recipe: How it is done.
+            class_count: How many classes there are.
+            steps: How many steps there are, over all epochs.
+            steps_done: How many of them were done before, where it goes on from a checkpoint.
+        """
 
     def step(self, position: Position, steps: int) -> None:
         """Show a step; called after each."""
@@ -47,7 +54,7 @@ class Display(Protocol):
         """
 
 
-def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001
+def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001 - as ``LINES`` has it
     """Return the tutorial's line: its cost is averaged over the classes, too.
 
     So it begins near ln(10) / 10 = 0.230 with ten classes. Accuracy is in percent.
@@ -57,7 +64,7 @@ def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  #
     return f"iteration {record.epoch:3}: cost {cost:.6f}, accuracy {accuracy:.6f} %"
 
 
-def epoch_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001
+def epoch_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001 - as ``LINES`` has it
     """Return the line of one epoch: losses in nats, accuracies in percent."""
     line = (
         f"epoch {record.epoch + 1}/{epochs}: loss {record.train_loss:.4f}, "
@@ -102,7 +109,14 @@ class LinesDisplay:
         """See ``Display.data``."""
         self._print_line(describe_data(dataset))
 
-    def begin(self, recipe: Recipe, class_count: int) -> None:
+    def begin(
+        self,
+        recipe: Recipe,
+        class_count: int,
+        *,
+        steps: int,  # noqa: ARG002 - lines are for epochs
+        steps_done: int,  # noqa: ARG002
+    ) -> None:
         """See ``Display.begin``."""
         self._run = _Run(recipe, class_count)
 
@@ -139,9 +153,16 @@ class JsonDisplay:
             classes=len(dataset.class_labels),
         )
 
-    def begin(self, recipe: Recipe, class_count: int) -> None:  # noqa: ARG002 - ``data`` told it
+    def begin(
+        self,
+        recipe: Recipe,
+        class_count: int,  # noqa: ARG002 - ``data`` told it
+        *,
+        steps: int,
+        steps_done: int,
+    ) -> None:
         """See ``Display.begin``."""
-        self._print("begin", recipe=asdict(recipe))
+        self._print("begin", recipe=asdict(recipe), steps=steps, steps_done=steps_done)
 
     def step(self, position: Position, steps: int) -> None:
         """Show nothing: lines are for epochs."""
@@ -165,58 +186,76 @@ class TerminalDisplay(LinesDisplay):
     """The lines, and below them a bar that shows the epoch, the speed and the time left."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(lambda line: console.print(line, markup=False, highlight=False))
+        super().__init__(
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+        )
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),  # as wide as the rest of the line allows
             TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=console,
+            expand=True,
             transient=True,
         )
-        self._task: TaskID | None = None
-        self._steps_per_update = 1
+        self._task = TaskID(0)
+        self._steps_per_epoch = 1
 
-    def begin(self, recipe: Recipe, class_count: int) -> None:
+    def begin(self, recipe: Recipe, class_count: int, *, steps: int, steps_done: int) -> None:
         """See ``Display.begin``."""
-        super().begin(recipe, class_count)
-        self._task = self._progress.add_task(f"epoch 1/{recipe.epochs}", total=None, state="")
+        super().begin(recipe, class_count, steps=steps, steps_done=steps_done)
+        self._steps_per_epoch = steps // recipe.epochs
+        self._task = self._progress.add_task(
+            self._epoch_of(steps_done + 1), total=steps, completed=steps_done, state=""
+        )
         self._progress.start()
 
-    def step(self, position: Position, steps: int) -> None:
+    def step(self, position: Position, steps: int) -> None:  # noqa: ARG002 - ``begin`` told it
         """Move the bar, some fifty times an epoch."""
-        if self._task is None or self._run is None or position.steps % self._steps_per_update:
+        if position.steps % max(1, self._steps_per_epoch // _UPDATES_PER_EPOCH):
             return
-        epochs = self._run.recipe.epochs
-        self._steps_per_update = max(1, steps // epochs // _UPDATES_PER_EPOCH)
-        epoch = min(epochs, 1 + position.steps * epochs // steps)
         self._progress.update(
             self._task,
-            description=f"epoch {epoch}/{epochs}",
+            description=self._epoch_of(position.steps),
             completed=position.steps,
-            total=steps,
-            state=f"loss {position.loss_sum / position.images:.4f}, "
-            f"accuracy {100 * position.correct / position.images:.2f} %",
+            state=self._state(position),
         )
 
     def end(self) -> None:
         """See ``Display.end``."""
         self._progress.stop()
 
+    def _epoch_of(self, step: int) -> str:
+        """Return which epoch a step is of; the first step is 1."""
+        epochs = 0 if self._run is None else self._run.recipe.epochs
+        return f"epoch {min(epochs, 1 + (step - 1) // self._steps_per_epoch)}/{epochs}"
 
-def display_for(log_format: str, print_line: Callable[[str], None]) -> Display:
+    def _state(self, position: Position) -> str:
+        """Return what an epoch has found so far, and the speed of late."""
+        found = (
+            f"loss {position.loss_sum / position.images:.4f}, "
+            f"accuracy {100 * position.correct / position.images:.2f} %"
+        )
+        steps_per_s = self._progress.tasks[self._task].speed
+        if steps_per_s is None:
+            return found
+        images_per_step = position.images / (1 + (position.steps - 1) % self._steps_per_epoch)
+        return f"{found}, {steps_per_s * images_per_step:,.0f} images/s"
+
+
+def display_for(log_format: str) -> Display:
     """Return the display of one of ``LOG_FORMATS``.
 
     Args:
         log_format: Which one; ``auto`` is a terminal where standard output is one, else lines.
-        print_line: Takes lines where there is no terminal.
     """
     console = Console()
     if log_format == "json":
-        return JsonDisplay(print_line)
+        return JsonDisplay(print)
     if log_format == "terminal" or (log_format == "auto" and console.is_terminal):
         return TerminalDisplay(console)
-    return LinesDisplay(print_line)
+    return LinesDisplay(print)
 
 
 def describe_data(dataset: Dataset) -> str:

@@ -6,7 +6,8 @@ in. The test images only ever judge; no choice is made by them.
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -15,15 +16,17 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.datasets import Dataset, Split
+from mlpserve.datasets import Dataset, DatasetError, Split
+from mlpserve.model.errors import ModelError
 from mlpserve.model.golden import golden_samples
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Network
+from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
 from mlpserve.trainer.calibration import calibrate
-from mlpserve.trainer.errors import NotGoodEnoughError
+from mlpserve.trainer.errors import NotGoodEnoughError, TrainingError
 from mlpserve.trainer.evaluation import Evaluation, accuracy, evaluate
 from mlpserve.trainer.fitting import Outcome
 from mlpserve.trainer.history import EpochRecord
@@ -77,6 +80,34 @@ class Candidate:
     test: Split
 
 
+@dataclass(frozen=True)
+class Rival:
+    """A published version that the new one must not be worse than.
+
+    Attributes:
+        name: The model's name.
+        version: The version's number.
+        accuracy: The share of the test images that it classifies rightly, 0 to 1.
+    """
+
+    name: str
+    version: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Least:
+    """How good a version must be to be published.
+
+    Attributes:
+        accuracy: The share of the test images that it must classify rightly, 0 to 1; None for any.
+        rival: What it must be as good as; None for nothing.
+    """
+
+    accuracy: float | None
+    rival: Rival | None
+
+
 def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
     """Return the version that an outcome makes.
 
@@ -106,34 +137,43 @@ def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
     return Candidate(Model(network, metadata, golden), evaluation, outcome.records, test)
 
 
-def check_good_enough(
-    candidate: Candidate, *, least_accuracy: float | None, rival: Model | None
-) -> None:
-    """Refuse a version that is worse than what was asked for.
+def load_rival(models: Path, text: str) -> Model:
+    """Return the version of the models folder that ``--compare-to`` names.
 
-    Args:
-        candidate: The version.
-        least_accuracy: The share of the test images that it must classify rightly, 0 to 1.
-        rival: A version that it must not be worse than, on the same images.
+    Raises:
+        TrainingError: There is none of that name, or its file cannot be used.
+    """
+    with _comparing():
+        return load_reference(parse_reference(text, models=models))
+
+
+def judge_rival(rival: Model, test: Split) -> Rival:
+    """Return how good a published version is on the test images.
+
+    Raises:
+        TrainingError: It takes other images, or knows fewer classes.
+    """
+    with _comparing():
+        evaluation = evaluate(rival.network, rival.metadata.input, test)
+    return Rival(rival.metadata.name, rival.metadata.version, evaluation.accuracy)
+
+
+def check_good_enough(candidate: Candidate, least: Least) -> None:
+    """Refuse a version that is worse than what was asked for.
 
     Raises:
         NotGoodEnoughError: It is worse.
-        DatasetError: The rival takes other images.
     """
-    reached = candidate.evaluation.accuracy
-    if least_accuracy is not None and reached < least_accuracy:
+    reached, rival = candidate.evaluation.accuracy, least.rival
+    if least.accuracy is not None and reached < least.accuracy:
         raise NotGoodEnoughError(
             f"not published: the test accuracy is {100 * reached:.2f} %, and --min-accuracy asks "
-            f"for {100 * least_accuracy:g} %"
+            f"for {100 * least.accuracy:g} %"
         )
-    if rival is None:
-        return
-    theirs = accuracy(rival.network, rival.metadata.input, candidate.test)
-    if reached < theirs:
+    if rival is not None and reached < rival.accuracy:
         raise NotGoodEnoughError(
             f"not published: the test accuracy is {100 * reached:.2f} %, and version "
-            f"{rival.metadata.version} of {rival.metadata.name!r} has {100 * theirs:.2f} % on the "
-            "same images"
+            f"{rival.version} of {rival.name!r} has {100 * rival.accuracy:.2f} % on the same images"
         )
 
 
@@ -148,6 +188,14 @@ def publish_candidate(models: Path, candidate: Candidate, *, with_report: bool) 
         return _report(model, candidate) if with_report else {}
 
     return publish(models, candidate.model, attachments=attachments)
+
+
+@contextmanager
+def _comparing() -> Iterator[None]:
+    try:
+        yield
+    except (DatasetError, ModelError) as error:
+        raise TrainingError(f"--compare-to: {error}") from error
 
 
 def _report(model: Model, candidate: Candidate) -> Mapping[str, bytes]:

@@ -1,17 +1,36 @@
-"""How a run is told to stop: SIGINT, from Ctrl-C, and SIGTERM, from whatever manages jobs.
+"""How a run is told to stop.
 
-As process 1 of a container a program has no default action for either, so both are handled here.
+By SIGINT, from Ctrl-C; by SIGTERM, from whatever manages jobs; by SIGHUP, from a terminal that is
+closed. As process 1 of a container a program has no default action for any of them, so all are
+handled here.
 """
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-_WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_WORDS: Final = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "hung up",
+}
 _CODE_OF_SIGNAL_0: Final = 128  # shells give 128 and the number of the signal
+
+
+class EndedBySignal(SystemExit):
+    """Ends the program with the code that shells have for a signal, unless it is caught.
+
+    Attributes:
+        exit_code: That code.
+        word: What happened.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = _CODE_OF_SIGNAL_0 + number
+        super().__init__(self.exit_code)
+        self.word = _WORDS[signal.Signals(number)]
 
 
 class StopSignals:
@@ -28,9 +47,12 @@ class StopSignals:
         self._is_noted_only = False
 
     def install(self) -> None:
-        """Take the two signals from now on."""
+        """Take the signals from now on."""
         for number in _WORDS:
-            signal.signal(number, self._handle)
+            # ``nohup`` has it ignored, so that a run outlives its terminal.
+            is_kept = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+            if not is_kept:
+                signal.signal(number, self._handle)
 
     @contextmanager
     def noted_only(self) -> Iterator[None]:
@@ -45,5 +67,5 @@ class StopSignals:
         if self._is_noted_only and not self.is_stop_wanted:
             self.is_stop_wanted = True
             return
-        print(f"mlpserve-train: {_WORDS[signal.Signals(number)]}", file=sys.stderr)
-        sys.exit(_CODE_OF_SIGNAL_0 + number)
+        # Nothing is printed here: whoever was interrupted may be in the middle of that.
+        raise EndedBySignal(number)

@@ -1,0 +1,47 @@
+"""What a run of the trainer is told; read from the flags in ``arguments``."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpserve.trainer.learning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What to train on, how, and where to publish it.
+
+    Attributes:
+        data: auto, mnist, drawn, or a path; see ``mlpserve.datasets.load_dataset``.
+        data_dir: Where the MNIST files may be.
+        models: The models folder.
+        name: The model's name; None to call it like its data.
+        recipe: How to train.
+        unless_published: Whether to do nothing where the model has a version already, so that a
+            job that is started each time something else starts trains only once. Needs ``name``.
+        threads: How many threads train; None for as many as pay.
+        checkpoint_folder: Where checkpoints go; None for no checkpoints.
+        checkpoint_every_s: How many seconds lie between two of them at least.
+        resume: Whether to go on from a checkpoint, where there is one.
+        time_limit_s: After how many seconds of training to end with what was learned by then.
+        least_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
+            nothing is published; None for no such limit.
+        compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
+            test images, or nothing is published; None for none.
+        with_report: Whether to publish the report beside the weights.
+    """
+
+    data: str
+    data_dir: Path | None
+    models: Path
+    name: str | None
+    recipe: Recipe
+    unless_published: bool = False
+    threads: int | None = None
+    checkpoint_folder: Path | None = None
+    checkpoint_every_s: float = 30.0
+    resume: bool = False
+    time_limit_s: float = math.inf
+    least_accuracy: float | None = None
+    compare_to: str | None = None
+    with_report: bool = True
