@@ -33,10 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     save, or no time.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.stdout, sys.stderr = (
-        stream and unfailing(stream)  # None where the descriptor is closed
-        for stream in (sys.stdout, sys.stderr)
-    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signals = StopSignals()
     signals.install()
@@ -59,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: Sequence[str], signals: StopSignals) -> None:
     options = train_parser().parse_args(arguments)
     config = job_config(options)
+    # The version is what counts, not who watches. None is a descriptor that is closed.
+    sys.stdout, sys.stderr = (stream and unfailing(stream) for stream in (sys.stdout, sys.stderr))
     try:
         run(config, display_for(options.log_format), signals)
     except EndedBySignal as end:

@@ -22,7 +22,7 @@ def unfailing(stream: TextIO) -> TextIO:
 
 
 class _Unfailing(io.FileIO):
-    def write(self, content: "ReadableBuffer", /) -> int | None:
+    def write(self, content: "ReadableBuffer", /) -> int:
         try:
             return super().write(content)
         except OSError:
