@@ -38,39 +38,6 @@ PUBLISHED_TABLE = """\
 """
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def train(models: Path) -> Train:
-    """Return a function that runs the command to its end."""
-
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, *arguments]
-        return subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return run
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Return a small .npz with three classes that differ in which third of the image is bright."""
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 300)
-    images = rng.integers(0, 100, (300, 4, 6), np.uint8)
-    for index, label in enumerate(labels):
-        images[index, :, 2 * label : 2 * label + 2] += 150
-    path = tmp_path / "thirds.npz"
-    np.savez(
-        path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
-    )
-    return path
-
-
 @pytest.mark.slow
 def test_the_seed_recipe_prints_the_tutorials_published_table_digit_for_digit(
     train: Train, models: Path, mnist_folder: Path
@@ -162,29 +129,66 @@ def test_a_job_that_is_started_again_unless_published_trains_only_once(
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "code", "message"),
     [
-        (["--unless-published"], "--unless-published: expected --name"),
-        (["--epochs", "0"], "epochs: expected at least 1, got 0"),
-        (["--learning-rate", "-1"], "learning rate: expected above 0, got -1"),
-        (["--layers", "0"], "layers: expected widths from 1"),
-        (["--layers", "a,b"], "expected widths with commas between them, as in 256,128"),
-        (["--recipe", "slow"], "invalid choice: 'slow'"),
-        (["--name", "../evil"], "name: expected 1 to 64 letters"),
-        (["--data", "nothing-here"], "nothing-here"),
-        (["--data", "/dev/null"], "/dev/null"),
-        (["--learning-rate", "1e30"], "try a lower --learning-rate"),
+        ("--unless-published", 1, "--unless-published: expected --name, to know which model"),
+        ("--epochs 0", 1, "epochs: expected at least 1, got 0"),
+        ("--learning-rate -1", 1, "learning rate: expected above 0, got -1"),
+        ("--learning-rate nan", 1, "learning rate: expected above 0, got nan"),
+        ("--learning-rate 1e30", 1, "try a lower --learning-rate than 1e+30"),
+        ("--layers 0", 1, "layers: expected widths from 1"),
+        ("--layers a,b", 2, "expected widths with commas between them, as in 256,128"),
+        ("--recipe slow", 2, "invalid choice: 'slow'"),
+        ("--optimizer best", 2, "invalid choice: 'best'"),
+        ("--name ../evil", 1, "name: expected 1 to 64 letters"),
+        ("--data nothing-here", 1, "got 'nothing-here', and there is no such file or folder"),
+        ("--data /dev/null", 1, "/dev/null"),
+        ("--batch-size -1", 1, "batch size: expected at least 1, or 0 for all images, got -1"),
+        ("--seed -1", 1, "seed: expected from 0 to 4294967295, got -1"),
+        ("--dropout 1", 1, "dropout: expected from 0 to below 1, got 1.0"),
+        ("--label-smoothing nan", 1, "label smoothing: expected from 0 to below 1, got nan"),
+        ("--average-decay 1", 1, "average decay: expected from 0 to below 1, got 1.0"),
+        ("--weight-decay -1", 1, "weight decay: expected at least 0, got -1"),
+        ("--validation-share 1", 1, "validation share: expected from 0 to below 1, got 1.0"),
+        ("--validation-share 0.001", 1, "validation share: 0.001 of 200 images is 0; expected at"),
+        ("--patience -1", 1, "patience: expected at least 1 epoch, or 0 for never, got -1"),
+        ("--patience 2 --validation-share 0", 1, "patience: expected a validation share above 0"),
+        ("--threads 0", 1, "--threads: expected from 1 to 256, got 0"),
+        ("--threads 257", 1, "--threads: expected from 1 to 256, got 257"),
+        ("--min-accuracy 97", 1, "--min-accuracy: expected from 0 to 1, as in 0.97, got 97"),
+        ("--min-accuracy nan", 1, "--min-accuracy: expected from 0 to 1, as in 0.97, got nan"),
+        ("--time-limit 0", 1, "--time-limit: expected above 0 seconds, got 0"),
+        ("--time-limit nan", 1, "--time-limit: expected above 0 seconds, got nan"),
+        ("--checkpoint-every -1", 1, "--checkpoint-every: expected at least 0 seconds, got -1"),
+        ("--resume", 1, "--resume: expected --checkpoint, to know where to look for one"),
+        ("--log-format xml", 2, "invalid choice: 'xml'"),
+        ("--compare-to a/b", 1, "--compare-to: model: expected NAME or NAME:VERSION, got 'a/b'"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: value if isinstance(value, str) and value.startswith("--") else "",
 )
 def test_what_cannot_be_done_fails_in_one_sentence_and_publishes_nothing(
-    train: Train, models: Path, data: Path, flags: list[str], message: str
+    train: Train, models: Path, data: Path, flags: str, code: int, message: str
 ) -> None:
-    done = train("--data", data, *flags)
-    assert done.returncode != 0
-    assert message in done.stderr
+    done = train("--data", data, *flags.split())
+    assert done.returncode == code
+    program, colon, sentence = done.stderr.splitlines()[-1].partition(": ")
+    assert (program, colon) == ("mlpserve-train", ": ")
+    assert message in sentence
     assert "Traceback" not in done.stderr
     assert not list(models.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("command", [[], ["evaluate"], ["export"]], ids=["train", "eval", "export"])
+def test_help_names_the_command_and_every_flag(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlpserve.trainer", *command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(f"usage: {' '.join(['mlpserve-train', *command])} [-h]")
+    assert ("evaluate" in done.stdout and "export" in done.stdout) or command
 
 
 def test_damaged_data_is_refused_by_the_name_of_its_file(
@@ -214,7 +218,9 @@ def test_a_models_folder_that_cannot_be_written_is_found_out_before_training(
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+    ("signal_number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
 )
 def test_a_run_that_is_told_to_stop_ends_with_its_own_code_and_publishes_nothing(
     models: Path, data: Path, signal_number: signal.Signals, code: int

@@ -12,21 +12,23 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
+from mlpserve.model.errors import ModelError
 from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.versions import weights_path
 from mlpserve.model.weights import Model, load_model, save_model
+from mlpserve.trainer.errors import ExportError
 from mlpserve.trainer.export.command import main
 
 Export = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMAND = "import sys; from mlpserve.trainer.export.command import main; sys.exit(main())"
+COMMAND = "import sys; from mlpserve.trainer.__main__ import main; sys.exit(main())"
 FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
 WITHOUT = "import sys; sys.modules[{package!r}] = None; "  # as if it were not installed
 
 
 def export(*arguments: object, code: str = COMMAND) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-c", code, "export", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -100,21 +102,22 @@ def test_one_format_does_not_need_the_extra_of_the_other(
     assert export("--format", "safetensors", *arguments, code=code).returncode == 0
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Return the exit code and what the command says of an error."""
-    code = main(["--format", "safetensors", *map(str, arguments)])
-    return code, capsys.readouterr().err.removeprefix("mlpserve-train: ").removesuffix("\n")
+def refusal(*arguments: object) -> str:
+    """Return why the command refuses to export, or nothing if it does export."""
+    try:
+        main(["--format", "safetensors", *map(str, arguments)])
+    except (ExportError, ModelError) as error:
+        return str(error)
+    return ""
 
 
-def test_file_that_is_there_is_replaced_only_by_force(
-    golden_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_file_that_is_there_is_replaced_only_by_force(golden_models: Path, tmp_path: Path) -> None:
     output = tmp_path / "tiny.safetensors"
     output.write_text("dear to somebody")
     arguments = ("--model", golden_models / "tiny", "--output", output)
-    assert run(capsys, *arguments) == (1, f"{output}: is there already; replace it with --force")
+    assert refusal(*arguments) == f"{output}: is there already; replace it with --force"
     assert output.read_text() == "dear to somebody"
-    assert run(capsys, *arguments, "--force") == (0, "")
+    assert refusal(*arguments, "--force") == ""
     assert "W1" in load_file(output)
     assert names_in(tmp_path) == ["models", output.name]
 
@@ -132,28 +135,25 @@ def test_file_that_is_there_is_replaced_only_by_force(
 def test_what_is_no_version_is_refused_and_nothing_is_written(
     golden_models: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     reference: str,
     cause: str,
 ) -> None:
     output = tmp_path / "tiny.safetensors"
     model = reference.format(models=golden_models)
-    code, message = run(capsys, "--model", model, "--output", output)
-    assert code == 1
+    message = refusal("--model", model, "--output", output)
     assert message.startswith(cause.format(models=golden_models))
     assert not output.exists()
 
 
 def test_version_that_does_not_give_its_golden_samples_is_not_exported(
-    golden_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    golden_models: Path, tmp_path: Path
 ) -> None:
     path = weights_path(golden_models, "tiny", 2)
     model = load_model(path)
     other = model.network.with_parameters([array / 2 for array in model.network.parameters])
     save_model(path, replace(model, network=other))
     output = tmp_path / "tiny.safetensors"
-    code, message = run(capsys, "--model", golden_models / "tiny", "--output", output)
-    assert code == 1
+    message = refusal("--model", golden_models / "tiny", "--output", output)
     assert message.startswith("golden samples of tiny:2: expected probabilities within 0.0001 of")
     assert not output.exists()
 
@@ -170,13 +170,12 @@ def test_version_that_does_not_give_its_golden_samples_is_not_exported(
 def test_place_that_cannot_be_written_is_said(
     golden_models: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     place: str,
     cause: str,
 ) -> None:
     output = tmp_path / place
-    code, message = run(capsys, "--model", golden_models / "tiny", "--output", output, "--force")
-    assert (code, message) == (1, f"{output}: {cause.format(folder=tmp_path)}")
+    message = refusal("--model", golden_models / "tiny", "--output", output, "--force")
+    assert message == f"{output}: {cause.format(folder=tmp_path)}"
     assert names_in(tmp_path) == ["models"]
 
 
@@ -196,11 +195,10 @@ def test_disk_that_is_full_leaves_the_old_file_and_nothing_else(
 def test_folder_without_permission_is_said(
     public_folder: Path,
     model: Model,
-    capsys: pytest.CaptureFixture[str],
     as_ordinary_user: Callable[[], AbstractContextManager[None]],
 ) -> None:
     publish_model(public_folder / "models", model)
     output = public_folder / "tiny.safetensors"
     with as_ordinary_user():
-        result = run(capsys, "--model", public_folder / "models" / "tiny", "--output", output)
-    assert result == (1, f"{output}: cannot be written: Permission denied")
+        message = refusal("--model", public_folder / "models" / "tiny", "--output", output)
+    assert message == f"{output}: cannot be written: Permission denied"

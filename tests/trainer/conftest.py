@@ -1,0 +1,37 @@
+"""What tests of the trainer's commands need: small data, and the command as a process."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small .npz with three classes that differ in which third of the image is bright."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 300)
+    images = rng.integers(0, 100, (300, 4, 6), np.uint8)
+    for index, label in enumerate(labels):
+        images[index, :, 2 * label : 2 * label + 2] += 150
+    path = tmp_path_factory.mktemp("data") / "thirds.npz"
+    np.savez(
+        path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
+    )
+    return path
+
+
+@pytest.fixture
+def train(models: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return a function that runs the command to its end."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, *arguments]
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run

@@ -1,0 +1,101 @@
+"""The command `mlpserve-train evaluate` as its users run it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mlpserve.model.versions import weights_path
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def evaluate(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "error", "-m", "mlpserve.trainer", "evaluate", *arguments]
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def model(train: Train, models: Path, data: Path) -> Path:
+    """Return a model with two versions, of which the second is not always right."""
+    for flags in ("--epochs 1", "--epochs 1 --learning-rate 0.003 --seed 4"):
+        assert train("--data", data, *flags.split(), "--batch-size", "64").returncode == 0
+    return models / "thirds"
+
+
+def by_hand(path: Path, data: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return the probabilities for the test images, computed from the file, and the truth."""
+    with np.load(path) as file, np.load(data) as images:
+        outputs = images["x_test"].reshape(100, 24).astype(np.float64) / 255
+        outputs = np.maximum(outputs @ file["W1"] + file["b1"], 0) @ file["W2"] + file["b2"]
+        exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True), images["y_test"]
+
+
+def test_the_figures_are_those_of_a_computation_by_hand(model: Path, data: Path) -> None:
+    done = evaluate("--model", model, "--data", data, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    probabilities, labels = by_hand(weights_path(model.parent, "thirds", 2), data)
+    predicted = probabilities.argmax(axis=1)
+    assert (facts["model"], facts["version"], facts["images"]) == ("thirds", 2, 100)
+    assert facts["accuracy"] == (predicted == labels).mean() < 1
+    loss = -np.log(probabilities[np.arange(100), labels]).mean()
+    assert facts["cross_entropy_nats"] == pytest.approx(loss, rel=1e-4)
+    sure, ranges = probabilities.max(axis=1), np.ceil(probabilities.max(axis=1) * 15)
+    error = sum(
+        (ranges == one).mean()
+        * abs((predicted == labels)[ranges == one].mean() - sure[ranges == one].mean())
+        for one in np.unique(ranges)
+    )
+    assert facts["expected_calibration_error"] == pytest.approx(error, abs=1e-5)
+    for index, found in enumerate(facts["classes"]):
+        both = ((predicted == index) & (labels == index)).sum()
+        assert found == {
+            "label": str(index),
+            "precision": both / (predicted == index).sum() if (predicted == index).any() else None,
+            "recall": both / (labels == index).sum(),
+        }
+
+
+def test_the_table_says_the_same_of_the_version_that_is_named(model: Path, data: Path) -> None:
+    facts = json.loads(evaluate("--model", f"{model}:1", "--data", data, "--output", "json").stdout)
+    done = evaluate("--model", f"{model}:1", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        f"thirds version 1: 100 images, accuracy {100 * facts['accuracy']:.2f} %, "
+        f"cross-entropy {facts['cross_entropy_nats']:.4f} nats, "
+    )
+    for found in facts["classes"]:
+        assert f"{100 * found['recall']:.2f} %" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("reference", "source", "message"),
+    [
+        ("{model}s", "{data}", "{folder}: has no model 'thirdss'; it has thirds"),
+        ("{model}:3", "{data}", "{model}: has no version 3; it has 2, 1"),
+        ("{model}/2", "{data}", "{model}: has no model '2'; did you mean {model}:2?"),
+        ("{model}", "nowhere", "data: expected auto, mnist, drawn, a folder with"),
+        ("{model}", "{other}", "images: the network takes images of (4, 6), got (3, 6)"),
+    ],
+    ids=["model", "version", "folder of a version", "data", "image size"],
+)
+def test_what_cannot_be_judged_is_said_in_one_sentence(
+    model: Path, data: Path, tmp_path: Path, reference: str, source: str, message: str
+) -> None:
+    images, labels = np.zeros((2, 3, 6), np.uint8), np.arange(2)
+    other = tmp_path / "other.npz"
+    np.savez(other, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    places = {"model": model, "data": data, "folder": model.parent, "other": other}
+    done = evaluate("--model", reference.format(**places), "--data", source.format(**places))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"mlpserve-train: {message.format(**places)}")
+    assert done.stderr.count("\n") == 1
