@@ -89,10 +89,10 @@ def test_the_table_says_the_same_of_the_version_that_is_named(model: Path, data:
     ids=["model", "version", "folder of a version", "data", "image size"],
 )
 def test_what_cannot_be_judged_is_said_in_one_sentence(
-    model: Path, data: Path, tmp_path: Path, reference: str, source: str, message: str
+    model: Path, data: Path, reference: str, source: str, message: str
 ) -> None:
     images, labels = np.zeros((2, 3, 6), np.uint8), np.arange(2)
-    other = tmp_path / "other.npz"
+    other = model.parents[1] / "other.npz"
     np.savez(other, x_train=images, y_train=labels, x_test=images, y_test=labels)
     places = {"model": model, "data": data, "folder": model.parent, "other": other}
     done = evaluate("--model", reference.format(**places), "--data", source.format(**places))

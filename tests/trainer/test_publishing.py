@@ -1,5 +1,6 @@
 """What a run publishes, and what it takes to be published at all."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from mlpserve.datasets import load_dataset, load_test_split
 from mlpserve.model.versions import load_version, versions, weights_path
 from mlpserve.model.weights import check_golden
+from mlpserve.trainer.calibration import without_temperature
 from mlpserve.trainer.evaluation import accuracy, evaluate, expected_calibration_error
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,8 +47,11 @@ def test_accuracies_and_calibration_are_of_the_published_network_on_the_split_th
     assert together == pytest.approx(right)
     calibration = training.calibration
     assert calibration is not None
-    assert calibration.error_after == pytest.approx(expected_calibration_error(found), abs=1e-6)
-    assert calibration.error_after < calibration.error_before
+    after = calibration.expected_calibration_error_after
+    assert after == pytest.approx(expected_calibration_error(found), abs=1e-6)
+    before = expected_calibration_error(without_temperature(found, calibration.temperature))
+    assert calibration.expected_calibration_error_before == pytest.approx(before, abs=1e-4)
+    assert calibration.temperature != 1
 
 
 def test_without_a_validation_share_there_is_nothing_to_calibrate_by(
@@ -74,7 +79,7 @@ def test_no_report_is_published_where_none_is_wanted(
 ) -> None:
     done = train("--data", data, *GOOD, "--no-report")
     assert [path.name for path in (models / "thirds" / "1").iterdir()] == ["weights.npz"]
-    assert "report" not in done.stdout
+    assert "report.html" not in done.stdout
 
 
 def test_what_is_less_accurate_than_asked_for_is_not_published(
@@ -116,8 +121,9 @@ def test_what_a_version_cannot_be_compared_to_is_found_out_before_training(
     for name, shape in (("larger", (5, 6)), ("more", (4, 6))):
         labels = np.where(labels == 1, 5, 0) if name == "more" else labels
         images = np.zeros((8, *shape), np.uint8)
-        arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
-        np.savez(tmp_path / f"{name}.npz", **arrays)
+        np.savez(
+            tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels
+        )
     for source, reference, cause in (
         (data, "better", f"{models}: has no model 'better'; it has good"),
         (data, "good:7", f"{models / 'good'}: has no version 7; it has 1"),
@@ -153,13 +159,17 @@ def test_patience_ends_the_training_with_the_best_network(
     train: Train, models: Path, data: Path
 ) -> None:
     flags = "--epochs 1000 --patience 3 --learning-rate 0.05 --dropout 0.5 --schedule constant"
-    done = train("--data", data, *flags.split(), "--batch-size", "16", "--validation-share", "0.2")
+    flags += " --batch-size 16 --validation-share 0.2 --log-format json"
+    done = train("--data", data, *flags.split())
     assert done.returncode == 0, done.stderr
-    ended = re.search(
-        r"the validation loss has not fallen for 3 epochs; the network of epoch (\d+) is kept",
-        done.stdout,
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    epochs = [event for event in events if event["event"] == "epoch"]
+    (trained,) = (event for event in events if event["event"] == "trained")
+    losses = [epoch["validation_loss"] for epoch in epochs]
+    best = int(np.argmin(losses))
+    assert len(epochs) == best + 4
+    assert trained["ended_because"] == (
+        f"the validation loss has not fallen for 3 epochs; the network of epoch {best + 1} is kept"
     )
-    assert ended is not None
-    losses = [float(loss) for loss in re.findall(r"validation loss (\d+\.\d+)", done.stdout)]
-    assert len(losses) == int(ended[1]) + 3
-    assert min(losses) == losses[int(ended[1]) - 1]
+    training = load_version(models, "thirds", 1).metadata.training
+    assert training.validation_accuracy == epochs[best]["validation_accuracy"]

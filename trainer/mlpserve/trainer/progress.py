@@ -66,13 +66,14 @@ def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  #
 
 def epoch_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001 - as ``LINES`` has it
     """Return the line of one epoch: losses in nats, accuracies in percent."""
+    # With z, which shows no -0.0000: the offset below the logarithm makes a tiny loss negative.
     line = (
-        f"epoch {record.epoch + 1}/{epochs}: loss {record.train_loss:.4f}, "
+        f"epoch {record.epoch + 1}/{epochs}: loss {record.train_loss:z.4f}, "
         f"training accuracy {100 * record.train_accuracy:.2f} %"
     )
     if record.validation_loss is not None and record.validation_accuracy is not None:
         line += (
-            f", validation loss {record.validation_loss:.4f}, "
+            f", validation loss {record.validation_loss:z.4f}, "
             f"accuracy {100 * record.validation_accuracy:.2f} %"
         )
     return f"{line}, {record.images_per_s:,.0f} images/s"
@@ -234,7 +235,7 @@ class TerminalDisplay(LinesDisplay):
     def _state(self, position: Position) -> str:
         """Return what an epoch has found so far, and the speed of late."""
         found = (
-            f"loss {position.loss_sum / position.images:.4f}, "
+            f"loss {position.loss_sum / position.images:z.4f}, "
             f"accuracy {100 * position.correct / position.images:.2f} %"
         )
         steps_per_s = self._progress.tasks[self._task].speed
