@@ -70,11 +70,11 @@ def test_lines_tell_of_the_data_each_epoch_and_what_was_published(
     assert len(epochs) == EPOCHS
     for number, line in enumerate(epochs, start=1):
         assert re.fullmatch(
-            rf"epoch {number}/{EPOCHS}: loss \d\.\d{{4}}, training accuracy \d+\.\d\d %, "
-            r"validation loss \d\.\d{4}, accuracy \d+\.\d\d %, [0-9,]+ images/s",
+            rf"epoch {number}/{EPOCHS}: loss \d\.\d{{4}}, accuracy \d+\.\d\d %, "
+            r"validation \d\.\d{4}, \d+\.\d\d %",
             line,
         )
-    assert re.fullmatch(r"trained for \d+\.\d s: all epochs are done", trained)
+    assert re.fullmatch(r"trained for \d+\.\d s, [0-9,]+ images/s: all epochs are done", trained)
     assert published.startswith(f"published {models / 'thirds' / '1'}: 24-128-3, trained on thirds")
 
 
@@ -117,8 +117,7 @@ def test_every_json_line_is_an_object_that_a_program_can_use(
 def test_a_terminal_shows_a_bar_that_leaves_nothing_but_the_lines(command: list[str]) -> None:
     code, written = on_a_terminal(command)
     assert code == 0
-    assert re.search(r"epoch 1/3 .*━", written)
-    assert "left" in written
+    assert re.search(r"epoch \d/3 .*━.* images/s .*left", written)
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor is back
     first, *epochs, trained, published = screen(written)
     assert first.startswith("data thirds: ")

@@ -142,7 +142,9 @@ def test_a_time_limit_ends_the_training_and_publishes_what_was_learned(
     done = train("--data", data, "--epochs", "1000000", "--time-limit", "0.3")
     assert done.returncode == 0, done.stderr
     assert re.search(
-        r"^trained for \d+\.\d s: the time limit of 0\.3 s is reached$", done.stdout, re.MULTILINE
+        r"^trained for \d+\.\d s, [0-9,]+ images/s: the time limit of 0\.3 s is reached$",
+        done.stdout,
+        re.MULTILINE,
     )
     assert versions(models, "thirds") == [1]
 

@@ -148,13 +148,7 @@ class _Run(Observer):
                 outcome = fit.run(self)
             finally:
                 self._display.end()
-        self._display.event(
-            "trained",
-            f"trained for {outcome.elapsed_s:.1f} s: {outcome.ended_because}",
-            elapsed_s=outcome.elapsed_s,
-            ended_because=outcome.ended_because,
-            threads=self._threads,
-        )
+        self._show_trained(outcome, training)
         return outcome
 
     def end(self) -> None:
@@ -198,6 +192,19 @@ class _Run(Observer):
         checkpoints = Checkpoints(folder, identity)
         checkpoints.prepare()
         return checkpoints
+
+    def _show_trained(self, outcome: Outcome, training: Training) -> None:
+        epochs = training.position.steps * self._material.recipe.epochs / training.steps
+        images_per_s = epochs * len(self._material.train) / max(outcome.elapsed_s, 1e-9)
+        self._display.event(
+            "trained",
+            f"trained for {outcome.elapsed_s:.1f} s, {images_per_s:,.0f} images/s: "
+            f"{outcome.ended_because}",
+            elapsed_s=outcome.elapsed_s,
+            images_per_s=images_per_s,
+            ended_because=outcome.ended_because,
+            threads=self._threads,
+        )
 
     def _found_snapshot(self) -> Snapshot | None:
         if self._checkpoints is None:

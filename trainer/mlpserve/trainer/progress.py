@@ -17,6 +17,8 @@ from mlpserve.trainer.learning.training import Position
 
 LOG_FORMATS: Final = ("auto", "terminal", "lines", "json")
 _UPDATES_PER_EPOCH: Final = 50
+# The line must not be full: a ^C at its end would begin the next one, and the bar would stay.
+_COLUMNS_BESIDE_BAR: Final = 74
 
 
 class Display(Protocol):
@@ -65,18 +67,18 @@ def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  #
 
 
 def epoch_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001 - as ``LINES`` has it
-    """Return the line of one epoch: losses in nats, accuracies in percent."""
+    """Return the line of one epoch, which fits into 80 columns: losses in nats, then accuracies."""
     # With z, which shows no -0.0000: the offset below the logarithm makes a tiny loss negative.
     line = (
         f"epoch {record.epoch + 1}/{epochs}: loss {record.train_loss:z.4f}, "
-        f"training accuracy {100 * record.train_accuracy:.2f} %"
+        f"accuracy {100 * record.train_accuracy:.2f} %"
     )
-    if record.validation_loss is not None and record.validation_accuracy is not None:
-        line += (
-            f", validation loss {record.validation_loss:z.4f}, "
-            f"accuracy {100 * record.validation_accuracy:.2f} %"
-        )
-    return f"{line}, {record.images_per_s:,.0f} images/s"
+    if record.validation_loss is None or record.validation_accuracy is None:
+        return line
+    return (
+        f"{line}, validation {record.validation_loss:z.4f}, "
+        f"{100 * record.validation_accuracy:.2f} %"
+    )
 
 
 LINES: Final[Mapping[str, Callable[[EpochRecord, int, int], str]]] = {
@@ -192,12 +194,11 @@ class TerminalDisplay(LinesDisplay):
         )
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),  # as wide as the rest of the line allows
+            BarColumn(max(4, min(40, console.width - _COLUMNS_BESIDE_BAR))),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
-            expand=True,
             transient=True,
         )
         self._task = TaskID(0)
