@@ -164,6 +164,13 @@ def test_a_run_whose_output_nobody_reads_any_more_publishes_all_the_same(
     assert (models / "thirds" / "1" / "weights.npz").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_run_whose_log_is_on_a_full_disk_publishes(command: list[str], models: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, timeout=60, check=False).returncode == 0
+    assert (models / "thirds" / "1" / "weights.npz").exists()
+
+
 def test_a_run_without_any_output_publishes(command: list[str], models: Path) -> None:
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     assert subprocess.run(closed, timeout=60, check=False).returncode == 0

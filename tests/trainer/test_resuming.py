@@ -232,10 +232,27 @@ def test_a_run_with_checkpoints_that_is_told_to_stop_saves_and_says_so_by_its_co
     assert versions(job.models, "thirds") == []
 
 
+def test_a_run_under_nohup_outlives_its_terminal(job: Job) -> None:
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *TRAINER, *job.arguments)
+    with subprocess.Popen(
+        [*ignoring, "--epochs", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):  # epochs go on after the signal
+            while not process.stdout.readline().startswith("epoch"):
+                pass
+            process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == STOPPED
+
+
 def test_a_stop_while_nothing_is_trained_yet_has_the_same_code(job: Job, data: Path) -> None:
-    job.models.parent.mkdir(exist_ok=True)
     program = (
-        "import os, signal, sys; from mlpserve.trainer import job; "
+        "import os, signal, sys; "
         "from mlpserve.trainer.__main__ import main; "
         "sys.addaudithook(lambda event, arguments: event == 'open' and "
         f"arguments[0] == {str(data)!r} and os.kill(os.getpid(), signal.SIGTERM)); "
