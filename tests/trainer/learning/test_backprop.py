@@ -12,6 +12,7 @@ from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.learning.backprop import (
     Backpropagation,
     BatchResult,
+    Columns,
     Labels,
     loss_and_gradients,
 )
@@ -87,6 +88,25 @@ def test_a_batch_larger_than_a_chunk_gives_the_mean_of_its_rows(count: int) -> N
     assert twice.loss == pytest.approx(once.loss)
     assert twice.correct == 2 * once.correct
     np.testing.assert_allclose(backpropagation.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+@given(count=st.integers(1, 2300), lit=st.sets(st.integers(0, WIDTH - 1)))
+@settings(max_examples=30)
+def test_inputs_that_are_dark_in_all_rows_may_be_left_out(count: int, lit: set[int]) -> None:
+    columns = np.array(sorted(lit), np.intp)
+    network, (inputs, labels) = shaken(5), batch(count)
+    inputs[:, sorted(set(range(WIDTH)) - lit)] = 0
+    expected = fresh(network, inputs, labels, count)
+    compact = Backpropagation(network, most_rows=count)
+    # Whatever an earlier batch left in the arrays must not show.
+    run(compact, *batch(count, seed=2))
+
+    def fill(rows: slice, out: FloatArray) -> Columns:
+        out[:, : len(columns)] = inputs[rows][:, columns]
+        return columns
+
+    compact.run(fill, labels, batch_size=count)
+    np.testing.assert_allclose(compact.gradient, expected, rtol=1e-12, atol=1e-15)
 
 
 @given(counts=st.lists(st.integers(0, 2300), min_size=2, max_size=4))

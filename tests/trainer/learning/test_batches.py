@@ -183,6 +183,24 @@ def test_shuffled_bytes_are_scaled_as_the_network_takes_them(dtype: type[np.floa
     np.testing.assert_array_equal(out, SPEC.scale(greys[batch.labels], dtype))
 
 
+@given(seed=st.integers(0, 50), dark=st.sets(st.integers(0, 5)))
+@settings(max_examples=30)
+def test_pixels_that_a_batch_lacks_are_left_out_and_no_others(seed: int, dark: set[int]) -> None:
+    pixels = np.random.default_rng(seed).integers(1, 256, (8, 6), np.uint8)
+    pixels[:, list(dark)] = 0
+    images = Split(pixels.reshape(8, 2, 3), np.arange(8))
+    whole, compact = (
+        ShuffledBatches(images, SPEC, batch_size=8, seed=seed, leaves_out_dark=leaves).batch(0, 0)
+        for leaves in (False, True)
+    )
+    all_columns, some_columns = (np.full((8, 6), np.nan, np.float32) for _ in range(2))
+    assert whole.fill(slice(0, 8), all_columns) is None
+    lit = compact.fill(slice(0, 8), some_columns)
+    assert lit is not None
+    assert set(lit) == set(range(6)) - dark
+    np.testing.assert_array_equal(some_columns[:, : len(lit)], all_columns[:, lit])
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_do_not_change_the_bits_of_warped_images(threads: int) -> None:
     alone = warped(5000, 1000, 1, distortion=STRONG)
