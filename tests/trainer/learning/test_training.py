@@ -237,6 +237,14 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_says_what_to_try() -
         trained(recipe)
 
 
+def test_many_classes_do_not_hide_that_a_training_diverged() -> None:
+    recipe = replace(SMALL, schedule="constant", optimizer="gradient-descent", learning_rate=1e4)
+    network = initial_network(recipe, SPEC.values_per_image, 200)
+    many = Split(images(400).images, np.arange(400) % 200)
+    with pytest.raises(TrainingError, match=r"the loss is 1\d\.\d, guessing has 5.3"):
+        finish(Training(recipe, network, many, SPEC, team=Team(1)))
+
+
 def test_an_epoch_with_a_loss_far_above_guessing_stops_the_training_too() -> None:
     # Finite all the time: the output is surely one class or another, which are 18.4 nats at most.
     recipe = replace(SMALL, schedule="constant", optimizer="gradient-descent", learning_rate=1e4)

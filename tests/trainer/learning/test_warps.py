@@ -181,6 +181,18 @@ def test_limits_are_those_of_the_settings() -> None:
     assert -1.5 <= shifts_px.min() < -1.49
 
 
+def test_scaled_settings_distort_in_the_same_manner_but_less_far() -> None:
+    half = STRONG.scaled(0.5)
+    assert half == WarpSettings(
+        rotation_degrees=7.5,
+        log_scale=0.075,
+        shear=0.075,
+        shift_px=0.5,
+        elastic_px=0.6,
+        images_per_warp=4,
+    )
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

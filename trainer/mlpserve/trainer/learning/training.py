@@ -15,7 +15,7 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.averaging import MovingAverage
-from mlpserve.trainer.learning.backprop import Backpropagation, BatchResult
+from mlpserve.trainer.learning.backprop import LOG_OFFSET, Backpropagation, BatchResult
 from mlpserve.trainer.learning.batches import (
     DROPOUT,
     Batch,
@@ -32,7 +32,8 @@ from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.learning.team import Team, share
 
-# A loss so many times that of guessing is none that will still come down.
+# A loss so many times that of guessing is none that will still come down; nor is one half way from
+# guessing to being surely wrong.
 _DIVERGED_TIMES_GUESSING: Final = 4
 _GENTLE_STRENGTH: Final = 0.3
 # A first layer of so many outputs takes longer to compute than finding out what it need not do.
@@ -197,7 +198,10 @@ class Training:
         """Refuse to go on where the loss is not finite, or after an epoch far above guessing's."""
         loss = self.position.loss_sum / self.position.images
         guessing = math.log(self._network.layer_sizes[-1])
-        limit = _DIVERGED_TIMES_GUESSING * guessing if self.is_between_epochs else math.inf
+        # Of 100 classes, four times guessing is more than the loss of being surely wrong.
+        half_way = (guessing - math.log(LOG_OFFSET)) / 2
+        highest = min(_DIVERGED_TIMES_GUESSING * guessing, half_way)
+        limit = highest if self.is_between_epochs else math.inf
         # Written so that a NaN, which compares false, is refused as well.
         if not (loss < math.inf and loss <= limit):
             raise TrainingError(
