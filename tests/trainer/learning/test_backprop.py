@@ -213,6 +213,25 @@ def test_rows_that_are_kept_keep_what_was_dropped_of_them() -> None:
     np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
 
 
+def test_dark_inputs_may_be_left_out_where_rows_are_and_outputs_are_dropped() -> None:
+    network, (inputs, labels) = shaken(5, scale=4), batch(30)
+    inputs[:, 1] = 0
+    gradients = []
+    for columns in (None, np.array([0, 2])):
+        backpropagation = Backpropagation(
+            network, most_rows=30, dropout=0.4, learned_probability=0.3
+        )
+
+        def fill(rows: slice, out: FloatArray, lit: Columns | None = columns) -> Columns | None:
+            seen = inputs[rows] if lit is None else inputs[rows][:, lit]
+            out[:, : seen.shape[1]] = seen
+            return lit
+
+        backpropagation.run(fill, labels, batch_size=30, rng=np.random.default_rng(1))
+        gradients.append(backpropagation.gradient)
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-12, atol=1e-15)
+
+
 def test_dropped_outputs_leave_the_mean_of_all_as_it_is() -> None:
     # The second layer adds up what it sees, so its gradient shows what came through: each output
     # is 1, and with 0.25 of them dropped those that are left count 4/3.
