@@ -96,6 +96,7 @@ def test_a_network_that_saw_drawn_digits_only_reads_90_percent_of_mnists_test_im
 
 def test_a_run_publishes_what_its_flags_say(train: Train, models: Path, data: Path) -> None:
     flags = "--name lights --layers 7,5 --activation sigmoid --epochs 2 --batch-size 32"
+    flags += " --warp slight --learned-probability 0.9"
     done = train("--data", data, *flags.split(), "--learning-rate", "0.02", "--seed", "9")
     assert done.returncode == 0, done.stderr
     metadata = load_model(weights_path(models, "lights", 1)).metadata
@@ -108,6 +109,8 @@ def test_a_run_publishes_what_its_flags_say(train: Train, models: Path, data: Pa
     assert training.hyperparameters["epochs"] == 2
     assert training.hyperparameters["batch_size"] == 32
     assert training.hyperparameters["learning_rate"] == 0.02
+    assert training.hyperparameters["learned_probability"] == 0.9
+    assert training.hyperparameters["warp_rotation_degrees"] == 7
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", training.data_digest)
 
 

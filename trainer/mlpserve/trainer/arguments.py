@@ -17,7 +17,7 @@ from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.progress import LOG_FORMATS
-from mlpserve.trainer.recipes import FAST, RECIPES
+from mlpserve.trainer.recipes import FAST, RECIPES, WARPS
 
 _MOST_THREADS: Final = 256  # each has arrays of its own
 DATA_HELP: Final = (
@@ -163,6 +163,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weight-decay", type=float, metavar="X", help="decoupled; 0 for none")
     group.add_argument("--dropout", type=float, metavar="X", help="of hidden outputs; 0 for none")
     group.add_argument("--label-smoothing", type=float, metavar="X", help="0 for none")
+    group.add_argument("--warp", choices=WARPS, help="how far images are distorted at random")
+    group.add_argument(
+        "--learned-probability",
+        type=float,
+        metavar="X",
+        help="do not learn from images whose true class has it already, as in 0.99; 1 for all",
+    )
     group.add_argument(
         "--average-decay",
         type=float,
@@ -200,6 +207,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         for field in fields(Recipe)
         if field.name != "name" and getattr(options, field.name, None) is not None
     }
+    if options.warp is not None:
+        given["warp"] = WARPS[options.warp]
     return replace(RECIPES[options.recipe], **given)
 
 

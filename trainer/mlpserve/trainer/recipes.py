@@ -36,12 +36,17 @@ FAST: Final = Recipe(
     batch_size=128,
     validation_share=0.05,
 )
-_SLIGHT: Final = WarpSettings(
+SLIGHT: Final = WarpSettings(
     rotation_degrees=7, log_scale=0.07, shear=0.07, shift_px=0.5, elastic_px=0.6
 )
-_STRONG: Final = WarpSettings(
-    rotation_degrees=10, log_scale=0.1, shear=0.1, shift_px=1.0, elastic_px=1.2
+STRONG: Final = WarpSettings(
+    rotation_degrees=13, log_scale=0.13, shear=0.13, shift_px=1.0, elastic_px=1.25
 )
+WARPS: Final[Mapping[str, WarpSettings | None]] = {
+    "none": None,
+    "slight": SLIGHT,
+    "strong": STRONG,
+}
 GOOD: Final = replace(
     FAST,
     name="good",
@@ -50,7 +55,7 @@ GOOD: Final = replace(
     epochs=5,
     batch_size=256,
     learned_probability=0.99,
-    warp=_SLIGHT,
+    warp=SLIGHT,
 )
 BETTER: Final = replace(
     GOOD,
@@ -58,7 +63,7 @@ BETTER: Final = replace(
     hidden_sizes=(512, 256),
     learning_rate=3e-3,
     epochs=11,
-    warp=replace(_SLIGHT, elastic_px=0.8),
+    warp=replace(SLIGHT, elastic_px=0.8),
     gentle_share=0.13,
 )
 BEST: Final = replace(
@@ -68,8 +73,9 @@ BEST: Final = replace(
     schedule="cosine",
     learning_rate=1e-3,
     epochs=240,
-    warp=_STRONG,
+    warp=STRONG,
     gentle_share=0.0,
+    average_decay=0.9998,
     validation_share=0.02,
 )
 RECIPES: Final[Mapping[str, Recipe]] = {
