@@ -69,6 +69,16 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names a published version."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODELS/NAME[:VERSION]",
+        help="the version, as in models/digits:3; without a number the newest",
+    )
+
+
 def job_config(options: argparse.Namespace) -> JobConfig:
     """Return what the flags say.
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from mlpserve.datasets import load_test_split
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
-from mlpserve.trainer.arguments import DATA_HELP, add_data_dir
+from mlpserve.trainer.arguments import DATA_HELP, add_data_dir, add_model
 from mlpserve.trainer.evaluation import (
     Evaluation,
     evaluate,
@@ -47,12 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlpserve-train evaluate",
         description="Judge a published version by the test images of some data.",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="MODELS/NAME[:VERSION]",
-        help="the version, as in models/digits:3; without a number the newest",
-    )
+    add_model(parser)
     parser.add_argument("--data", required=True, help=DATA_HELP)
     add_data_dir(parser)
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
+from mlpserve.trainer.arguments import add_model
 from mlpserve.trainer.errors import ExportError
 
 _Format: TypeAlias = Callable[[Model], bytes]
@@ -38,12 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         help="onnx: a graph that takes (N, D) float32 images from 0 to 1 and gives probabilities; "
         "safetensors: the arrays of the weights file",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="MODELS/NAME[:VERSION]",
-        help="the version, as in models/digits:3; without a number the newest",
-    )
+    add_model(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
     return parser

@@ -7,9 +7,7 @@ exponentially fading weights that are usual for networks.
 
 import numpy as np
 
-from mlpserve.trainer.learning.parameters import Vector
-
-_BLOCK_VALUES = 65_536  # what stays in the processor's cache
+from mlpserve.trainer.learning.parameters import Vector, blocks
 
 
 class MovingAverage:
@@ -31,8 +29,7 @@ class MovingAverage:
     def update(self, part: slice, step_number: int) -> None:
         """Take up a part of the parameters; once a step for each, after the optimizer."""
         weight = 1 - min(self._decay, step_number / (step_number + 9))
-        for start in range(part.start, part.stop, _BLOCK_VALUES):
-            block = slice(start, min(start + _BLOCK_VALUES, part.stop))
+        for block in blocks(part):
             change = np.subtract(self._parameters[block], self.mean[block])
             change *= weight
             self.mean[block] += change

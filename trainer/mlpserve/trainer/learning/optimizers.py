@@ -1,22 +1,17 @@
 """How gradients change parameters.
 
-An optimizer works on vectors (see ``parameters``), in place, and in blocks that stay in the
-processor's cache: one formula is several passes over its arrays, and only the first of them should
-have to wait for memory. Threads may update different parts of the vectors at the same time.
+An optimizer works on vectors (see ``parameters``), in place, block after block. Threads may update
+different parts of the vectors at the same time.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
-from mlpserve.trainer.learning.parameters import Vector
-
-# Five arrays of so many float32 values are worked on at a time. Larger blocks leave the cache, much
-# smaller ones cost more calls than they save.
-_BLOCK_VALUES: Final = 65_536
+from mlpserve.trainer.learning.parameters import BLOCK_VALUES, Vector, blocks
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class GradientDescent:
 
     def update(self, part: slice, gradient: Vector, step: Step) -> None:
         """See ``Optimizer.update``."""
-        for block in _blocks(part):
+        for block in blocks(part):
             parameters = _decayed(self._parameters[block], step)
             parameters -= step.learning_rate * gradient[block]
 
@@ -86,7 +81,7 @@ class Momentum:
 
     def update(self, part: slice, gradient: Vector, step: Step) -> None:
         """See ``Optimizer.update``."""
-        for block in _blocks(part):
+        for block in blocks(part):
             parameters, velocity = _decayed(self._parameters[block], step), self._velocity[block]
             velocity *= self._DECAY
             velocity += gradient[block]
@@ -130,8 +125,8 @@ class Adam:
     def update(self, part: slice, gradient: Vector, step: Step) -> None:
         """See ``Optimizer.update``."""
         scale, offset = self._scale_and_offset(step)
-        scratch = np.empty(_BLOCK_VALUES, self._parameters.dtype)
-        for block in _blocks(part):
+        scratch = np.empty(BLOCK_VALUES, self._parameters.dtype)
+        for block in blocks(part):
             parameters, slope = _decayed(self._parameters[block], step), gradient[block]
             means, squares, change = self._means[block], self._squares[block], scratch[: len(slope)]
             means *= self._MEAN_DECAY
@@ -158,11 +153,6 @@ OPTIMIZERS: Final[Mapping[str, Callable[[Vector], Optimizer]]] = {
     "momentum": Momentum,
     "adam": Adam,
 }
-
-
-def _blocks(part: slice) -> Iterator[slice]:
-    for start in range(part.start, part.stop, _BLOCK_VALUES):
-        yield slice(start, min(start + _BLOCK_VALUES, part.stop))
 
 
 def _decayed(parameters: Vector, step: Step) -> Vector:

@@ -4,7 +4,8 @@ An optimizer passes over one vector in a few large steps, which is faster than m
 and a vector is easily cut into shares, averaged and saved.
 """
 
-from typing import TypeAlias
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,20 @@ from mlpserve.model.network import Network
 Vector: TypeAlias = (
     FloatArray  # (P,) the parameters of a network, or as many values of another kind
 )
+
+# Some five arrays of so many float32 values are worked on at a time. Larger blocks leave the cache,
+# much smaller ones cost more calls than they save.
+BLOCK_VALUES: Final = 65_536
+
+
+def blocks(part: slice) -> Iterator[slice]:
+    """Yield a part of a vector in pieces of at most ``BLOCK_VALUES``.
+
+    A formula is several passes over its arrays; within a piece, only the first has to wait for
+    memory.
+    """
+    for start in range(part.start, part.stop, BLOCK_VALUES):
+        yield slice(start, min(start + BLOCK_VALUES, part.stop))
 
 
 def vector_of(network: Network) -> Vector:
