@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.weights import Model
+from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import RequestError
-from mlpserve.server.prediction import FLOAT32, UINT8, ImageDType, answer, decode_images
+from mlpserve.server.prediction import FLOAT32, UINT8, ImageDType, answers, decode_images
 
 SPEC = InputSpec((2, 3))  # 6 values an image
 
@@ -105,9 +106,15 @@ def test_any_bytes_are_either_images_of_the_right_shape_or_refused(
     assert 0 <= images.min() <= images.max() <= (1 if dtype == FLOAT32 else 255)
 
 
-def test_an_answer_is_what_the_network_says(model: Model) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (5, 6), np.uint8)
-    found = answer(model, images)
-    expected = model.network.probabilities(images.astype(np.float32) / np.float32(255))
-    np.testing.assert_array_equal(np.frombuffer(found.probabilities, "<f4").reshape(5, 3), expected)
-    np.testing.assert_array_equal(np.frombuffer(found.labels, "<i4"), expected.argmax(axis=1))
+def test_each_batch_gets_what_the_network_says_of_it(model: Model) -> None:
+    rng = np.random.default_rng(1)
+    batches = [rng.integers(0, 256, (count, 6), np.uint8) for count in (5, 1, 3)]
+    found = answers(CompiledModel(model), batches, Workspace())
+    assert len(found) == 3
+    for answer, images in zip(found, batches, strict=True):
+        expected = model.network.probabilities(images.astype(np.float32) / np.float32(255))
+        probabilities = np.frombuffer(answer.probabilities, "<f4").reshape(len(images), 3)
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(
+            np.frombuffer(answer.labels, "<i4"), probabilities.argmax(axis=1)
+        )

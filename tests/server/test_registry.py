@@ -1,6 +1,6 @@
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.versions import weights_path
 from mlpserve.model.weights import Model
 from mlpserve.server import prediction
+from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import NotServedError, RequestError, StartError
-from mlpserve.server.prediction import Answer, Images, answer
+from mlpserve.server.prediction import Answer, answers
 from mlpserve.server.registry import Registry, load_registry
 
 Publish = Callable[..., None]
@@ -92,13 +93,18 @@ def test_a_version_that_fails_its_self_test_is_not_served(
 ) -> None:
     publish("digits", versions=2)
 
-    def broken_in_version_2(model: Model, images: Images) -> Answer:
-        found = answer(model, images)
+    def broken_in_version_2(
+        model: CompiledModel, batches: Sequence[Images], workspace: Workspace
+    ) -> list[Answer]:
+        found = answers(model, batches, workspace)
         if model.metadata.version != 2:
             return found
-        return Answer(np.full(len(images) * 3, np.nan, "<f4").tobytes(), found.labels)
+        return [
+            Answer(np.full(len(images) * 3, np.nan, "<f4").tobytes(), answer.labels)
+            for images, answer in zip(batches, found, strict=True)
+        ]
 
-    monkeypatch.setattr(prediction, "answer", broken_in_version_2)
+    monkeypatch.setattr(prediction, "answers", broken_in_version_2)
     assert served(load_registry(models, versions_per_model=2)) == {"digits": [1]}
     assert "self-test: expected probabilities that sum to 1, got nan" in caplog.text
 
@@ -128,7 +134,8 @@ def test_a_model_whose_folder_cannot_be_read_does_not_keep_others_from_being_ser
 
 
 def test_a_message_lists_a_few_models_and_how_many_more_there_are(model: Model) -> None:
-    registry = Registry({f"model-{number:03}": (model,) for number in range(400)})
+    compiled = CompiledModel(model)
+    registry = Registry({f"model-{number:03}": (compiled,) for number in range(400)})
     with pytest.raises(NotServedError) as caught:
         registry.find("none", 0)
     assert str(caught.value).endswith("model-008, model-009 and 390 more (see ListModels)")
@@ -148,4 +155,4 @@ def test_a_folder_that_is_missing_is_named(models: Path) -> None:
 def test_models_are_those_of_the_files(models: Path, publish: Publish, model: Model) -> None:
     publish("digits", versions=1)
     found = load_registry(models, versions_per_model=2).find("digits", 1)
-    assert found.network.layer_sizes == model.network.layer_sizes
+    assert found.metadata.layer_sizes == model.metadata.layer_sizes

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from mlpserve.model.metadata import Training
-from mlpserve.model.weights import Model
+from mlpserve.server.compiled import CompiledModel
 from mlpserve.v1 import prediction_pb2
 
 
-def describe_model(versions: Sequence[Model], *, max_batch_images: int) -> prediction_pb2.Model:
+def describe_model(
+    versions: Sequence[CompiledModel], *, max_batch_images: int
+) -> prediction_pb2.Model:
     """Return the description of a model by those versions of it, which are at least one."""
     return prediction_pb2.Model(
         name=versions[0].metadata.name,
@@ -16,7 +18,7 @@ def describe_model(versions: Sequence[Model], *, max_batch_images: int) -> predi
     )
 
 
-def _describe_version(model: Model) -> prediction_pb2.ModelVersion:
+def _describe_version(model: CompiledModel) -> prediction_pb2.ModelVersion:
     metadata = model.metadata
     return prediction_pb2.ModelVersion(
         version=metadata.version,

@@ -4,9 +4,10 @@
     |-- RequestError       the request breaks the contract: mend it, do not repeat it
     |-- NotServedError     no such model or version here: ask for another
     |-- OverloadedError    too much at once: repeat it later
+    |-- ExpiredError       nobody waits for the answer any more: nothing to do
     `-- StartError         the server cannot start: mend its flags, port or models folder
 
-The first three are mapped to gRPC statuses in `mlpserve.server.statuses`, and only there.
+All but the last are mapped to gRPC statuses in `mlpserve.server.statuses`, and only there.
 """
 
 
@@ -24,6 +25,10 @@ class NotServedError(ServerError):
 
 class OverloadedError(ServerError):
     """The server does as much as it is allowed to do."""
+
+
+class ExpiredError(ServerError):
+    """The call was cancelled, or its deadline passed, before it was computed."""
 
 
 class StartError(ServerError):

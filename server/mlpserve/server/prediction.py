@@ -3,17 +3,17 @@
 Knows neither gRPC nor protobuf, so that every adapter gives the same answers and the same errors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.weights import Model
+from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import RequestError
-
-Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 ImageDType: TypeAlias = np.dtype[Any]  # UINT8 or FLOAT32
 
@@ -35,18 +35,27 @@ class Answer:
     labels: bytes
 
 
-def answer(model: Model, images: Images) -> Answer:
-    """Classify a batch.
+def answers(model: CompiledModel, batches: Sequence[Images], workspace: Workspace) -> list[Answer]:
+    """Classify the batches of several callers in one pass.
 
     Args:
         model: The model to ask.
-        images: (N, D) as ``decode_images`` returns them.
+        batches: As ``CompiledModel.classify`` takes them, each as ``decode_images`` returns it.
+        workspace: What to compute in.
+
+    Returns:
+        To each batch its answer, in their order.
     """
-    probabilities = model.network.probabilities(model.metadata.input.scale(images))
-    return Answer(
-        probabilities=probabilities.astype("<f4", copy=False).tobytes(),
-        labels=probabilities.argmax(axis=1).astype("<i4").tobytes(),
-    )
+    found = model.classify(batches, workspace)
+    probabilities = found.probabilities.astype("<f4", copy=False)
+    labels = found.labels.astype("<i4", copy=False)
+    separate: list[Answer] = []
+    start = 0
+    for images in batches:
+        rows = slice(start, start + len(images))
+        separate.append(Answer(probabilities[rows].tobytes(), labels[rows].tobytes()))
+        start = rows.stop
+    return separate
 
 
 def decode_images(
@@ -86,23 +95,40 @@ def decode_images(
     return images
 
 
-def self_test(model: Model) -> str | None:
-    """Have a model answer a black and a white image in each data type, as requests are answered.
+def self_test(model: CompiledModel, golden: GoldenSamples | None) -> str | None:
+    """Have a model answer a few images, as requests are answered.
+
+    These are a black and a white image in each data type, and the golden samples of its file.
 
     Returns:
-        What is wrong with the answer; None where all is well.
+        What is wrong with the answers; None where all is well.
     """
     for dtype, white in ((UINT8, np.iinfo(np.uint8).max), (FLOAT32, 1)):
         values = np.repeat(np.array([[0], [white]], dtype), model.metadata.input.values_per_image)
-        images = decode_images(
-            values.tobytes(), count=2, dtype=dtype, spec=model.metadata.input, max_batch_images=2
-        )
-        rows = np.frombuffer(answer(model, images).probabilities, FLOAT32).reshape(2, -1)
+        rows = _answered(model, values.reshape(2, -1))
         sums = rows.sum(axis=1)
         # Written so that a NaN, which compares false, is refused as well.
         if not (rows.min() >= 0 and np.abs(sums - 1).max() < _SUM_TOLERANCE):
             return f"expected probabilities that sum to 1, got {rows.min():g} and sums {sums}"
+    if golden is None:
+        return None
+    difference = golden.largest_difference(_answered(model, golden.images))
+    if not difference <= GOLDEN_TOLERANCE:
+        return f"expected the probabilities of the golden samples, got one off by {difference:.3g}"
     return None
+
+
+def _answered(model: CompiledModel, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the (N, K) probabilities of a request with these images."""
+    decoded = decode_images(
+        images.tobytes(),
+        count=len(images),
+        dtype=images.dtype,
+        spec=model.metadata.input,
+        max_batch_images=len(images),
+    )
+    (found,) = answers(model, [decoded], Workspace())
+    return np.frombuffer(found.probabilities, FLOAT32).reshape(len(images), -1)
 
 
 def _check_range(images: Images) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.versions import load_version, model_names, versions, weights_path
-from mlpserve.model.weights import Model
+from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.errors import NotServedError, RequestError, StartError
 from mlpserve.server.prediction import self_test
 
@@ -25,15 +25,15 @@ class Registry:
         models: At least one name, each with at least one version, the newest first.
     """
 
-    def __init__(self, models: Mapping[str, tuple[Model, ...]]) -> None:
+    def __init__(self, models: Mapping[str, tuple[CompiledModel, ...]]) -> None:
         self._models = dict(sorted(models.items()))
 
     @property
-    def models(self) -> Mapping[str, tuple[Model, ...]]:
+    def models(self) -> Mapping[str, tuple[CompiledModel, ...]]:
         """Return all models, in the order of their names."""
         return self._models
 
-    def versions(self, name: str) -> tuple[Model, ...]:
+    def versions(self, name: str) -> tuple[CompiledModel, ...]:
         """Return the versions of a model, the newest first.
 
         Args:
@@ -55,7 +55,7 @@ class Registry:
             )
         return self._models[name]
 
-    def find(self, name: str, version: int) -> Model:
+    def find(self, name: str, version: int) -> CompiledModel:
         """Return one version of a model.
 
         Args:
@@ -115,9 +115,9 @@ def load_registry(models: Path, *, versions_per_model: int) -> Registry:
     return Registry(usable)
 
 
-def _load_versions(models: Path, name: str, count: int) -> tuple[Model, ...]:
+def _load_versions(models: Path, name: str, count: int) -> tuple[CompiledModel, ...]:
     """Return the newest ``count`` versions that can be used, the newest first."""
-    found: list[Model] = []
+    found: list[CompiledModel] = []
     for version in _versions(models, name):
         if len(found) == count:
             break
@@ -136,9 +136,10 @@ def _versions(models: Path, name: str) -> list[int]:
         return []
 
 
-def _load_version(models: Path, name: str, version: int) -> Model:
-    model = load_version(models, name, version)
-    if (problem := self_test(model)) is not None:
+def _load_version(models: Path, name: str, version: int) -> CompiledModel:
+    loaded = load_version(models, name, version)
+    model = CompiledModel(loaded)
+    if (problem := self_test(model, loaded.golden)) is not None:
         path = weights_path(models, name, version)
         raise WeightsFileError(f"{path}: self-test: {problem}")
     return model

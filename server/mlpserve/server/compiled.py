@@ -1,0 +1,165 @@
+"""A network as the server runs it: prepared once, computed in place in buffers that are reused.
+
+    uint8 images   -> converted -> @ W1 / 255 + b1 -> activation in place -> ... -> softmax
+    float32 images ------------>   @ W1       + b1 -> ...
+
+Gives what ``Network.probabilities`` gives, but for rounding. Knows nothing of requests.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.model.activations import ACTIVATIONS
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.network import Layer
+from mlpserve.model.weights import Model
+
+Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+DEFAULT_BLOCK_ROWS: Final = 512
+
+
+class Workspace:
+    """Two buffers that the layers of a network write to in turn; all networks may share them.
+
+    For one thread at a time.
+
+    Args:
+        block_rows: So many images are computed at once. More take more memory, and leave the cache.
+    """
+
+    def __init__(self, block_rows: int = DEFAULT_BLOCK_ROWS) -> None:
+        self.block_rows = block_rows
+        self._buffers = [np.empty(0, np.float32), np.empty(0, np.float32)]
+
+    def array(self, turn: int, rows: int, width: int) -> Floats:
+        """Return a (rows, width) array of any content; it is good until the turn after the next."""
+        if self._buffers[turn % 2].size < rows * width:
+            self._buffers[turn % 2] = np.empty(self.block_rows * width, np.float32)
+        return self._buffers[turn % 2][: rows * width].reshape(rows, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """What a network says of some images.
+
+    Attributes:
+        probabilities: (N, K) float32.
+        labels: (N,) int32: the index of each row's highest probability, the lowest of equal ones.
+    """
+
+    probabilities: Floats
+    labels: npt.NDArray[np.int32]
+
+
+class CompiledModel:
+    """A model that is ready to be run.
+
+    Safe to use from many threads, each with a workspace of its own: nothing in it changes.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.metadata: Final[Metadata] = model.metadata
+        first, *others = model.network.layers
+        # x / d @ W = x @ (W / d): dividing the weights once saves dividing each image.
+        divisor = np.float32(model.metadata.input.uint8_divisor)
+        folded = Layer(first.weights / divisor, first.bias, first.activation)
+        self._uint8_layers = [_contiguous(layer) for layer in (folded, *others)]
+        self._float32_layers = [_contiguous(first), *self._uint8_layers[1:]]
+        self._classes = model.network.layer_sizes[-1]
+
+    def classify(self, batches: Sequence[Images], workspace: Workspace) -> Classified:
+        """Run the network over batches of images as if they were one.
+
+        Args:
+            batches: At least one, each (N, D), all uint8 or all float32. Several are joined, and
+                together have at most ``workspace.block_rows`` rows; one alone may have more.
+            workspace: What to compute in.
+
+        Returns:
+            The rows of the first batch, then those of the next.
+        """
+        is_uint8 = batches[0].dtype == np.uint8
+        layers = self._uint8_layers if is_uint8 else self._float32_layers
+        count = sum(map(len, batches))
+        found = Classified(np.empty((count, self._classes), np.float32), np.empty(count, np.int32))
+        for start, inputs in _blocks(batches, workspace):
+            rows = slice(start, start + len(inputs))
+            _run(layers, inputs, workspace, found.probabilities[rows], found.labels[rows])
+        return found
+
+
+def _contiguous(layer: Layer) -> Layer:
+    return Layer(
+        np.ascontiguousarray(layer.weights, np.float32),
+        np.ascontiguousarray(layer.bias, np.float32),
+        layer.activation,
+    )
+
+
+def _blocks(batches: Sequence[Images], workspace: Workspace) -> Iterator[tuple[int, Floats]]:
+    """Yield (rows, D) float32 inputs, and which row of all is their first."""
+    if len(batches) > 1:
+        yield 0, _converted(batches, workspace)
+        return
+    images = batches[0]
+    for start in range(0, len(images), workspace.block_rows):
+        block = images[start : start + workspace.block_rows]
+        if block.dtype == np.uint8:
+            yield start, _converted([block], workspace)
+        else:
+            yield start, block  # type: ignore[misc] # what is not uint8 is float32
+
+
+def _converted(batches: Sequence[Images], workspace: Workspace) -> Floats:
+    """Return the batches as one of float32: joining and converting are one copy."""
+    inputs = workspace.array(0, sum(map(len, batches)), batches[0].shape[1])
+    start = 0
+    for images in batches:
+        inputs[start : start + len(images)] = images
+        start += len(images)
+    return inputs
+
+
+def _run(
+    layers: Sequence[Layer],
+    inputs: Floats,
+    workspace: Workspace,
+    probabilities: Floats,
+    labels: npt.NDArray[np.int32],
+) -> None:
+    """Write what the network says of one block of inputs into the last two arguments."""
+    outputs: npt.NDArray[Any] = inputs
+    for turn, layer in enumerate(layers[:-1], start=1):
+        sums = workspace.array(turn, len(inputs), len(layer.bias))
+        np.matmul(outputs, layer.weights, out=sums)
+        sums += layer.bias
+        ACTIVATIONS[layer.activation](sums, out=sums)
+        outputs = sums
+    np.matmul(outputs, layers[-1].weights, out=probabilities)
+    probabilities += layers[-1].bias
+    by_class = workspace.array(len(layers), *probabilities.T.shape)
+    by_class[...] = probabilities.T
+    _softmax(by_class)
+    probabilities[...] = by_class.T
+    labels[...] = by_class.argmax(axis=0)
+
+
+def _softmax(sums: Floats) -> None:
+    """Turn (K, N) sums into probabilities; see ``mlpserve.model.activations.softmax``.
+
+    A class a row, because NumPy is several times faster along few long rows than along many short
+    ones.
+    """
+    with np.errstate(over="ignore"):  # a difference beyond float32 is -inf, and exp(-inf) is 0
+        sums -= sums.max(axis=0)
+    np.exp(sums, out=sums)
+    sums /= sums.sum(axis=0)
