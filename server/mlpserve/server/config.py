@@ -28,9 +28,14 @@ class ServerConfig:
         port: The port to listen on; 0 for any that is free.
         max_batch_images: The most images that one request may carry.
         versions_per_model: So many of the newest versions of each model are served.
+        max_batch_rows: Requests are joined up to so many images, and a larger one is computed in
+            parts of so many. More take more memory.
+        max_queued_rows: So many images may wait for their turn; what comes then is refused.
+        fast_lane: Whether to use the fast adapter for Predict where it works.
         worker_threads: So many requests are answered at once.
         max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
             as do calls of reflection, so it must leave some for all other calls.
+        max_stream_batches: So many batches of one call of PredictStream are in flight at once.
         stop_grace_s: Seconds that requests have to end in after the server is told to stop; less
             than the 10 after which containers are killed.
 
@@ -43,8 +48,12 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     max_batch_images: int = 8192
     versions_per_model: int = 2
+    max_batch_rows: int = 512
+    max_queued_rows: int = 65_536
+    fast_lane: bool = True
     worker_threads: int = 8
     max_streams: int = 4
+    max_stream_batches: int = 4
     stop_grace_s: float = 8.0
 
     def __post_init__(self) -> None:
@@ -52,6 +61,9 @@ class ServerConfig:
             ("port", 0, _LARGEST_PORT),
             ("max_batch_images", 1, _LARGEST_COUNT),
             ("versions_per_model", 1, _LARGEST_COUNT),
+            ("max_batch_rows", 1, _LARGEST_COUNT),
+            ("max_queued_rows", 1, _LARGEST_COUNT),
+            ("max_stream_batches", 1, _LARGEST_COUNT),
             ("max_streams", 1, self.worker_threads - MAX_REFLECTION_CALLS - 1),
         ):
             value = getattr(self, name)

@@ -1,152 +1,94 @@
-"""The adapter between the wire contract and the request path: messages in, messages out.
+"""The adapter on the public gRPC API: each call in a thread of a pool, bytes in and bytes out."""
 
-Requests arrive here as bytes and are parsed here, so that bytes which are no message get an answer
-of ours. gRPC itself would call that a fault of the server, and log a traceback for each.
-"""
-
-from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
-from mlpserve.model.weights import Model
-from mlpserve.server.descriptions import describe_model
-from mlpserve.server.errors import RequestError
+from mlpserve.server.batching import Batcher
 from mlpserve.server.limits import CallLimit
-from mlpserve.server.prediction import (
-    FLOAT32,
-    UINT8,
-    Answer,
-    ImageDType,
-    answer,
-    decode_images,
-)
-from mlpserve.server.registry import Registry
+from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
 from mlpserve.server.statuses import statuses
-from mlpserve.v1 import prediction_pb2
-
-SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
-
-_DTYPES: Final[Mapping[int, ImageDType]] = {
-    prediction_pb2.DATA_TYPE_UINT8: UINT8,
-    prediction_pb2.DATA_TYPE_FLOAT32: FLOAT32,
-}
-_Message = TypeVar("_Message", bound=Message)
+from mlpserve.server.streaming import ReadAhead
 
 
 class PredictionService:
-    """Answers the rpcs of PredictionService from a registry.
+    """Answers the rpcs of PredictionService.
 
     Safe to call from many threads.
 
     Args:
-        registry: The models.
-        max_batch_images: The most images that one request may carry.
+        messages: The contract.
+        batcher: What runs the networks.
         max_streams: So many calls of PredictStream may be open at once.
+        max_stream_batches: So many batches of one such call are in flight at once.
     """
 
-    def __init__(self, registry: Registry, *, max_batch_images: int, max_streams: int) -> None:
-        self._registry = registry
-        self._max_batch_images = max_batch_images
+    def __init__(
+        self, messages: Messages, batcher: Batcher, *, max_streams: int, max_stream_batches: int
+    ) -> None:
+        self._messages = messages
+        self._batcher = batcher
         self._streams = CallLimit(max_streams, "streams: the most")
+        self._max_stream_batches = max_stream_batches
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Return what a gRPC server calls: bytes in, messages out."""
+        """Return what a gRPC server calls."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "Predict": unary(self.predict, response_serializer=_to_bytes),
-                "PredictStream": stream(self.predict_stream, response_serializer=_to_bytes),
-                "GetModel": unary(self.get_model, response_serializer=_to_bytes),
-                "ListModels": unary(self.list_models, response_serializer=_to_bytes),
+                "Predict": unary(self.predict),
+                "PredictStream": stream(self.predict_stream),
+                "GetModel": unary(self.get_model),
+                "ListModels": unary(self.list_models),
             },
         )
 
-    def predict(self, data: bytes, context: grpc.ServicerContext) -> prediction_pb2.PredictResponse:
+    def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         with statuses("Predict", context):
-            model, found = self._answer(_parsed(prediction_pb2.PredictRequest, data))
-            return prediction_pb2.PredictResponse(
-                model_name=model.metadata.name,
-                model_version=model.metadata.version,
-                probabilities=found.probabilities,
-                labels=found.labels,
-            )
+            return self._start(PREDICT, data, lambda: _is_wanted(context))()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[prediction_pb2.PredictStreamResponse]:
+    ) -> Iterator[bytes]:
         """Classify batch after batch."""
-        with statuses("PredictStream", context), self._streams:
-            for data in requests:
-                model, found = self._answer(_parsed(prediction_pb2.PredictStreamRequest, data))
-                yield prediction_pb2.PredictStreamResponse(
-                    model_name=model.metadata.name,
-                    model_version=model.metadata.version,
-                    probabilities=found.probabilities,
-                    labels=found.labels,
-                )
 
-    def get_model(
-        self, data: bytes, context: grpc.ServicerContext
-    ) -> prediction_pb2.GetModelResponse:
+        def is_wanted() -> bool:
+            return _is_wanted(context) and not ahead.is_abandoned
+
+        def start(data: bytes) -> Callable[[], bytes]:
+            return self._start(PREDICT_STREAM, data, is_wanted, waits_for_room=True)
+
+        ahead = ReadAhead(requests, start, most=self._max_stream_batches)
+        with statuses("PredictStream", context), self._streams:
+            yield from ahead.responses()
+
+    def get_model(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Describe one model."""
         with statuses("GetModel", context):
-            request = _parsed(prediction_pb2.GetModelRequest, data)
-            if request.model_version:
-                versions: tuple[Model, ...] = (
-                    self._registry.find(request.model_name, request.model_version),
-                )
-            else:
-                versions = self._registry.versions(request.model_name)
-            return prediction_pb2.GetModelResponse(model=self._describe(versions))
+            return self._messages.get_model(data)
 
-    def list_models(
-        self, data: bytes, context: grpc.ServicerContext
-    ) -> prediction_pb2.ListModelsResponse:
+    def list_models(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Describe all models."""
         with statuses("ListModels", context):
-            _parsed(prediction_pb2.ListModelsRequest, data)
-            models = self._registry.models.values()
-            return prediction_pb2.ListModelsResponse(
-                models=[self._describe(versions) for versions in models]
-            )
+            return self._messages.list_models(data)
 
-    def _answer(
-        self, request: prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
-    ) -> tuple[Model, Answer]:
-        model = self._registry.find(request.model_name, request.model_version)
-        batch = request.images
-        images = decode_images(
-            batch.data,
-            count=batch.count,
-            dtype=_dtype(batch.data_type),
-            spec=model.metadata.input,
-            max_batch_images=self._max_batch_images,
+    def _start(
+        self,
+        exchange: Exchange,
+        data: bytes,
+        is_wanted: Callable[[], bool],
+        *,
+        waits_for_room: bool = False,
+    ) -> Callable[[], bytes]:
+        """Hand a request in, and return what waits for its response."""
+        model, images = self._messages.images(exchange, data)
+        ticket = self._batcher.submit(
+            model, images, is_wanted=is_wanted, waits_for_room=waits_for_room
         )
-        return model, answer(model, images)
-
-    def _describe(self, versions: tuple[Model, ...]) -> prediction_pb2.Model:
-        return describe_model(versions, max_batch_images=self._max_batch_images)
+        return lambda: self._messages.answer(exchange, model, ticket.result())
 
 
-def _parsed(kind: type[_Message], data: bytes) -> _Message:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise RequestError(
-            f"request: expected a {kind.DESCRIPTOR.full_name}, got {len(data)} bytes that are none"
-        ) from error
-
-
-def _to_bytes(message: Message) -> bytes:
-    return message.SerializeToString()
-
-
-def _dtype(data_type: int) -> ImageDType:
-    if data_type not in _DTYPES:
-        names = ", ".join(prediction_pb2.DataType.Name(known) for known in _DTYPES)
-        raise RequestError(f"images.data_type: expected {names}, got {data_type}")
-    return _DTYPES[data_type]
+def _is_wanted(context: grpc.ServicerContext) -> bool:
+    return context.is_active() and context.time_remaining() > 0

@@ -7,7 +7,13 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.errors import NotServedError, OverloadedError, RequestError, ServerError
+from mlpserve.server.errors import (
+    ExpiredError,
+    NotServedError,
+    OverloadedError,
+    RequestError,
+    ServerError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +21,17 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
+    ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+def refusal(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Log why a call gets no answer, and return the status and the message that it gets instead."""
+    if isinstance(error, tuple(STATUS_OF_ERROR)):
+        logger.info("refused %s: %s", method, error)
+        return _status(error), str(error)
+    logger.error("%s failed", method, exc_info=error)
+    return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"
 
 
 @contextmanager
@@ -29,13 +45,9 @@ def statuses(method: str, context: grpc.ServicerContext) -> Iterator[None]:
     except grpc.RpcError:
         # gRPC's own way to say that the caller is gone; nobody is left to be told.
         raise
-    except tuple(STATUS_OF_ERROR) as error:
-        logger.info("refused %s: %s", method, error)
-        context.abort(_status(error), str(error))
-    except Exception:
-        logger.exception("%s failed", method)
-        context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+    except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+        context.abort(*refusal(method, error))
 
 
-def _status(error: ServerError) -> grpc.StatusCode:
+def _status(error: Exception) -> grpc.StatusCode:
     return next(status for kind, status in STATUS_OF_ERROR.items() if isinstance(error, kind))

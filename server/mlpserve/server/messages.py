@@ -1,0 +1,120 @@
+"""The wire contract: bytes of messages to what is asked, and answers to bytes of messages.
+
+Requests are parsed here and not by gRPC, so that bytes which are no message get an answer of ours.
+gRPC itself would call that a fault of the server, and log a traceback for each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from mlpserve.server.compiled import CompiledModel, Images
+from mlpserve.server.descriptions import describe_model
+from mlpserve.server.errors import RequestError
+from mlpserve.server.prediction import FLOAT32, UINT8, Answer, ImageDType, decode_images
+from mlpserve.server.registry import Registry
+from mlpserve.v1 import prediction_pb2
+
+SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+
+_DTYPES: Final[Mapping[int, ImageDType]] = {
+    prediction_pb2.DATA_TYPE_UINT8: UINT8,
+    prediction_pb2.DATA_TYPE_FLOAT32: FLOAT32,
+}
+_Message = TypeVar("_Message", bound=Message)
+_PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
+_PredictResponse: TypeAlias = prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The messages of an rpc that classifies images."""
+
+    request: type[_PredictRequest]
+    response: type[_PredictResponse]
+
+
+PREDICT: Final = Exchange(prediction_pb2.PredictRequest, prediction_pb2.PredictResponse)
+PREDICT_STREAM: Final = Exchange(
+    prediction_pb2.PredictStreamRequest, prediction_pb2.PredictStreamResponse
+)
+
+
+class Messages:
+    """Reads requests, and writes responses, of PredictionService. Runs no network.
+
+    Safe to use from many threads.
+
+    Args:
+        registry: The models.
+        max_batch_images: The most images that one request may carry.
+    """
+
+    def __init__(self, registry: Registry, *, max_batch_images: int) -> None:
+        self._registry = registry
+        self._max_batch_images = max_batch_images
+
+    def images(self, exchange: Exchange, data: bytes) -> tuple[CompiledModel, Images]:
+        """Return the model that a request asks, and the images that it carries.
+
+        Raises:
+            RequestError: ``data`` is no such request, or a field of it is wrong.
+            NotServedError: It asks for a model that is not served.
+        """
+        request = _parsed(exchange.request, data)
+        model = self._registry.find(request.model_name, request.model_version)
+        batch = request.images
+        images = decode_images(
+            batch.data,
+            count=batch.count,
+            dtype=_dtype(batch.data_type),
+            spec=model.metadata.input,
+            max_batch_images=self._max_batch_images,
+        )
+        return model, images
+
+    def answer(self, exchange: Exchange, model: CompiledModel, answer: Answer) -> bytes:
+        """Return the response that carries a model's answer."""
+        return exchange.response(
+            model_name=model.metadata.name,
+            model_version=model.metadata.version,
+            probabilities=answer.probabilities,
+            labels=answer.labels,
+        ).SerializeToString()
+
+    def get_model(self, data: bytes) -> bytes:
+        """Return the response to a GetModelRequest; errors as for ``images``."""
+        request = _parsed(prediction_pb2.GetModelRequest, data)
+        if request.model_version:
+            found = self._registry.find(request.model_name, request.model_version)
+            versions: tuple[CompiledModel, ...] = (found,)
+        else:
+            versions = self._registry.versions(request.model_name)
+        return prediction_pb2.GetModelResponse(model=self._describe(versions)).SerializeToString()
+
+    def list_models(self, data: bytes) -> bytes:
+        """Return the response to a ListModelsRequest; errors as for ``images``."""
+        _parsed(prediction_pb2.ListModelsRequest, data)
+        described = [self._describe(versions) for versions in self._registry.models.values()]
+        return prediction_pb2.ListModelsResponse(models=described).SerializeToString()
+
+    def _describe(self, versions: tuple[CompiledModel, ...]) -> prediction_pb2.Model:
+        return describe_model(versions, max_batch_images=self._max_batch_images)
+
+
+def _parsed(kind: type[_Message], data: bytes) -> _Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise RequestError(
+            f"request: expected a {kind.DESCRIPTOR.full_name}, got {len(data)} bytes that are none"
+        ) from error
+
+
+def _dtype(data_type: int) -> ImageDType:
+    if data_type not in _DTYPES:
+        names = ", ".join(prediction_pb2.DataType.Name(known) for known in _DTYPES)
+        raise RequestError(f"images.data_type: expected {names}, got {data_type}")
+    return _DTYPES[data_type]
