@@ -1,8 +1,8 @@
-"""The server over a real channel, as any gRPC client sees it."""
+"""The server over a real channel, as any gRPC client sees it, on either adapter."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def test_predict_answers_what_the_network_says_in_process(
     response = stub.Predict(request(sent), timeout=TIMEOUT_S)
     expected = expected_probabilities(model, sent)
     found = np.frombuffer(response.probabilities, "<f4").reshape(5, 3)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(np.frombuffer(response.labels, "<i4"), expected.argmax(axis=1))
     assert (response.model_name, response.model_version) == ("tiny", 2)
 
@@ -177,7 +177,7 @@ def test_a_stream_is_answered_in_order_and_each_batch_as_predict_answers_it(
     assert len(responses) == len(batches)
     for response, batch in zip(responses, batches, strict=True):
         found = np.frombuffer(response.probabilities, "<f4").reshape(len(batch), 3)
-        np.testing.assert_array_equal(found, expected_probabilities(model, batch))
+        np.testing.assert_allclose(found, expected_probabilities(model, batch), rtol=0, atol=1e-6)
 
 
 def test_a_stream_ends_at_its_first_bad_batch_and_what_came_before_is_good(
@@ -285,10 +285,9 @@ def test_reflection_shows_the_contract_to_tools_that_do_not_have_it(channel: grp
 
 
 def test_a_health_watch_sees_the_server_stop_and_open_calls_are_answered(
-    models: Path, tiny_models: None, images: npt.NDArray[np.uint8]
+    start_server: Callable[..., Server], images: npt.NDArray[np.uint8]
 ) -> None:
-    server = Server(ServerConfig(models=models, port=0))
-    server.start()
+    server = start_server()
     with grpc.insecure_channel(server.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(service=SERVICE), timeout=TIMEOUT_S
@@ -319,7 +318,7 @@ def test_the_health_check_tells_whether_a_server_would_answer(server: Server) ->
     other = grpc.server(None)  # type: ignore[arg-type]
     port = other.add_insecure_port("127.0.0.1:0")
     other.stop(None)
-    problem = health_problem(f"127.0.0.1:{port}", timeout_s=5)
+    problem = health_problem(f"127.0.0.1:{port}", timeout_s=1)
     assert problem is not None
     assert "does not answer" in problem
 
@@ -377,10 +376,9 @@ def test_calls_of_reflection_over_the_limit_are_refused_and_others_are_answered_
 
 
 def test_a_watch_of_health_does_not_keep_a_server_from_stopping(
-    models: Path, tiny_models: None
+    start_server: Callable[..., Server],
 ) -> None:
-    server = Server(ServerConfig(models=models, port=0, stop_grace_s=TIMEOUT_S))
-    server.start()
+    server = start_server(stop_grace_s=TIMEOUT_S)
     with grpc.insecure_channel(server.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING

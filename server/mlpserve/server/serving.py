@@ -10,12 +10,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
+from mlpserve.server.batching import Batcher, RowQueue
+from mlpserve.server.compiled import Workspace
 from mlpserve.server.config import ServerConfig, address
 from mlpserve.server.errors import StartError
+from mlpserve.server.fast_lane.check import why_unusable
+from mlpserve.server.fast_lane.lane import FastLane
+from mlpserve.server.fast_lane.predict import HotPredict
+from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.prediction import FLOAT32
 from mlpserve.server.registry import Registry, load_registry
-from mlpserve.server.service import SERVICE_NAME, PredictionService
+from mlpserve.server.service import PredictionService
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +39,30 @@ class Server:
 
     Args:
         config: How to serve.
+        credentials: With which to serve over TLS; without them, connections are plain.
 
     Raises:
         StartError: No model can be served, or the port is taken.
         ModelsFolderError: The models folder cannot be read.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(
+        self, config: ServerConfig, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         # Requests are answered side by side by Python's threads. BLAS threads on top of those would
         # only wait for each other.
         threadpool_limits(1)
         self._config = config
         self.registry = load_registry(config.models, versions_per_model=config.versions_per_model)
+        self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
         self._health = HealthService()
         self._server = self._build()
-        self.port = _bind(self._server, config)
+        self.port = _bind(self._server, config, credentials)
+        self._fast_lane = self._build_fast_lane()
 
     def start(self) -> None:
         """Answer requests, and say so to whoever asks for the server's health."""
-        self._server.start()
+        (self._fast_lane or self._server).start()
         for service in ("", SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         logger.info("ready: serving %s on %s", _summary(self.registry), self.address)
@@ -80,9 +91,10 @@ class Server:
             ],
         )
         service = PredictionService(
-            self.registry,
-            max_batch_images=config.max_batch_images,
+            self._messages,
+            Batcher(self._row_queue(), Workspace(config.max_batch_rows)),
             max_streams=config.max_streams,
+            max_stream_batches=config.max_stream_batches,
         )
         server.add_generic_rpc_handlers((service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -91,6 +103,25 @@ class Server:
             ReflectionService(reflected), server
         )
         return server
+
+    def _build_fast_lane(self) -> FastLane | None:
+        config = self._config
+        reason = why_unusable() if config.fast_lane else "it is switched off"
+        if reason is not None:
+            logger.log(
+                logging.WARNING if config.fast_lane else logging.INFO,
+                "answering through the public gRPC API, not the fast lane: %s",
+                reason,
+            )
+            return None
+        work = HotPredict(self._messages, self._row_queue(), Workspace(config.max_batch_rows))
+        return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
+
+    def _row_queue(self) -> RowQueue:
+        return RowQueue(
+            max_batch_rows=self._config.max_batch_rows,
+            max_queued_rows=self._config.max_queued_rows,
+        )
 
 
 def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
@@ -109,7 +140,9 @@ def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
     return max(needed, _SMALLEST_MESSAGE_LIMIT_BYTES)
 
 
-def _bind(server: grpc.Server, config: ServerConfig) -> int:
+def _bind(
+    server: grpc.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
+) -> int:
     wanted = address(config.host, config.port)
     # gRPC says only that it failed; a plain socket says why.
     try:
@@ -119,6 +152,8 @@ def _bind(server: grpc.Server, config: ServerConfig) -> int:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(target)
+        if credentials is not None:
+            return server.add_secure_port(wanted, credentials)
         return server.add_insecure_port(wanted)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -1,0 +1,86 @@
+"""Proves at start that the fast lane works with the grpcio that is installed."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import grpc
+
+from mlpserve.server.fast_lane.lane import FastLane, HotCall, untested_release
+
+_SERVICE: Final = "mlpserve.SelfTest"
+_HOT: Final = f"/{_SERVICE}/Hot"
+_OTHERS: Final = (f"/{_SERVICE}/Generic", f"/{_SERVICE}/Registered")
+_TIMEOUT_S: Final = 3.0
+_REFUSAL: Final = "refused"
+
+
+def why_unusable() -> str | None:
+    """Return why the fast lane may not be used here; None where it may.
+
+    An unknown release is not tried: what goes wrong inside gRPC's core ends the process.
+    """
+    release = untested_release()
+    if release is not None:
+        return f"it has not been tested with grpcio {release}"
+    try:
+        problem = _self_test()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the public API is there
+        problem = f"{type(error).__name__}: {error}"
+    return None if problem is None else f"its self-test failed: {problem}"
+
+
+class _Echo:
+    """Answers two calls together, in the reverse of their order; refuses an empty request."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[bytes, HotCall]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def accept(self, data: bytes, call: HotCall) -> None:
+        if data:
+            self._waiting.append((data, call))
+        else:
+            call.fail(grpc.StatusCode.NOT_FOUND, _REFUSAL)
+
+    def work(self) -> None:
+        while self._waiting:
+            data, call = self._waiting.pop()
+            if call.is_wanted():
+                call.answer(data)
+
+
+def _self_test() -> str | None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    echo: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda data, _: data
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_SERVICE, {"Generic": echo}),)
+    )
+    server.add_registered_method_handlers(_SERVICE, {"Registered": echo})
+    port = server.add_insecure_port("127.0.0.1:0")
+    FastLane(server, _HOT, _Echo()).start()
+    try:
+        # Never through a proxy: it is this process that is asked.
+        options = [("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            return _problem(channel)
+    finally:
+        server.stop(None)
+
+
+def _problem(channel: grpc.Channel) -> str | None:
+    hot: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_HOT)
+    sent = [b"first", b"second", bytes(100_000), *map(str.encode, _OTHERS)]
+    calls = [hot.future(data, timeout=_TIMEOUT_S) for data in sent[: -len(_OTHERS)]]
+    for method, data in zip(_OTHERS, sent[-len(_OTHERS) :], strict=True):
+        other: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        calls.append(other.future(data, timeout=_TIMEOUT_S))
+    if [call.result() for call in calls] != sent:
+        return "calls got each other's answers"
+    refused = hot.future(b"", timeout=_TIMEOUT_S)
+    if (refused.code(), refused.details()) != (grpc.StatusCode.NOT_FOUND, _REFUSAL):
+        return f"expected a refusal, got {refused.code()}"
+    return None

@@ -1,0 +1,210 @@
+"""The fast lane: a public grpcio server with a loop of ours around its completion queue.
+
+    grpc.server -- completion queue -- our loop --+-- events of the hot method: answered here
+                                                  `-- all others: grpcio's own event handler
+
+grpcio hands each call to a pool of threads. Here the thread that polls the queue answers the hot
+method itself: while events are ready it only collects requests, and when none is it has all that
+it collected worked off. All else (other methods, health, TLS, limits, shutdown) is grpcio's own.
+
+This is the one module that touches grpcio's inside, which any release may change. So it is used
+with the releases on its list only, and only after `check` has seen it work.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Thread
+from types import MethodType
+from typing import Any, Final, Protocol
+
+import grpc
+from grpc import _server as grpcio
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
+
+logger = logging.getLogger(__name__)
+
+TESTED_RELEASES: Final = frozenset({"1.76.0", "1.81.2", "1.84.2", "1.85.0", "1.85.1"})
+
+# Requests for further calls that are open at once: so many calls may come in without a round trip
+# through this thread.
+_OPEN_REQUESTS: Final = 32
+# Events after which work is done although more are ready, so that no flood of calls can prevent it.
+_EVENTS_BEFORE_WORK: Final = 256
+_IDLE_PERIOD_S: Final = 1.0
+_NO_FLAGS: Final = 0
+
+
+class HotWork(Protocol):
+    """What is done with the calls of the hot method; called from the lane's thread only."""
+
+    def __bool__(self) -> bool:
+        """Return whether any call waits for its answer."""
+
+    def accept(self, data: bytes, call: "HotCall") -> None:
+        """Take a call; answer it now or in a later ``work``."""
+
+    def work(self) -> None:
+        """Answer some of the calls that wait."""
+
+
+def untested_release() -> str | None:
+    """Return grpcio's release where it is not on the list; None where it is."""
+    return None if grpc.__version__ in TESTED_RELEASES else grpc.__version__
+
+
+class FastLane:
+    """Runs a public server, and answers one unary method of it in the thread that polls.
+
+    Args:
+        server: Not started yet. Start it with ``start`` instead of its own method; stop it with its
+            own.
+        method: The full name of the hot method, "/package.Service/Method".
+        work: What answers it.
+    """
+
+    def __init__(self, server: grpc.Server, method: str, work: HotWork) -> None:
+        self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001
+        self._queue = self._state.completion_queue
+        self._core = self._state.server
+        self._method = method
+        self._work = work
+        self._open_calls = 0  # hot calls, and requests for them, that the queue still has events of
+        self._core.register_method(method)
+
+    def start(self) -> None:
+        """Start the server, as ``grpc.Server.start`` does."""
+        state = self._state
+        with state.lock:
+            self._core.start()
+            state.stage = grpcio._ServerStage.STARTED  # noqa: SLF001
+            for other in state.registered_method_handlers:
+                grpcio._request_registered_call(state, other)  # noqa: SLF001
+            grpcio._request_call(state)  # noqa: SLF001
+            state.due.add(self)  # grpcio ends only when nothing is due any more
+            for _ in range(_OPEN_REQUESTS):
+                self._request_call()
+            Thread(target=self._serve, name="fast-lane", daemon=True).start()
+
+    def _serve(self) -> None:
+        work, events, is_going_on = self._work, 0, True
+        while is_going_on:
+            event = self._queue.poll(0.0 if work else time.time() + _IDLE_PERIOD_S)
+            is_quiet = event.completion_type == cygrpc.CompletionType.queue_timeout
+            if not is_quiet:
+                is_going_on = self._handle(event)
+                events += 1
+            elif self._state.server_deallocated:
+                grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
+            event = None  # it may hold the last reference to a call, which is to end before we poll
+            if work and (is_quiet or events >= _EVENTS_BEFORE_WORK):
+                _logged(work.work)
+                events = 0
+
+    def _handle(self, event: Any) -> bool:  # noqa: ANN401 - grpcio's inside has no types
+        """Handle an event; return whether there is more to serve."""
+        if type(event.tag) is not MethodType:  # none of grpcio's own tags is a method
+            going_on: bool = grpcio._process_event_and_continue(self._state, event)  # noqa: SLF001
+            return going_on
+        _logged(event.tag, event)
+        return self._open_calls > 0 or self._is_going_on_without_us()
+
+    def _is_going_on_without_us(self) -> bool:
+        with self._state.lock:
+            self._state.due.discard(self)
+            return not grpcio._stop_serving(self._state)  # noqa: SLF001
+
+    def _request_call(self) -> None:
+        self._core.request_registered_call(self._queue, self._queue, self._method, self._on_call)
+        self._open_calls += 1
+
+    def _on_call(self, event: Any) -> None:  # noqa: ANN401
+        self._open_calls -= 1
+        with self._state.lock:
+            if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
+                self._request_call()
+        if event.success:  # else the server is stopping, and this was a request for a call
+            self._open_calls += 1
+            HotCall(event, self._work.accept, self._on_end).start()
+
+    def _on_end(self) -> None:
+        self._open_calls -= 1
+
+
+def _logged(function: Callable[..., None], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except Exception:  # the loop goes on: all other calls depend on it
+        logger.exception("the fast lane failed on a call")
+
+
+class HotCall:
+    """One call of the hot method, in the lane's thread.
+
+    Args:
+        event: The call's first event.
+        accept: Takes the request.
+        on_end: Called when no further event of the call will come.
+    """
+
+    __slots__ = ("_accept", "_call", "_deadline_s", "_events_due", "_is_cancelled", "_on_end")
+
+    def __init__(
+        self,
+        event: Any,  # noqa: ANN401
+        accept: Callable[[bytes, "HotCall"], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._call = event.call
+        self._deadline_s = event.call_details.deadline
+        self._accept = accept
+        self._on_end = on_end
+        self._is_cancelled = False
+        self._events_due = 0
+
+    def start(self) -> None:
+        """Ask for the request, and to be told when the caller goes."""
+        self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+        self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
+
+    def is_wanted(self) -> bool:
+        """Return whether the caller still waits."""
+        return not self._is_cancelled and self._deadline_s > time.time()
+
+    def answer(self, data: bytes) -> None:
+        """End the call well."""
+        message = cygrpc.SendMessageOperation(data, _NO_FLAGS)
+        self._end(cygrpc.StatusCode.ok, b"", message)
+
+    def fail(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call with a status other than OK."""
+        self._end(code.value[0], details.encode())
+
+    def _end(self, code: int, details: bytes, *message: cygrpc.SendMessageOperation) -> None:
+        status = cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS)
+        metadata = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
+        self._ask((metadata, *message, status), self._on_sent)
+
+    def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
+        self._call.start_server_batch(operations, tag)
+        self._events_due += 1
+
+    def _on_message(self, event: Any) -> None:  # noqa: ANN401
+        data = event.batch_operations[0].message()
+        if data is None:
+            self.fail(grpc.StatusCode.UNIMPLEMENTED, "expected exactly one request message")
+        else:
+            self._accept(data, self)
+        self._on_event()
+
+    def _on_close(self, event: Any) -> None:  # noqa: ANN401
+        self._is_cancelled = event.batch_operations[0].cancelled()
+        self._on_event()
+
+    def _on_sent(self, _: Any) -> None:  # noqa: ANN401
+        self._on_event()
+
+    def _on_event(self) -> None:
+        self._events_due -= 1
+        if not self._events_due:
+            self._on_end()

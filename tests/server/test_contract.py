@@ -1,0 +1,311 @@
+"""What both adapters must do alike; the answers and errors themselves are in test_service.py."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from threading import Event, Semaphore, Thread
+from typing import TypeAlias
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mlpserve.model.weights import Model
+from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
+from mlpserve.server.serving import Server
+from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+
+PREDICT = "/mlpserve.v1.PredictionService/Predict"
+TIMEOUT_S = 10.0
+SHORT_S = 0.2
+
+Raw: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
+
+
+class HeldPasses:
+    """Holds each pass of a network until it may go on, and knows how many rows each had."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+        self._started, self._goes_on = Semaphore(0), Event()
+
+    def wait_for_one(self) -> None:
+        """Wait until a pass has started, and is held."""
+        assert self._started.acquire(timeout=TIMEOUT_S)
+
+    def let_go(self) -> None:
+        """Let this pass and all later ones go on."""
+        self._goes_on.set()
+
+    def hold(self, batches: Sequence[Images]) -> None:
+        """Hold a pass; called in its thread."""
+        self.rows.append([len(images) for images in batches])
+        self._started.release()
+        assert self._goes_on.wait(TIMEOUT_S)
+
+
+@pytest.fixture
+def held(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldPasses]:
+    """Return what holds the passes of ``server``, which is ready already."""
+    passes = HeldPasses()
+    classify = CompiledModel.classify
+
+    def held_classify(
+        self: CompiledModel, batches: Sequence[Images], workspace: Workspace
+    ) -> Classified:
+        passes.hold(batches)
+        return classify(self, batches, workspace)
+
+    monkeypatch.setattr(CompiledModel, "classify", held_classify)
+    yield passes
+    passes.let_go()
+
+
+@pytest.fixture
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> prediction_pb2_grpc.PredictionServiceStub:
+    return prediction_pb2_grpc.PredictionServiceStub(channel)
+
+
+def request(count: int, seed: int = 0) -> prediction_pb2.PredictRequest:
+    data = np.random.default_rng(seed).integers(0, 256, (count, 6), np.uint8).tobytes()
+    batch = prediction_pb2.ImageBatch(
+        count=count, data_type=prediction_pb2.DATA_TYPE_UINT8, data=data
+    )
+    return prediction_pb2.PredictRequest(images=batch)
+
+
+def answers_to(
+    model: Model, asked: prediction_pb2.PredictRequest, response: prediction_pb2.PredictResponse
+) -> bool:
+    images = np.frombuffer(asked.images.data, np.uint8).reshape(-1, 6)
+    expected = model.network.probabilities(model.metadata.input.scale(images))
+    found = np.frombuffer(response.probabilities, "<f4").reshape(len(images), 3)
+    return bool(np.allclose(found, expected, rtol=0, atol=1e-6))
+
+
+def code_of(call: Callable[[], object]) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def test_calls_that_arrive_while_a_pass_runs_are_answered_by_the_next_one(
+    stub: prediction_pb2_grpc.PredictionServiceStub, model: Model, held: HeldPasses
+) -> None:
+    requests = [request(1 + number % 3, seed=number) for number in range(7)]
+    calls = [stub.Predict.future(requests[0], timeout=TIMEOUT_S)]
+    held.wait_for_one()
+    calls += [stub.Predict.future(asked, timeout=TIMEOUT_S) for asked in requests[1:]]
+    # Calls of one connection arrive in their order, and this one does not wait for its answer.
+    code_of(lambda: stub.Predict(request(1), timeout=SHORT_S))
+    held.let_go()
+    for asked, call in zip(requests, calls, strict=True):
+        assert answers_to(model, asked, call.result())
+    assert [sorted(rows) for rows in held.rows] == [[1], [1, 1, 2, 2, 3, 3]]
+
+
+def test_a_call_whose_deadline_has_passed_is_not_computed(
+    stub: prediction_pb2_grpc.PredictionServiceStub, held: HeldPasses
+) -> None:
+    first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+    held.wait_for_one()
+    for _ in range(3):
+        code = code_of(lambda: stub.Predict(request(2), timeout=SHORT_S))
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    held.let_go()
+    first.result()
+    stub.Predict(request(5), timeout=TIMEOUT_S)
+    assert held.rows == [[1], [5]]
+
+
+def test_a_call_that_is_cancelled_is_not_computed(
+    stub: prediction_pb2_grpc.PredictionServiceStub, held: HeldPasses
+) -> None:
+    first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+    held.wait_for_one()
+    cancelled = [stub.Predict.future(request(2), timeout=TIMEOUT_S) for _ in range(3)]
+    for call in cancelled:
+        call.cancel()
+    # What a connection carries arrives in its order, and this one does not wait for its answer.
+    code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))
+    held.let_go()
+    first.result()
+    stub.Predict(request(5), timeout=TIMEOUT_S)
+    assert held.rows == [[1], [5]]
+
+
+def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(
+    start_server: Callable[..., Server], model: Model
+) -> None:
+    server = start_server(max_queued_rows=4)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        requests = [request(1, seed=number) for number in range(40)]
+        calls = [stub.Predict.future(asked, timeout=TIMEOUT_S) for asked in requests]
+        codes = [call.code() for call in calls]
+        for asked, call in zip(requests, calls, strict=True):
+            if call.code() == grpc.StatusCode.OK:
+                assert answers_to(model, asked, call.result())
+            else:
+                assert "the server is busy: " in (call.details() or "")
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert codes[0] == grpc.StatusCode.OK
+
+
+def test_a_request_of_several_messages_or_of_none_is_refused_or_answered_once(
+    channel: grpc.Channel,
+) -> None:
+    stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(PREDICT)
+    data = request(1).SerializeToString()
+    code = code_of(lambda: list(stream(iter([]), timeout=TIMEOUT_S)))
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+    assert len(list(stream(iter([data, data]), timeout=TIMEOUT_S))) == 1
+
+
+def test_a_message_over_the_transports_limit_is_refused_and_the_next_one_answered(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server()
+    with grpc.insecure_channel(
+        server.address, options=[("grpc.max_send_message_length", -1)]
+    ) as channel:
+        raw: Raw = channel.unary_unary(PREDICT)
+        code = code_of(lambda: raw(bytes(65 * 1024 * 1024), timeout=TIMEOUT_S))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert raw(request(1).SerializeToString(), timeout=TIMEOUT_S)
+
+
+def test_compressed_requests_are_answered(server: Server, model: Model) -> None:
+    with grpc.insecure_channel(server.address, compression=grpc.Compression.Gzip) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        asked = request(64)
+        assert answers_to(model, asked, stub.Predict(asked, timeout=TIMEOUT_S))
+
+
+def test_metadata_of_the_caller_changes_nothing_and_none_comes_back(
+    stub: prediction_pb2_grpc.PredictionServiceStub,
+) -> None:
+    metadata = (("trace-id", "7"), ("blob-bin", b"\x00\xff" * 500))
+    response, call = stub.Predict.with_call(request(1), timeout=TIMEOUT_S, metadata=metadata)
+    assert response.model_version == 2
+    assert call.code() == grpc.StatusCode.OK
+    assert {key for key, _ in call.initial_metadata()} <= {"grpc-accept-encoding"}
+    assert list(call.trailing_metadata()) == []
+
+
+def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
+    for method in ("/mlpserve.v1.PredictionService/Learn", "/no.such.Service/Predict"):
+        raw: Raw = channel.unary_unary(method)
+        assert code_of(lambda raw=raw: raw(b"", timeout=TIMEOUT_S)).name == "UNIMPLEMENTED"  # type: ignore[misc]
+
+
+def test_many_callers_at_once_get_their_own_answers(server: Server, model: Model) -> None:
+    right: list[bool] = []
+
+    def ask(seed: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+        with grpc.insecure_channel(server.address, options) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            for number in range(40):
+                asked = request(1 + (seed + number) % 64, seed=1000 * seed + number)
+                right.append(answers_to(model, asked, stub.Predict(asked, timeout=TIMEOUT_S)))
+
+    threads = [Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+    assert right == [True] * 320
+
+
+def test_stopping_answers_what_was_accepted_and_refuses_what_comes_later(
+    server: Server, stub: prediction_pb2_grpc.PredictionServiceStub, held: HeldPasses, model: Model
+) -> None:
+    requests = [request(2, seed=number) for number in range(3)]
+    calls = [stub.Predict.future(requests[0], timeout=TIMEOUT_S)]
+    held.wait_for_one()
+    calls += [stub.Predict.future(asked, timeout=TIMEOUT_S) for asked in requests[1:]]
+    code_of(lambda: stub.Predict(request(1), timeout=SHORT_S))  # the others have arrived
+    stopper = Thread(target=server.stop)
+    stopper.start()
+    refused = code_of(lambda: _until_refused(server))
+    assert refused == grpc.StatusCode.UNAVAILABLE
+    held.let_go()
+    for asked, call in zip(requests, calls, strict=True):
+        assert answers_to(model, asked, call.result())
+    stopper.join(TIMEOUT_S)
+    assert not stopper.is_alive()
+
+
+def _until_refused(server: Server) -> None:
+    """Make calls until one is refused because the server takes no new ones."""
+    while True:
+        with grpc.insecure_channel(
+            server.address, options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            try:
+                stub.Predict(request(1), timeout=SHORT_S)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+
+
+def test_what_has_not_ended_within_the_grace_is_cancelled(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(stop_grace_s=0.1)
+    ended = Event()
+
+    def silence() -> Iterator[bytes]:
+        ended.wait(TIMEOUT_S)
+        yield b""
+
+    with grpc.insecure_channel(server.address) as channel:
+        open_call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(PREDICT)
+        call = open_call.future(silence(), timeout=TIMEOUT_S)
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        stub.Predict(request(1), timeout=TIMEOUT_S)  # what came before it has arrived as well
+        server.stop()
+        assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        ended.set()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """Return the key and the certificate of localhost, made anew."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl, which is not here")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    kind = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command = ["openssl", *kind, "-keyout", str(key), "-out", str(certificate), *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return key.read_bytes(), certificate.read_bytes()
+
+
+def test_answers_come_over_tls_and_callers_without_it_get_none(
+    start_server: Callable[..., Server], certificate: tuple[bytes, bytes], model: Model
+) -> None:
+    server = start_server(credentials=grpc.ssl_server_credentials([certificate]))
+    trusted = grpc.ssl_channel_credentials(certificate[1])
+    target = f"localhost:{server.port}"
+    with grpc.secure_channel(target, trusted) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        asked = request(64)
+        assert answers_to(model, asked, stub.Predict(asked, timeout=TIMEOUT_S))
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status == 1
+    with grpc.insecure_channel(target) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        refused = code_of(lambda: stub.Predict(request(1), timeout=TIMEOUT_S))
+        assert refused == grpc.StatusCode.UNAVAILABLE
