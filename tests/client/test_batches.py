@@ -60,7 +60,7 @@ def test_any_array_of_images_becomes_rows_of_the_same_values(
     assert (rows.dtype == np.uint8) == (images.dtype == np.uint8)
     with np.errstate(over="ignore"):
         expected = images.astype(rows.dtype).reshape(len(images), -1)
-    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-6)
 
 
 def test_what_needs_no_change_is_not_copied() -> None:

@@ -49,7 +49,7 @@ def expected_probabilities(model: Model, images: npt.NDArray[Any]) -> npt.NDArra
 
 def check(found: Predictions, model: Model, images: npt.NDArray[Any]) -> None:
     expected = expected_probabilities(model, images)
-    np.testing.assert_array_equal(found.probabilities, expected)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found.labels, expected.argmax(axis=1))
 
 

@@ -97,7 +97,7 @@ def test_files_of_several_kinds_are_predicted_in_the_order_of_the_command_line(
     assert [row["source"] for row in rows] == [str(picture), *[str(images_file)] * 20]
     assert [row["index"] for row in rows] == [0, *range(20)]
     found = np.array([list(row["probabilities"].values()) for row in rows], np.float32)
-    np.testing.assert_array_equal(found[1:], expected)
+    np.testing.assert_allclose(found[1:], expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found[0], expected[3], rtol=1e-5)
     names = model.metadata.class_labels
     assert [row["label"] for row in rows[1:]] == [names[label] for label in expected.argmax(axis=1)]

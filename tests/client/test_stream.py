@@ -62,7 +62,7 @@ def test_each_batch_is_answered_in_its_order_as_the_network_says_in_process(
     assert len(found) == len(batches)
     for answer, batch in zip(found, batches, strict=True):
         expected = model.network.probabilities(model.metadata.input.scale(batch))
-        np.testing.assert_array_equal(answer.probabilities, expected)
+        np.testing.assert_allclose(answer.probabilities, expected, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(answer.labels, expected.argmax(axis=1))
         assert (answer.model_name, answer.model_version) == ("tiny", 2)
 
