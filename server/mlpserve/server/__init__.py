@@ -1,12 +1,11 @@
 """The gRPC server: loads published models and answers batches of images.
 
-The request path (`registry`, `prediction`) knows neither gRPC nor protobuf; `service` is its
-adapter to both, and `serving` is what runs.
+The request path (`compiled`, `registry`, `prediction`, `batching`) knows neither gRPC nor
+protobuf. `messages` knows protobuf; the adapters `service` (the public API) and `fast_lane` know
+gRPC. `serving` puts one process together, `supervisor` several.
 """
 
-try:
-    import grpc  # noqa: F401 - asked for here, where the answer to its absence can be given
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "mlpserve.server needs grpcio: pip install 'mlpserve[server]'"
-    ) from error
+from importlib.util import find_spec
+
+if find_spec("grpc") is None:  # asked for here, where the answer to its absence can be given
+    raise ModuleNotFoundError("mlpserve.server needs grpcio: pip install 'mlpserve[server]'")

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,13 +10,22 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import ModelError
-from mlpserve.server.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, address
+from mlpserve.model.processors import granted_processors
+from mlpserve.server import signals
+from mlpserve.server.config import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    ServerConfig,
+    address,
+    blas_environment,
+)
 from mlpserve.server.errors import StartError
-from mlpserve.server.healthcheck import health_problem
+from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 _EXIT_FAILED: Final = 1
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_TOGETHER_S: Final = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,37 +33,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "healthcheck":
         return _healthcheck(options.target or address(options.host, options.port))
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    return _serve(options)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    """Serve until a signal says to stop."""
-    # Not a handler that sets an event: two signals at once may leave its waiter waiting for ever.
-    # Blocked before NumPy and gRPC start their threads, which inherit it: then only we are told.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    from mlpserve.server.serving import Server  # noqa: PLC0415
-
+    signals.block([signal.SIGCHLD])
+    log_to_stderr()
     try:
-        server = Server(_config(options))
+        config = _config(options)
+        serve = _serve_alone if config.workers == 1 else _serve_together
+        serve(config)
     except (StartError, ModelError) as error:
         print(f"mlpserve-serve: {error}", file=sys.stderr)
         return _EXIT_FAILED
-    server.start()
-    signal.sigwait(_STOP_SIGNALS)
-    # What comes together is one wish to stop, as when both a terminal and a supervisor send theirs.
-    while signal.sigtimedwait(_STOP_SIGNALS, _TOGETHER_S):
-        pass
-    # Whoever asks a second time does not want to wait: from here on signals end the process.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-    server.stop()
     return 0
 
 
+def _serve_alone(config: ServerConfig) -> None:
+    """Serve in this process until a signal says to stop."""
+    os.environ.update(blas_environment(config.threads))
+    # Not before the signals are blocked: NumPy and gRPC start threads.
+    from mlpserve.server.serving import Server  # noqa: PLC0415
+
+    server = Server(config)
+    server.start()
+    _log_ready(config, server.summary, server.port, server.adapter)
+    signals.wait_for_stop()
+    _log_stopping(config)
+    server.stop()
+    logger.info("stopped")
+
+
+def _serve_together(config: ServerConfig) -> None:
+    """Serve in several processes until a signal says to stop."""
+    supervisor = Supervisor(config)
+    said, port = supervisor.start()
+    _log_ready(config, said["summary"], port, said["adapter"])
+    supervisor.wait_for_stop()
+    _log_stopping(config)
+    supervisor.stop()
+    logger.info("stopped")
+
+
+def _log_ready(config: ServerConfig, summary: str, port: int, adapter: str) -> None:
+    logger.info("ready: serving %s on %s", summary, address(config.host, port))
+    logger.info(
+        "workers: %d, BLAS threads of each: %d; Predict is answered by %s",
+        config.workers,
+        config.threads,
+        adapter,
+    )
+
+
+def _log_stopping(config: ServerConfig) -> None:
+    logger.info("stopping: up to %g s for open requests", config.stop_grace_s)
+
+
 def _healthcheck(target: str) -> int:
+    from mlpserve.server.healthcheck import health_problem  # noqa: PLC0415 - it takes gRPC
+
     problem = health_problem(target)
     if problem is None:
         return 0
@@ -91,6 +125,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"serve the newest N of each; default: {ServerConfig.versions_per_model}",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that serve side by side; default: the processors that are granted, "
+        "divided by --threads",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=ServerConfig.threads,
+        metavar="N",
+        help=f"BLAS threads of each; default: {ServerConfig.threads}",
+    )
+    parser.add_argument(
+        "--no-fast-lane",
+        dest="fast_lane",
+        action="store_false",
+        help="answer through the public gRPC API only",
+    )
     commands = parser.add_subparsers(dest="command", title="other commands")
     check = commands.add_parser("healthcheck", help="exit with 0 only if a server would answer")
     check.add_argument(
@@ -102,10 +156,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(options: argparse.Namespace) -> ServerConfig:
+    workers = options.workers
+    if workers is None:
+        workers = max(1, granted_processors() // max(1, options.threads))
     return ServerConfig(
         models=options.models,
         host=options.host,
         port=options.port,
+        workers=workers,
+        threads=options.threads,
+        fast_lane=options.fast_lane,
         max_batch_images=options.max_batch_images,
         versions_per_model=options.versions_per_model,
     )

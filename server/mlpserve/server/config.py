@@ -18,6 +18,15 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def blas_environment(threads: int) -> dict[str, str]:
+    """Return the variables that the common BLAS libraries read when they are loaded.
+
+    Fewer threads than they would start take less memory; later one can only leave them idle.
+    """
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """How to serve, checked when it is made.
@@ -26,6 +35,9 @@ class ServerConfig:
         models: The models folder.
         host: The address to listen on.
         port: The port to listen on; 0 for any that is free.
+        workers: So many processes serve side by side.
+        threads: So many threads BLAS uses in each of them.
+        shares_port: Whether to listen on a port that other processes of this server listen on too.
         max_batch_images: The most images that one request may carry.
         versions_per_model: So many of the newest versions of each model are served.
         max_batch_rows: Requests are joined up to so many images, and a larger one is computed in
@@ -46,6 +58,9 @@ class ServerConfig:
     models: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    workers: int = 1
+    threads: int = 1
+    shares_port: bool = False
     max_batch_images: int = 8192
     versions_per_model: int = 2
     max_batch_rows: int = 512
@@ -59,6 +74,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name, lowest, highest in (
             ("port", 0, _LARGEST_PORT),
+            ("workers", 1, _LARGEST_COUNT),
+            ("threads", 1, _LARGEST_COUNT),
             ("max_batch_images", 1, _LARGEST_COUNT),
             ("versions_per_model", 1, _LARGEST_COUNT),
             ("max_batch_rows", 1, _LARGEST_COUNT),

@@ -1,7 +1,5 @@
 """A running server: the port, health, reflection, start and stop."""
 
-import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -19,11 +17,10 @@ from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.operations import HealthService, ReflectionService
+from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.prediction import FLOAT32
 from mlpserve.server.registry import Registry, load_registry
 from mlpserve.server.service import PredictionService
-
-logger = logging.getLogger(__name__)
 
 # Far above any batch that is allowed, so that one that is too large is refused by us, with the
 # limit in the message, and not by the transport.
@@ -49,15 +46,14 @@ class Server:
     def __init__(
         self, config: ServerConfig, credentials: grpc.ServerCredentials | None = None
     ) -> None:
-        # Requests are answered side by side by Python's threads. BLAS threads on top of those would
-        # only wait for each other.
-        threadpool_limits(1)
+        threadpool_limits(config.threads)
         self._config = config
         self.registry = load_registry(config.models, versions_per_model=config.versions_per_model)
         self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
         self._health = HealthService()
         self._server = self._build()
         self.port = _bind(self._server, config, credentials)
+        self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
 
     def start(self) -> None:
@@ -65,14 +61,19 @@ class Server:
         (self._fast_lane or self._server).start()
         for service in ("", SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        logger.info("ready: serving %s on %s", _summary(self.registry), self.address)
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
-        logger.info("stopping: up to %g s for open requests", self._config.stop_grace_s)
         self._health.stop()
         self._server.stop(self._config.stop_grace_s).wait()
-        logger.info("stopped")
+
+    @property
+    def summary(self) -> str:
+        """Return which versions of which models are served."""
+        return ", ".join(
+            f"{name} version {' and '.join(str(model.metadata.version) for model in versions)}"
+            for name, versions in self.registry.models.items()
+        )
 
     @property
     def address(self) -> str:
@@ -86,8 +87,9 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", _message_limit_bytes(self.registry, config)),
                 ("grpc.max_send_message_length", -1),
-                # Without this a second server on the port would start and take half the calls.
-                ("grpc.so_reuseport", 0),
+                # With it a second server on the port would start and take half the calls, unless
+                # somebody watches the port.
+                ("grpc.so_reuseport", int(config.shares_port)),
             ],
         )
         service = PredictionService(
@@ -105,16 +107,11 @@ class Server:
         return server
 
     def _build_fast_lane(self) -> FastLane | None:
-        config = self._config
-        reason = why_unusable() if config.fast_lane else "it is switched off"
+        reason = why_unusable() if self._config.fast_lane else "it is switched off"
         if reason is not None:
-            logger.log(
-                logging.WARNING if config.fast_lane else logging.INFO,
-                "answering through the public gRPC API, not the fast lane: %s",
-                reason,
-            )
+            self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        work = HotPredict(self._messages, self._row_queue(), Workspace(config.max_batch_rows))
+        work = HotPredict(self._messages, self._row_queue(), Workspace(self._config.max_batch_rows))
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
     def _row_queue(self) -> RowQueue:
@@ -143,27 +140,12 @@ def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
 def _bind(
     server: grpc.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
 ) -> int:
+    if not config.shares_port:
+        check_free(config.host, config.port)  # gRPC says only that it failed; this says why
     wanted = address(config.host, config.port)
-    # gRPC says only that it failed; a plain socket says why.
     try:
-        for family, kind, protocol, _, target in socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(target)
         if credentials is not None:
             return server.add_secure_port(wanted, credentials)
         return server.add_insecure_port(wanted)
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StartError(
-            f"cannot listen on {wanted}: {reason}; choose others with --host and --port"
-        ) from error
-
-
-def _summary(registry: Registry) -> str:
-    return ", ".join(
-        f"{name} version {' and '.join(str(model.metadata.version) for model in versions)}"
-        for name, versions in registry.models.items()
-    )
+    except RuntimeError as error:
+        raise cannot_listen(config.host, config.port, error) from error
