@@ -1,6 +1,7 @@
 import contextlib
 import io
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -286,3 +287,28 @@ def test_shape_that_the_entry_does_not_have_is_refused_unread(
 ) -> None:
     write_entries(path, {"x.npy": npy(header(descr, shape), bytes(8))})
     assert f"expected {declared_bytes} bytes" in refusal(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_arrays_are_the_mapped_file_and_outlive_its_replacement(path: Path) -> None:
+    first = np.arange(100_000, dtype=np.float32)
+    with path.open("wb") as file:
+        write_arrays(file, {"W1": first})
+    found = read_arrays(path)["W1"]
+    address = found.ctypes.data
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ours = [line[0].split("-") for line in maps if line[-1] == str(path)]
+    assert any(int(start, 16) <= address < int(end, 16) for start, end in ours)
+    path.unlink()
+    with path.open("wb") as file:
+        write_arrays(file, {"W1": -first})
+    np.testing.assert_array_equal(found, first)
+
+
+def test_an_array_that_stands_at_an_odd_place_is_read_as_well(path: Path) -> None:
+    numbers = np.arange(7, dtype=np.float32)
+    with path.open("wb") as file:
+        write_arrays(file, {"a": numbers, "an odd": numbers, "name": numbers})
+    for found in read_arrays(path).values():
+        np.testing.assert_array_equal(found, numbers)
+        assert found.flags.aligned

@@ -4,10 +4,14 @@
 size of the file before anything of that size is allocated, so that no file, however it was made,
 takes more memory than it takes disk. Pickled objects are neither written nor read.
 
+What is read is not a copy: the file is mapped, so that several processes share one in memory.
+
 Knows nothing of networks.
 """
 
 import math
+import mmap
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -22,6 +26,7 @@ from mlpserve.model.errors import WeightsFileError
 
 _SUFFIX: Final = ".npy"
 _NPY_VERSION: Final = (1, 0)
+_ALIGNMENT_BYTES: Final = 4
 # What the zipfile module and NumPy's header parser raise for files that are not what they claim.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
@@ -50,16 +55,21 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> Non
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read all arrays of an uncompressed .npz file.
 
+    Returns:
+        Read-only arrays, which are the file as it is mapped into memory. It may be deleted or
+        replaced by another, but is not to be changed.
+
     Raises:
         WeightsFileError: The file is damaged, is no such file, is compressed, holds pickled
             objects, or declares more than it holds.
         OSError: The file cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             _check_entries(archive, path.stat().st_size)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return {
-                entry.filename.removesuffix(_SUFFIX): _read_array(archive, entry)
+                entry.filename.removesuffix(_SUFFIX): _read_array(archive, entry, mapped)
                 for entry in archive.infolist()
             }
     except _DAMAGE as error:
@@ -90,7 +100,9 @@ def _check_entries(archive: zipfile.ZipFile, file_size: int) -> None:
         )
 
 
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> npt.NDArray[Any]:
+def _read_array(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, mapped: mmap.mmap
+) -> npt.NDArray[Any]:
     name = entry.filename.removesuffix(_SUFFIX)
     with archive.open(entry) as stream:
         version = np.lib.format.read_magic(stream)
@@ -107,5 +119,18 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> npt.NDArray
         raise WeightsFileError(
             f"entry {name[:80]!r}: expected {expected} bytes for {dtype} {shape}, got {len(data)}"
         )
-    array = np.frombuffer(data, dtype) if expected else np.empty(0, dtype)
+    array = np.frombuffer(_shared(data, entry, mapped), dtype) if expected else np.empty(0, dtype)
     return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _shared(data: bytes, entry: zipfile.ZipInfo, mapped: mmap.mmap) -> "bytes | memoryview":
+    """Return the bytes that were read from the end of an entry, as they are mapped."""
+    # An entry's own header has 30 bytes, the last four of which say how long its name and its
+    # further fields are.
+    lengths = struct.unpack_from("<HH", mapped, entry.header_offset + 26)
+    end = entry.header_offset + 30 + sum(lengths) + entry.file_size
+    start = end - len(data)
+    # BLAS is slow with numbers that do not stand at multiples of their size.
+    if start % _ALIGNMENT_BYTES or mapped[start:end] != data:
+        return data
+    return memoryview(mapped)[start:end]

@@ -68,7 +68,7 @@ def _self_test() -> str | None:
         with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
             return _problem(channel)
     finally:
-        # Not at once: gRPC would say on standard error that it cancels calls, though there are none.
+        # Not at once: gRPC would log that it cancels calls, though there are none.
         server.stop(_TIMEOUT_S)
 
 
