@@ -140,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"BLAS threads of each; default: {ServerConfig.threads}",
     )
     parser.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="answer with the same bits whatever else is in the batch; up to four times slower",
+    )
+    parser.add_argument(
         "--no-fast-lane",
         dest="fast_lane",
         action="store_false",
@@ -165,6 +170,7 @@ def _config(options: argparse.Namespace) -> ServerConfig:
         port=options.port,
         workers=workers,
         threads=options.threads,
+        reproducible=options.reproducible,
         fast_lane=options.fast_lane,
         max_batch_images=options.max_batch_images,
         versions_per_model=options.versions_per_model,

@@ -4,16 +4,21 @@
     float32 images ------------>   @ W1       + b1 -> ...
 
 Gives what ``Network.probabilities`` gives, but for rounding. Knows nothing of requests.
+
+How BLAS rounds depends on how many rows it multiplies at once, so an image's probabilities depend,
+in their last bits, on who shares its batch. A reproducible model multiplies eight rows at a time,
+always, and fills the last eight up with zeros. ``mlpserve.server.reproducibility`` checks that this
+is enough with the BLAS at hand; with larger blocks it was not.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.activations import ACTIVATIONS
+from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer
 from mlpserve.model.weights import Model
@@ -22,6 +27,7 @@ Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 DEFAULT_BLOCK_ROWS: Final = 512
+_REPRODUCIBLE_ROWS: Final = 8
 
 
 class Workspace:
@@ -40,7 +46,7 @@ class Workspace:
     def array(self, turn: int, rows: int, width: int) -> Floats:
         """Return a (rows, width) array of any content; it is good until the turn after the next."""
         if self._buffers[turn % 2].size < rows * width:
-            self._buffers[turn % 2] = np.empty(self.block_rows * width, np.float32)
+            self._buffers[turn % 2] = np.empty(max(rows, self.block_rows) * width, np.float32)
         return self._buffers[turn % 2][: rows * width].reshape(rows, width)
 
 
@@ -64,9 +70,11 @@ class CompiledModel:
 
     Args:
         model: The model.
+        reproducible: Whether an image's probabilities must not depend, to the bit, on the other
+            images of the batch. Takes about twice the time.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, reproducible: bool = False) -> None:
         self.metadata: Final[Metadata] = model.metadata
         first, *others = model.network.layers
         # x / d @ W = x @ (W / d): dividing the weights once saves dividing each image.
@@ -75,6 +83,7 @@ class CompiledModel:
         self._uint8_layers = [_contiguous(layer) for layer in (folded, *others)]
         self._float32_layers = [_contiguous(first), *self._uint8_layers[1:]]
         self._classes = model.network.layer_sizes[-1]
+        self._rows_at_once = _REPRODUCIBLE_ROWS if reproducible else 1
 
     def classify(self, batches: Sequence[Images], workspace: Workspace) -> Classified:
         """Run the network over batches of images as if they were one.
@@ -91,10 +100,33 @@ class CompiledModel:
         layers = self._uint8_layers if is_uint8 else self._float32_layers
         count = sum(map(len, batches))
         found = Classified(np.empty((count, self._classes), np.float32), np.empty(count, np.int32))
-        for start, inputs in _blocks(batches, workspace):
-            rows = slice(start, start + len(inputs))
-            _run(layers, inputs, workspace, found.probabilities[rows], found.labels[rows])
+        for start, rows, inputs in _blocks(batches, workspace, self._rows_at_once):
+            probabilities = self._run(layers, inputs, workspace)[:, :rows]
+            found.probabilities[start : start + rows] = probabilities.T
+            found.labels[start : start + rows] = probabilities.argmax(axis=0)
         return found
+
+    def _run(self, layers: Sequence[Layer], inputs: Floats, workspace: Workspace) -> Floats:
+        """Return the (K, N) probabilities of one block of inputs, in the workspace."""
+        outputs = inputs
+        for turn, layer in enumerate(layers, start=1):
+            sums = workspace.array(turn, len(inputs), len(layer.bias))
+            self._multiply(outputs, layer.weights, sums)
+            sums += layer.bias
+            if layer is not layers[-1]:
+                ACTIVATIONS[layer.activation](sums, out=sums)
+            outputs = sums
+        by_class = workspace.array(len(layers) + 1, *outputs.T.shape)
+        by_class[...] = outputs.T
+        _softmax(by_class)
+        return by_class
+
+    def _multiply(self, inputs: Floats, weights: FloatArray, products: Floats) -> None:
+        if self._rows_at_once > 1:
+            # NumPy has BLAS multiply one matrix of a stack after the other.
+            inputs = inputs.reshape(-1, self._rows_at_once, inputs.shape[1])
+            products = products.reshape(-1, self._rows_at_once, products.shape[1])
+        np.matmul(inputs, weights, out=products)
 
 
 def _contiguous(layer: Layer) -> Layer:
@@ -105,52 +137,35 @@ def _contiguous(layer: Layer) -> Layer:
     )
 
 
-def _blocks(batches: Sequence[Images], workspace: Workspace) -> Iterator[tuple[int, Floats]]:
-    """Yield (rows, D) float32 inputs, and which row of all is their first."""
+def _blocks(
+    batches: Sequence[Images], workspace: Workspace, rows_at_once: int
+) -> Iterator[tuple[int, int, Floats]]:
+    """Yield which row of all is the first of a block, how many it has, and its float32 inputs.
+
+    The inputs may have more rows, so that their number is a multiple of ``rows_at_once``.
+    """
     if len(batches) > 1:
-        yield 0, _converted(batches, workspace)
+        yield 0, sum(map(len, batches)), _converted(batches, workspace, rows_at_once)
         return
     images = batches[0]
     for start in range(0, len(images), workspace.block_rows):
         block = images[start : start + workspace.block_rows]
-        if block.dtype == np.uint8:
-            yield start, _converted([block], workspace)
+        if block.dtype == np.uint8 or len(block) % rows_at_once:
+            yield start, len(block), _converted([block], workspace, rows_at_once)
         else:
-            yield start, block  # type: ignore[misc] # what is not uint8 is float32
+            yield start, len(block), block  # type: ignore[misc] # what is not uint8 is float32
 
 
-def _converted(batches: Sequence[Images], workspace: Workspace) -> Floats:
+def _converted(batches: Sequence[Images], workspace: Workspace, rows_at_once: int) -> Floats:
     """Return the batches as one of float32: joining and converting are one copy."""
-    inputs = workspace.array(0, sum(map(len, batches)), batches[0].shape[1])
+    count = sum(map(len, batches))
+    inputs = workspace.array(0, count + -count % rows_at_once, batches[0].shape[1])
     start = 0
     for images in batches:
         inputs[start : start + len(images)] = images
         start += len(images)
+    inputs[count:] = 0
     return inputs
-
-
-def _run(
-    layers: Sequence[Layer],
-    inputs: Floats,
-    workspace: Workspace,
-    probabilities: Floats,
-    labels: npt.NDArray[np.int32],
-) -> None:
-    """Write what the network says of one block of inputs into the last two arguments."""
-    outputs: npt.NDArray[Any] = inputs
-    for turn, layer in enumerate(layers[:-1], start=1):
-        sums = workspace.array(turn, len(inputs), len(layer.bias))
-        np.matmul(outputs, layer.weights, out=sums)
-        sums += layer.bias
-        ACTIVATIONS[layer.activation](sums, out=sums)
-        outputs = sums
-    np.matmul(outputs, layers[-1].weights, out=probabilities)
-    probabilities += layers[-1].bias
-    by_class = workspace.array(len(layers), *probabilities.T.shape)
-    by_class[...] = probabilities.T
-    _softmax(by_class)
-    probabilities[...] = by_class.T
-    labels[...] = by_class.argmax(axis=0)
 
 
 def _softmax(sums: Floats) -> None:

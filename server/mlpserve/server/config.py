@@ -43,6 +43,7 @@ class ServerConfig:
         max_batch_rows: Requests are joined up to so many images, and a larger one is computed in
             parts of so many. More take more memory.
         max_queued_rows: So many images may wait for their turn; what comes then is refused.
+        reproducible: Whether an image's probabilities must not depend, to the bit, on the batch.
         fast_lane: Whether to use the fast adapter for Predict where it works.
         worker_threads: So many requests are answered at once.
         max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
@@ -65,6 +66,7 @@ class ServerConfig:
     versions_per_model: int = 2
     max_batch_rows: int = 512
     max_queued_rows: int = 65_536
+    reproducible: bool = False
     fast_lane: bool = True
     worker_threads: int = 8
     max_streams: int = 4

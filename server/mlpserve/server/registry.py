@@ -10,6 +10,7 @@ from mlpserve.model.versions import load_version, model_names, versions, weights
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.errors import NotServedError, RequestError, StartError
 from mlpserve.server.prediction import self_test
+from mlpserve.server.reproducibility import reproducibility_problem
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +94,24 @@ def _listed(names: Sequence[str]) -> str:
     return f"{listed} and {more} more (see ListModels)" if more > 0 else listed
 
 
-def load_registry(models: Path, *, versions_per_model: int) -> Registry:
+def load_registry(models: Path, *, versions_per_model: int, reproducible: bool = False) -> Registry:
     """Load the newest versions of every model in a folder.
 
     A version that cannot be used, or fails its self-test, is left out and logged: an older one then
     answers for it. So is a model whose folder cannot be read.
 
+    Args:
+        models: The models folder.
+        versions_per_model: So many of the newest versions of each.
+        reproducible: As ``CompiledModel`` has it; checked with each version.
+
     Raises:
-        StartError: No version of any model can be used.
+        StartError: No version of any model can be used, or one is not reproducible though it must.
         ModelsFolderError: The folder is missing or cannot be read.
     """
     loaded = {
-        name: _load_versions(models, name, versions_per_model) for name in model_names(models)
+        name: _load_versions(models, name, versions_per_model, reproducible=reproducible)
+        for name in model_names(models)
     }
     usable = {name: found for name, found in loaded.items() if found}
     if not usable:
@@ -115,14 +122,16 @@ def load_registry(models: Path, *, versions_per_model: int) -> Registry:
     return Registry(usable)
 
 
-def _load_versions(models: Path, name: str, count: int) -> tuple[CompiledModel, ...]:
+def _load_versions(
+    models: Path, name: str, count: int, *, reproducible: bool
+) -> tuple[CompiledModel, ...]:
     """Return the newest ``count`` versions that can be used, the newest first."""
     found: list[CompiledModel] = []
     for version in _versions(models, name):
         if len(found) == count:
             break
         try:
-            found.append(_load_version(models, name, version))
+            found.append(_load_version(models, name, version, reproducible=reproducible))
         except ModelError as error:
             logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
     return tuple(found)
@@ -136,10 +145,15 @@ def _versions(models: Path, name: str) -> list[int]:
         return []
 
 
-def _load_version(models: Path, name: str, version: int) -> CompiledModel:
+def _load_version(models: Path, name: str, version: int, *, reproducible: bool) -> CompiledModel:
     loaded = load_version(models, name, version)
-    model = CompiledModel(loaded)
+    model = CompiledModel(loaded, reproducible=reproducible)
     if (problem := self_test(model, loaded.golden)) is not None:
         path = weights_path(models, name, version)
         raise WeightsFileError(f"{path}: self-test: {problem}")
+    if reproducible and (problem := reproducibility_problem(model)) is not None:
+        raise StartError(
+            f"reproducible: cannot be promised for {name} version {version} with the BLAS of this "
+            f"machine: {problem}; serve without --reproducible"
+        )
     return model

@@ -48,7 +48,11 @@ class Server:
     ) -> None:
         threadpool_limits(config.threads)
         self._config = config
-        self.registry = load_registry(config.models, versions_per_model=config.versions_per_model)
+        self.registry = load_registry(
+            config.models,
+            versions_per_model=config.versions_per_model,
+            reproducible=config.reproducible,
+        )
         self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
         self._health = HealthService()
         self._server = self._build()
