@@ -24,7 +24,29 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not 
 
 logger = logging.getLogger(__name__)
 
-TESTED_RELEASES: Final = frozenset({"1.76.0", "1.81.2", "1.84.2", "1.85.0", "1.85.1"})
+TESTED_RELEASES: Final = frozenset(
+    {
+        "1.76.0",
+        "1.78.0",
+        "1.78.2",
+        "1.80.0",
+        "1.80.1",
+        "1.81.0",
+        "1.81.1",
+        "1.81.2",
+        "1.82.1",
+        "1.82.2",
+        "1.82.3",
+        "1.83.0",
+        "1.83.1",
+        "1.83.2",
+        "1.84.0",
+        "1.84.1",
+        "1.84.2",
+        "1.85.0",
+        "1.85.1",
+    }
+)
 
 # Requests for further calls that are open at once: so many calls may come in without a round trip
 # through this thread.
