@@ -160,10 +160,7 @@ def _converted(batches: Sequence[Images], workspace: Workspace, rows_at_once: in
     """Return the batches as one of float32: joining and converting are one copy."""
     count = sum(map(len, batches))
     inputs = workspace.array(0, count + -count % rows_at_once, batches[0].shape[1])
-    start = 0
-    for images in batches:
-        inputs[start : start + len(images)] = images
-        start += len(images)
+    np.concatenate(batches, out=inputs[:count])
     inputs[count:] = 0
     return inputs
 

@@ -47,14 +47,21 @@ def answers(model: CompiledModel, batches: Sequence[Images], workspace: Workspac
         To each batch its answer, in their order.
     """
     found = model.classify(batches, workspace)
-    probabilities = found.probabilities.astype("<f4", copy=False)
-    labels = found.labels.astype("<i4", copy=False)
+    # All rows at once: slices of bytes are cut faster than slices of arrays are written.
+    probabilities = found.probabilities.astype("<f4", copy=False).tobytes()
+    labels = found.labels.astype("<i4", copy=False).tobytes()
+    row_bytes, label_bytes = len(probabilities) // len(found.labels), found.labels.itemsize
     separate: list[Answer] = []
     start = 0
     for images in batches:
-        rows = slice(start, start + len(images))
-        separate.append(Answer(probabilities[rows].tobytes(), labels[rows].tobytes()))
-        start = rows.stop
+        end = start + len(images)
+        separate.append(
+            Answer(
+                probabilities[start * row_bytes : end * row_bytes],
+                labels[start * label_bytes : end * label_bytes],
+            )
+        )
+        start = end
     return separate
 
 

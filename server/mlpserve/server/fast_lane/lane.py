@@ -91,7 +91,7 @@ class FastLane:
         self._core = self._state.server
         self._method = method
         self._work = work
-        self._open_calls = 0  # hot calls, and requests for them, that the queue still has events of
+        self.events_due = 0  # of the hot method, that the queue has still to give
         self._core.register_method(method)
 
     def start(self) -> None:
@@ -128,8 +128,9 @@ class FastLane:
         if type(event.tag) is not MethodType:  # none of grpcio's own tags is a method
             going_on: bool = grpcio._process_event_and_continue(self._state, event)  # noqa: SLF001
             return going_on
+        self.events_due -= 1
         _logged(event.tag, event)
-        return self._open_calls > 0 or self._is_going_on_without_us()
+        return self.events_due > 0 or self._is_going_on_without_us()
 
     def _is_going_on_without_us(self) -> bool:
         with self._state.lock:
@@ -138,19 +139,14 @@ class FastLane:
 
     def _request_call(self) -> None:
         self._core.request_registered_call(self._queue, self._queue, self._method, self._on_call)
-        self._open_calls += 1
+        self.events_due += 1
 
     def _on_call(self, event: Any) -> None:  # noqa: ANN401
-        self._open_calls -= 1
         with self._state.lock:
             if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
                 self._request_call()
         if event.success:  # else the server is stopping, and this was a request for a call
-            self._open_calls += 1
-            HotCall(event, self._work.accept, self._on_end).start()
-
-    def _on_end(self) -> None:
-        self._open_calls -= 1
+            HotCall(event, self, self._work).start()
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -165,24 +161,18 @@ class HotCall:
 
     Args:
         event: The call's first event.
-        accept: Takes the request.
-        on_end: Called when no further event of the call will come.
+        lane: The lane that it is in.
+        work: Takes the request.
     """
 
-    __slots__ = ("_accept", "_call", "_deadline_s", "_events_due", "_is_cancelled", "_on_end")
+    __slots__ = ("_call", "_deadline_s", "_is_cancelled", "_lane", "_work")
 
-    def __init__(
-        self,
-        event: Any,  # noqa: ANN401
-        accept: Callable[[bytes, "HotCall"], None],
-        on_end: Callable[[], None],
-    ) -> None:
+    def __init__(self, event: Any, lane: FastLane, work: HotWork) -> None:  # noqa: ANN401
         self._call = event.call
         self._deadline_s = event.call_details.deadline
-        self._accept = accept
-        self._on_end = on_end
+        self._lane = lane
+        self._work = work
         self._is_cancelled = False
-        self._events_due = 0
 
     def start(self) -> None:
         """Ask for the request, and to be told when the caller goes."""
@@ -209,24 +199,17 @@ class HotCall:
 
     def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
         self._call.start_server_batch(operations, tag)
-        self._events_due += 1
+        self._lane.events_due += 1
 
     def _on_message(self, event: Any) -> None:  # noqa: ANN401
         data = event.batch_operations[0].message()
         if data is None:
             self.fail(grpc.StatusCode.UNIMPLEMENTED, "expected exactly one request message")
         else:
-            self._accept(data, self)
-        self._on_event()
+            self._work.accept(data, self)
 
     def _on_close(self, event: Any) -> None:  # noqa: ANN401
         self._is_cancelled = event.batch_operations[0].cancelled()
-        self._on_event()
 
-    def _on_sent(self, _: Any) -> None:  # noqa: ANN401
-        self._on_event()
-
-    def _on_event(self) -> None:
-        self._events_due -= 1
-        if not self._events_due:
-            self._on_end()
+    def _on_sent(self, event: Any) -> None:  # noqa: ANN401
+        """Do nothing: the event only says that nothing of the call is left to be done."""

@@ -1,0 +1,119 @@
+"""When the fast lane is used, and when it steps aside."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.fast_lane import lane
+from mlpserve.server.fast_lane.check import why_unusable
+from mlpserve.server.fast_lane.lane import TESTED_RELEASES, HotCall
+from mlpserve.server.serving import Server
+from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+
+REPOSITORY = Path(__file__).parents[2]
+TIMEOUT_S = 10.0
+
+needs_the_lane = pytest.mark.skipif(
+    grpc.__version__ not in TESTED_RELEASES, reason="not tested with this grpcio"
+)
+
+
+def answers(server: Server) -> bool:
+    image = prediction_pb2.ImageBatch(
+        count=1, data_type=prediction_pb2.DATA_TYPE_UINT8, data=bytes(6)
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        request = prediction_pb2.PredictRequest(images=image)
+        return stub.Predict(request, timeout=TIMEOUT_S).model_version == 2
+
+
+@pytest.fixture
+def started(models: Path, tiny_models: None) -> Callable[[], Server]:
+    def start() -> Server:
+        server = Server(ServerConfig(models=models, port=0))
+        server.start()
+        return server
+
+    return start
+
+
+@needs_the_lane
+def test_a_release_that_is_on_the_list_is_answered_by_the_fast_lane(
+    started: Callable[[], Server],
+) -> None:
+    server = started()
+    assert server.adapter == "the fast lane"
+    assert answers(server)
+    server.stop()
+
+
+def test_a_release_that_is_not_on_the_list_is_answered_by_the_public_api(
+    started: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "TESTED_RELEASES", frozenset({"0.1.0"}))
+    server = started()
+    expected = (
+        "the public gRPC API, not the fast lane: "
+        f"it has not been tested with grpcio {grpc.__version__}"
+    )
+    assert server.adapter == expected
+    assert answers(server)
+    server.stop()
+
+
+@needs_the_lane
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda call, _: call._end(0, b""), "its self-test failed: "),  # noqa: SLF001
+        (
+            lambda call, _: call.fail(grpc.StatusCode.INTERNAL, "broken"),
+            "its self-test failed: _MultiThreadedRendezvous: ",
+        ),
+    ],
+    ids=["no message", "a failure"],
+)
+def test_a_lane_that_fails_its_self_test_steps_aside(
+    started: Callable[[], Server],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[HotCall, bytes], None],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(HotCall, "answer", answer)
+    problem = why_unusable()
+    assert problem is not None
+    assert problem.startswith(reason)
+    server = started()
+    assert "the public gRPC API, not the fast lane: its self-test failed" in server.adapter
+    assert answers(server)
+    server.stop()
+
+
+@needs_the_lane
+def test_a_fault_in_the_lane_is_logged_and_later_calls_are_answered(
+    started: Callable[[], Server],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = started()
+    with monkeypatch.context() as broken:
+        broken.setattr(HotCall, "start", lambda _: 1 / 0)
+        with grpc.insecure_channel(server.address) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            with pytest.raises(grpc.RpcError):
+                stub.Predict(prediction_pb2.PredictRequest(), timeout=0.2)
+    assert "the fast lane failed on a call" in caplog.text
+    assert answers(server)
+    server.stop()
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "tests/oldest-constraints.txt"])
+def test_the_releases_of_the_images_and_of_the_oldest_tests_are_on_the_list(file: str) -> None:
+    found = re.search(r"^grpcio==(\S+)$", (REPOSITORY / file).read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1] in TESTED_RELEASES
