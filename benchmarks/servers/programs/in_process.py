@@ -1,0 +1,55 @@
+"""Times the server's own forward pass without a server: what no server can exceed.
+
+    python in_process.py MODELS BATCH THREADS SECONDS
+
+Prints images a second, all threads together, as one line of JSON.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from threading import Barrier, Thread
+
+import numpy as np
+
+from mlpserve.server.compiled import CompiledModel, Workspace
+from mlpserve.server.registry import load_registry
+
+_SEED = 3
+
+
+def main() -> None:
+    """Measure."""
+    models, batch, threads, seconds = sys.argv[1:]
+    model = load_registry(Path(models), versions_per_model=1).find("", 0)
+    begin = Barrier(int(threads))
+    rates: list[float] = []
+
+    def measure() -> None:
+        begin.wait()
+        rates.append(images_per_s(model, int(batch), float(seconds)))
+
+    workers = [Thread(target=measure) for _ in range(int(threads))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(json.dumps({"images_per_s": sum(rates)}))
+
+
+def images_per_s(model: CompiledModel, batch: int, seconds: float) -> float:
+    """Return how many images a second one thread classifies, after a batch to warm up."""
+    shape = (batch, model.metadata.input.values_per_image)
+    images = np.random.default_rng(_SEED).integers(0, 256, shape, np.uint8)
+    workspace = Workspace()
+    model.classify([images], workspace)
+    count, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds:
+        model.classify([images], workspace)
+        count += batch
+    return count / elapsed
+
+
+if __name__ == "__main__":
+    main()
