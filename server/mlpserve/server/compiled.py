@@ -12,15 +12,14 @@ is enough with the BLAS at hand; with larger blocks it was not.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.metadata import Metadata
-from mlpserve.model.network import Layer
+from mlpserve.model.network import Layer, largest_sums
 from mlpserve.model.weights import Model
 
 Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -28,6 +27,8 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 DEFAULT_BLOCK_ROWS: Final = 512
 _REPRODUCIBLE_ROWS: Final = 8
+_MOST_VIEWS: Final = 4096
+_LARGEST_SUM: Final = float(np.finfo(np.float32).max) / 2
 
 
 class Workspace:
@@ -42,16 +43,26 @@ class Workspace:
     def __init__(self, block_rows: int = DEFAULT_BLOCK_ROWS) -> None:
         self.block_rows = block_rows
         self._buffers = [np.empty(0, np.float32), np.empty(0, np.float32)]
+        self._arrays: dict[tuple[int, int, int], Floats] = {}
 
     def array(self, turn: int, rows: int, width: int) -> Floats:
         """Return a (rows, width) array of any content; it is good until the turn after the next."""
-        if self._buffers[turn % 2].size < rows * width:
-            self._buffers[turn % 2] = np.empty(max(rows, self.block_rows) * width, np.float32)
-        return self._buffers[turn % 2][: rows * width].reshape(rows, width)
+        key = (turn % 2, rows, width)
+        array = self._arrays.get(key)
+        if array is None:
+            # A view takes longer to make than a small layer to compute.
+            array = self._arrays[key] = self._view(*key)
+        return array
+
+    def _view(self, buffer: int, rows: int, width: int) -> Floats:
+        if len(self._arrays) > _MOST_VIEWS or self._buffers[buffer].size < rows * width:
+            self._arrays.clear()
+        if self._buffers[buffer].size < rows * width:
+            self._buffers[buffer] = np.empty(max(rows, self.block_rows) * width, np.float32)
+        return self._buffers[buffer][: rows * width].reshape(rows, width)
 
 
-@dataclass(frozen=True, eq=False)
-class Classified:
+class Classified(NamedTuple):
     """What a network says of some images.
 
     Attributes:
@@ -84,6 +95,8 @@ class CompiledModel:
         self._float32_layers = [_contiguous(first), *self._uint8_layers[1:]]
         self._classes = model.network.layer_sizes[-1]
         self._rows_at_once = _REPRODUCIBLE_ROWS if reproducible else 1
+        # The difference of two sums is at most twice as large as either.
+        self._sums_are_small = largest_sums(model.network)[-1] < _LARGEST_SUM
 
     def classify(self, batches: Sequence[Images], workspace: Workspace) -> Classified:
         """Run the network over batches of images as if they were one.
@@ -118,7 +131,11 @@ class CompiledModel:
             outputs = sums
         by_class = workspace.array(len(layers) + 1, *outputs.T.shape)
         by_class[...] = outputs.T
-        _softmax(by_class)
+        if self._sums_are_small:
+            _softmax(by_class)
+        else:
+            with np.errstate(over="ignore"):  # a difference beyond float32 is -inf: exp of it is 0
+                _softmax(by_class)
         return by_class
 
     def _multiply(self, inputs: Floats, weights: FloatArray, products: Floats) -> None:
@@ -171,7 +188,6 @@ def _softmax(sums: Floats) -> None:
     A class a row, because NumPy is several times faster along few long rows than along many short
     ones.
     """
-    with np.errstate(over="ignore"):  # a difference beyond float32 is -inf, and exp(-inf) is 0
-        sums -= sums.max(axis=0)
+    sums -= sums.max(axis=0)
     np.exp(sums, out=sums)
     sums /= sums.sum(axis=0)

@@ -4,8 +4,7 @@ Knows neither gRPC nor protobuf, so that every adapter gives the same answers an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,7 @@ FLOAT32: Final = np.dtype("<f4")  # little-endian, whatever the machine is
 _SUM_TOLERANCE: Final = 1e-4
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a model says of a batch.
 
     Attributes:

@@ -1,9 +1,9 @@
 """The models that a server serves: loaded from the models folder, found by name and version."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.versions import load_version, model_names, versions, weights_path
@@ -28,6 +28,7 @@ class Registry:
 
     def __init__(self, models: Mapping[str, tuple[CompiledModel, ...]]) -> None:
         self._models = dict(sorted(models.items()))
+        self._found = dict(_asked(self._models))
 
     @property
     def models(self) -> Mapping[str, tuple[CompiledModel, ...]]:
@@ -67,16 +68,15 @@ class Registry:
             RequestError: As for ``versions``, or ``version`` is negative.
             NotServedError: There is no such model, or no such version of it.
         """
+        found = self._found.get((name, version))
+        return self._refuse(name, version) if found is None else found
+
+    def _refuse(self, name: str, version: int) -> NoReturn:
         candidates = self.versions(name)
-        if version == 0:
-            return candidates[0]
         if version < 0:
             raise RequestError(
                 f"model_version: expected a positive number, or 0 for the newest, got {version}"
             )
-        for model in candidates:
-            if model.metadata.version == version:
-                return model
         served = _listed([str(model.metadata.version) for model in candidates])
         raise NotServedError(
             f"model_version: version {version} of model {candidates[0].metadata.name!r} is not "
@@ -85,6 +85,16 @@ class Registry:
 
     def _names(self) -> str:
         return _listed(list(self._models))
+
+
+def _asked(
+    models: Mapping[str, tuple[CompiledModel, ...]],
+) -> Iterator[tuple[tuple[str, int], CompiledModel]]:
+    """Yield all names and versions that a request may have, with the model that is meant."""
+    for name, served in models.items():
+        for asked in {name} if len(models) > 1 else {name, ""}:
+            yield (asked, 0), served[0]
+            yield from (((asked, model.metadata.version), model) for model in served)
 
 
 def _listed(names: Sequence[str]) -> str:

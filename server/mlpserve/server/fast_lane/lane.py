@@ -54,6 +54,9 @@ _OPEN_REQUESTS: Final = 32
 # Events after which work is done although more are ready, so that no flood of calls can prevent it.
 _EVENTS_BEFORE_WORK: Final = 256
 _IDLE_PERIOD_S: Final = 1.0
+# Being told when a caller goes takes a tenth of a small call. It is worth it only where calls wait
+# for longer than that takes, so that some may be cancelled before their turn comes.
+_LONG_S: Final = 0.002
 _NO_FLAGS: Final = 0
 
 
@@ -92,6 +95,7 @@ class FastLane:
         self._method = method
         self._work = work
         self.events_due = 0  # of the hot method, that the queue has still to give
+        self._makes_calls_wait = False
         self._core.register_method(method)
 
     def start(self) -> None:
@@ -120,8 +124,13 @@ class FastLane:
                 grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
             event = None  # it may hold the last reference to a call, which is to end before we poll
             if work and (is_quiet or events >= _EVENTS_BEFORE_WORK):
-                _logged(work.work)
+                self._do_work()
                 events = 0
+
+    def _do_work(self) -> None:
+        started_s = time.monotonic()
+        _logged(self._work.work)
+        self._makes_calls_wait = bool(self._work) or time.monotonic() - started_s > _LONG_S
 
     def _handle(self, event: Any) -> bool:  # noqa: ANN401 - grpcio's inside has no types
         """Handle an event; return whether there is more to serve."""
@@ -146,7 +155,7 @@ class FastLane:
             if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
                 self._request_call()
         if event.success:  # else the server is stopping, and this was a request for a call
-            HotCall(event, self, self._work).start()
+            HotCall(event, self, self._work).start(is_watched=self._makes_calls_wait)
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -165,7 +174,7 @@ class HotCall:
         work: Takes the request.
     """
 
-    __slots__ = ("_call", "_deadline_s", "_is_cancelled", "_lane", "_work")
+    __slots__ = ("_call", "_deadline_s", "_is_cancelled", "_is_watched", "_lane", "_work")
 
     def __init__(self, event: Any, lane: FastLane, work: HotWork) -> None:  # noqa: ANN401
         self._call = event.call
@@ -174,9 +183,11 @@ class HotCall:
         self._work = work
         self._is_cancelled = False
 
-    def start(self) -> None:
-        """Ask for the request, and to be told when the caller goes."""
-        self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+    def start(self, *, is_watched: bool) -> None:
+        """Ask for the request, and where the call is watched, to be told when the caller goes."""
+        self._is_watched = is_watched
+        if is_watched:
+            self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
         self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
 
     def is_wanted(self) -> bool:
@@ -193,9 +204,14 @@ class HotCall:
         self._end(code.value[0], details.encode())
 
     def _end(self, code: int, details: bytes, *message: cygrpc.SendMessageOperation) -> None:
-        status = cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS)
-        metadata = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
-        self._ask((metadata, *message, status), self._on_sent)
+        operations = (
+            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            *message,
+            cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS),
+        )
+        if not self._is_watched:  # to be told once is what a call needs in any case
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
+        self._ask(operations, self._on_sent)
 
     def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
         self._call.start_server_batch(operations, tag)
