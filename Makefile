@@ -5,10 +5,11 @@ BUF_VERSION := 1.75.0
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+SERVING_PEERS := .venv-peers-serving
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check lock containers peers-training \
-	benchmark-training clean
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check lock containers peers peers-training \
+	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -82,5 +83,24 @@ peers-training: $(PEERS)/installed-training  ## install the libraries that train
 benchmark-training: $(PEERS)/installed-training  ## compare the speed of training; ARGUMENTS='--repeats 1' and the like
 	@$(PEERS)/bin/python benchmarks/training.py --output benchmarks/README.md $(ARGUMENTS)
 
+# One environment each: their dependencies exclude one another. What cannot be installed is named, and
+# left out by the benchmark.
+$(SERVING_PEERS)/installed: benchmarks/peers-serving.txt
+	@echo 'preparing $(SERVING_PEERS); this takes some minutes'
+	@grep -v '^#' $< | while read -r name requirements; do \
+		environment=$(SERVING_PEERS)/$$name; \
+		$(PYTHON) -m venv "$$environment" && \
+		"$$environment/bin/pip" install --quiet --disable-pip-version-check $$requirements numpy || \
+		{ echo "peers-serving: $$name cannot be installed here" >&2; rm -rf "$$environment"; }; \
+	done
+	@touch $@
+
+peers-serving: $(SERVING_PEERS)/installed  ## install the servers that serving is compared with
+
+peers: peers-training peers-serving  ## install all that the benchmarks compare with
+
+benchmark-serving: $(VENV)/installed $(SERVING_PEERS)/installed  ## compare the speed of serving; ARGUMENTS='--repeats 1' and the like
+	@$(BIN)/python benchmarks/serving.py --output benchmarks/README.md $(ARGUMENTS)
+
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from servers.protocols import Mlpserve, OpenInference, PlainHttp, Protocol
+from servers.protocols import HttpForm, Mlpserve, OpenInference, PlainHttp, Protocol
 
 _FOLDER: Final = Path(__file__).parent / "programs"
 # Each peer in an environment of its own: their dependencies exclude one another.
@@ -75,7 +75,7 @@ PARTICIPANTS: Final[Mapping[str, Participant]] = {
     "mosec-unbatched": _peer("mosec, unbatched", "mosec", PlainHttp(), None, "1"),
     "kserve": _peer("KServe", "kserve", OpenInference()),
     "mlserver": _peer("MLServer", "mlserver", OpenInference()),
-    "litserve": _peer("LitServe", "litserve", PlainHttp()),
+    "litserve": _peer("LitServe", "litserve", HttpForm()),
     "pytriton": _peer("PyTriton", "nvidia-pytriton", OpenInference(), "pytriton_server"),
     "ray": _peer("Ray Serve", "ray", PlainHttp()),
 }

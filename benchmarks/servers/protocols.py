@@ -14,6 +14,7 @@ from servers.wire import first_output, infer_request
 
 MODEL: Final = "digits"
 _TIMEOUT_S: Final = 30.0
+_BOUNDARY: Final = "mlpserve-boundary"
 
 Images = npt.NDArray[np.uint8]
 
@@ -22,7 +23,11 @@ class Protocol(ABC):
     """One way to ask for the probabilities of a batch of images."""
 
     path: str
-    load_options: tuple[str, ...]  # what h2load needs to know
+
+    @property
+    @abstractmethod
+    def load_options(self) -> tuple[str, ...]:
+        """Return what h2load needs to know."""
 
     @abstractmethod
     def request(self, images: Images) -> bytes:
@@ -50,7 +55,10 @@ class Protocol(ABC):
 
 
 class _Grpc(Protocol):
-    load_options = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+    @property
+    def load_options(self) -> tuple[str, ...]:
+        """Return the headers of gRPC."""
+        return ("-H", "content-type: application/grpc", "-H", "te: trailers")
 
     def body(self, request: bytes) -> bytes:
         # Not compressed, and how long it is: gRPC's frame for a message.
@@ -106,7 +114,12 @@ class PlainHttp(Protocol):
     """Pixels posted as they are over HTTP/1.1, probabilities back."""
 
     path = "/inference"
-    load_options = ("--h1", "-H", "content-type: application/octet-stream")
+    content_type = "application/octet-stream"
+
+    @property
+    def load_options(self) -> tuple[str, ...]:
+        """Return what h2load needs to know."""
+        return ("--h1", "-H", f"content-type: {self.content_type}")
 
     def request(self, images: Images) -> bytes:
         """Return the pixels."""
@@ -128,7 +141,7 @@ class PlainHttp(Protocol):
         """Post a request."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
         try:
-            headers = {"content-type": "application/octet-stream"}
+            headers = {"content-type": self.content_type}
             connection.request("POST", self.path, request, headers)
             response = connection.getresponse()
             data = response.read()
@@ -137,3 +150,15 @@ class PlainHttp(Protocol):
         if response.status != http.client.OK:
             raise http.client.HTTPException(f"status {response.status}: {data[:200]!r}")
         return data
+
+
+class HttpForm(PlainHttp):
+    """The same with the pixels as a file in a form."""
+
+    content_type = f"multipart/form-data; boundary={_BOUNDARY}"
+
+    def request(self, images: Images) -> bytes:
+        """Return the form."""
+        disposition = 'Content-Disposition: form-data; name="images"; filename="images"'
+        head = f"--{_BOUNDARY}\r\n{disposition}\r\n\r\n"
+        return head.encode() + images.tobytes() + f"\r\n--{_BOUNDARY}--\r\n".encode()

@@ -31,7 +31,7 @@ class Inference(Worker):
     def forward(self, data: "list[np.ndarray] | np.ndarray") -> "list[bytes] | bytes":
         """Classify the images of all requests together."""
         if not isinstance(data, list):
-            return self._forward(data).tobytes()
+            return bytes(self._forward(data))
         rows = self._forward(np.concatenate(data))
         ends = np.cumsum([len(images) for images in data])
         return [part.tobytes() for part in np.split(rows, ends[:-1])]
