@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from mlpserve.model.processors import granted_processors
 from mlpserve.server.errors import StartError
 from mlpserve.server.ports import SharedPort, check_free
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
@@ -97,6 +98,22 @@ def test_workers_share_a_port_and_one_is_a_single_process(models: Path, tiny_mod
         assert server.workers() == []
         assert answers(server.address)
         server.stop()
+
+
+@pytest.mark.skipif(granted_processors() < 2, reason="needs two processors")
+def test_as_many_workers_as_processors_keep_to_one_each_and_others_to_none(
+    models: Path, tiny_models: None
+) -> None:
+    usable = os.sched_getaffinity(0)
+    count = str(len(usable))
+    with running(models, "--port", "0", "--workers", count) as server:
+        kept_to = [os.sched_getaffinity(worker) for worker in server.workers()]
+        assert sorted(map(sorted, kept_to)) == [[processor] for processor in sorted(usable)]
+        server.stop()
+    for flags in (["--workers", count, "--no-pin"], ["--workers", str(len(usable) + 1)]):
+        with running(models, "--port", "0", *flags) as server:
+            assert all(os.sched_getaffinity(worker) == usable for worker in server.workers())
+            server.stop()
 
 
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(

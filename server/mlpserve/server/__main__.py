@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"BLAS threads of each; default: {ServerConfig.threads}",
     )
     parser.add_argument(
+        "--no-pin",
+        dest="pins_workers",
+        action="store_false",
+        help="let workers move between processors also where there is one for each",
+    )
+    parser.add_argument(
         "--reproducible",
         action="store_true",
         help="answer with the same bits whatever else is in the batch; up to four times slower",
@@ -170,6 +176,7 @@ def _config(options: argparse.Namespace) -> ServerConfig:
         port=options.port,
         workers=workers,
         threads=options.threads,
+        pins_workers=options.pins_workers,
         reproducible=options.reproducible,
         fast_lane=options.fast_lane,
         max_batch_images=options.max_batch_images,

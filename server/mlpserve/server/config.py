@@ -37,6 +37,8 @@ class ServerConfig:
         port: The port to listen on; 0 for any that is free.
         workers: So many processes serve side by side.
         threads: So many threads BLAS uses in each of them.
+        pins_workers: Whether each worker keeps to a processor of its own where there are as many
+            workers as processors.
         shares_port: Whether to listen on a port that other processes of this server listen on too.
         max_batch_images: The most images that one request may carry.
         versions_per_model: So many of the newest versions of each model are served.
@@ -61,6 +63,7 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     workers: int = 1
     threads: int = 1
+    pins_workers: bool = True
     shares_port: bool = False
     max_batch_images: int = 8192
     versions_per_model: int = 2

@@ -34,10 +34,13 @@ class Worker:
 
     Args:
         config: How it is to serve.
+        processor: The only one that it may use; None for any.
         logs_its_start: Whether it logs what happens while it starts.
     """
 
-    def __init__(self, config: ServerConfig, *, logs_its_start: bool) -> None:
+    def __init__(
+        self, config: ServerConfig, *, processor: int | None, logs_its_start: bool
+    ) -> None:
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             _COMMAND,
@@ -46,7 +49,8 @@ class Worker:
             text=True,
             env={**os.environ, **blas_environment(config.threads)},
         )
-        _pipe(self._process.stdin).write(settings_line(config, logs_its_start=logs_its_start))
+        line = settings_line(config, processor=processor, logs_its_start=logs_its_start)
+        _pipe(self._process.stdin).write(line)
         _pipe(self._process.stdin).flush()
 
     @property
@@ -112,6 +116,7 @@ class Supervisor:
     def __init__(self, config: ServerConfig) -> None:
         self._port = SharedPort(config.host, config.port)
         self._config = replace(config, port=self._port.port, shares_port=True)
+        self._processors = _own_processors(config)
         self._workers: list[Worker] = []
 
     def start(self) -> tuple[Mapping[str, Any], int]:
@@ -121,8 +126,8 @@ class Supervisor:
             StartError: One of them cannot serve.
         """
         self._workers = [
-            Worker(self._config, logs_its_start=number == 0)
-            for number in range(self._config.workers)
+            Worker(self._config, processor=processor, logs_its_start=number == 0)
+            for number, processor in enumerate(self._processors)
         ]
         try:
             said = [worker.wait_until_ready() for worker in self._workers]
@@ -162,9 +167,25 @@ class Supervisor:
                 continue
             reason = worker.why_it_ended()
             logger.error("worker %d died, another is started: %s", worker.process_id, reason)
-            self._workers[number] = Worker(self._config, logs_its_start=True)
+            self._workers[number] = Worker(
+                self._config, processor=self._processors[number], logs_its_start=True
+            )
             worker.wait_until_ended(0)
         return all_live
+
+
+def _own_processors(config: ServerConfig) -> list[int | None]:
+    """Return which processor each worker keeps to; None where it is left to the system.
+
+    A worker's threads hand each call to one another, which is cheapest on one processor. But only
+    where each worker can have one and no processor is left over: otherwise a worker might have to
+    share one with another program while others idle.
+    """
+    if config.pins_workers and config.threads == 1 and hasattr(os, "sched_getaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        if len(usable) == config.workers:
+            return list(usable)
+    return [None] * config.workers
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

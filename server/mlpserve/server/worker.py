@@ -26,15 +26,20 @@ _EXIT_FAILED: Final = 1
 _EXIT_ABANDONED: Final = 2
 
 
-def settings_line(config: ServerConfig, *, logs_its_start: bool) -> str:
+def settings_line(config: ServerConfig, *, processor: int | None, logs_its_start: bool) -> str:
     """Return the line that tells a worker how to serve.
 
     Args:
         config: How.
+        processor: The only one that it may use; None for any.
         logs_its_start: Whether it logs what happens while it starts. One of the workers does.
     """
-    settings = {**asdict(config), "models": str(config.models)}
-    return json.dumps({"config": settings, "logs_its_start": logs_its_start}) + "\n"
+    settings = {
+        "config": {**asdict(config), "models": str(config.models)},
+        "processor": processor,
+        "logs_its_start": logs_its_start,
+    }
+    return json.dumps(settings) + "\n"
 
 
 def main() -> int:
@@ -58,6 +63,8 @@ def main() -> int:
 
 
 def _started(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a Server, imported late
+    if settings["processor"] is not None:
+        os.sched_setaffinity(0, {settings["processor"]})
     if not settings["logs_its_start"]:
         logging.disable(logging.CRITICAL)
     # Not before the signals are blocked: NumPy and gRPC start threads.
