@@ -40,6 +40,10 @@ class Running:
         """Return the processor time that its processes have used so far."""
         return sum(map(_cpu_s, _family(self.process_id)))
 
+    def resident_bytes(self) -> int:
+        """Return the memory that is resident now, counted as in ``memory_bytes``."""
+        return sum(map(_memory_bytes, _family(self.process_id)))
+
 
 @contextmanager
 def running(command: Sequence[str], log: Path, ask: Callable[[], object]) -> Iterator[Running]:
