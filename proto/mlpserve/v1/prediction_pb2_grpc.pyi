@@ -7,8 +7,8 @@ Conventions
 - Numbers inside `bytes` are little-endian and row-major, with nothing before, between or after
   them, so that either side reads them without a copy or a loop.
 - A field is required unless its comment says otherwise.
-- Every rpc may also fail with UNAVAILABLE (the server is starting, stopping or over its limit of
-  streams: try again), DEADLINE_EXCEEDED, CANCELLED, RESOURCE_EXHAUSTED (the message is larger
+- Every rpc may also fail with UNAVAILABLE (the server is starting, stopping or has too much to
+  do: try again), DEADLINE_EXCEEDED, CANCELLED, RESOURCE_EXHAUSTED (the message is larger
   than the server's transport accepts: send fewer images a request) and INTERNAL (a fault of the
   server; its log has the cause, the caller learns no details).
 - An error's message names the field, what was expected and what came.
