@@ -301,3 +301,15 @@ def test_a_full_queue_may_be_waited_for() -> None:
     for thread in threads:
         thread.join(TIMEOUT_S)
     assert third.got_exactly_its_own_rows()
+
+
+def test_requests_whose_answers_nobody_comes_for_do_not_keep_others_out() -> None:
+    model = EchoModel()
+    batcher = Batcher(queue(max_queued_rows=2), Workspace())
+    slow = [Caller(number, 1, model) for number in range(2)]
+    tickets = [batcher.submit(model, caller.images, is_wanted=lambda: True) for caller in slow]
+    last = Caller(2, 1, model)
+    answer = batcher.submit(model, last.images, is_wanted=lambda: True).result()
+    assert is_answer_to(answer, last.images)
+    for caller, ticket in zip(slow, tickets, strict=True):
+        assert is_answer_to(ticket.result(), caller.images)

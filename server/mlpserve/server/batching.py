@@ -193,8 +193,14 @@ class Batcher:
         """
         ticket = Ticket(self)
         with self._changed:
-            while waits_for_room and not self._queue.has_room(len(images)) and is_wanted():
-                self._changed.wait()
+            while not self._queue.has_room(len(images)):
+                if not self._is_running:
+                    # Whoever handed these in may be slow to come for their answers.
+                    self._run_pass()
+                elif waits_for_room and is_wanted():
+                    self._changed.wait()
+                else:
+                    break
             self._queue.put(Request(model, images, is_wanted, ticket.reply))
         return ticket
 
