@@ -99,63 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlpserve-serve", description="Serve the newest versions of all models in a folder."
     )
-    parser.add_argument(
-        "--models", type=Path, default=Path("models"), help="models folder; default: models"
-    )
-    parser.add_argument(
-        "--host", default=DEFAULT_HOST, help=f"address to listen on; default: {DEFAULT_HOST}"
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=DEFAULT_PORT,
-        help=f"port to listen on, 0 for a free one; default: {DEFAULT_PORT}",
-    )
-    parser.add_argument(
-        "--max-batch-images",
-        type=int,
-        default=ServerConfig.max_batch_images,
-        metavar="N",
-        help=f"most images in one request; default: {ServerConfig.max_batch_images}",
-    )
-    parser.add_argument(
-        "--versions-per-model",
-        type=int,
-        default=ServerConfig.versions_per_model,
-        metavar="N",
-        help=f"serve the newest N of each; default: {ServerConfig.versions_per_model}",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that serve side by side; default: the processors that are granted, "
-        "divided by --threads",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=ServerConfig.threads,
-        metavar="N",
-        help=f"BLAS threads of each; default: {ServerConfig.threads}",
-    )
-    parser.add_argument(
-        "--no-pin",
-        dest="pins_workers",
-        action="store_false",
-        help="let workers move between processors also where there is one for each",
-    )
-    parser.add_argument(
-        "--reproducible",
-        action="store_true",
-        help="answer with the same bits whatever else is in the batch; up to four times slower",
-    )
-    parser.add_argument(
-        "--no-fast-lane",
-        dest="fast_lane",
-        action="store_false",
-        help="answer through the public gRPC API only",
-    )
+    _add_place_flags(parser)
+    _add_limit_flags(parser)
+    _add_process_flags(parser)
     commands = parser.add_subparsers(dest="command", title="other commands")
     check = commands.add_parser("healthcheck", help="exit with 0 only if a server would answer")
     check.add_argument(
@@ -164,6 +110,41 @@ def _parser() -> argparse.ArgumentParser:
         help="default: the address that --host and --port name",
     )
     return parser
+
+
+def _add_place_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--models", type=Path, default=Path("models"), help="models folder; default: models")
+    add("--host", default=DEFAULT_HOST, help=f"address to listen on; default: {DEFAULT_HOST}")
+    port_help = f"port to listen on, 0 for a free one; default: {DEFAULT_PORT}"
+    add("--port", type=int, default=DEFAULT_PORT, help=port_help)
+
+
+def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    for flag, default, text in (
+        ("--max-batch-images", ServerConfig.max_batch_images, "most images in one request"),
+        ("--versions-per-model", ServerConfig.versions_per_model, "serve the newest N of each"),
+    ):
+        parser.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{text}; default: {default}"
+        )
+
+
+def _add_process_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    workers_help = (
+        "processes that serve side by side; default: the processors that are granted, divided by "
+        "--threads"
+    )
+    add("--workers", type=int, metavar="N", help=workers_help)
+    threads_help = f"BLAS threads of each; default: {ServerConfig.threads}"
+    add("--threads", type=int, default=ServerConfig.threads, metavar="N", help=threads_help)
+    pin_help = "let workers move between processors also where there is one for each"
+    add("--no-pin", dest="pins_workers", action="store_false", help=pin_help)
+    same_help = "answer with the same bits whatever else is in the batch; up to four times slower"
+    add("--reproducible", action="store_true", help=same_help)
+    public_help = "answer through the public gRPC API only"
+    add("--no-fast-lane", dest="fast_lane", action="store_false", help=public_help)
 
 
 def _config(options: argparse.Namespace) -> ServerConfig:

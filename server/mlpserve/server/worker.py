@@ -83,7 +83,9 @@ def _say(words: Mapping[str, object]) -> None:
 
 def _follow_supervisor(stopping: Event) -> None:
     """End this process when the supervisor does: well, or at once where it is ending already."""
-    sys.stdin.read()
+    # Not through sys.stdin, whose lock would be held when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     if stopping.is_set():
         os._exit(_EXIT_ABANDONED)
     os.kill(os.getpid(), signal.SIGTERM)
