@@ -40,7 +40,7 @@ SLIGHT: Final = WarpSettings(
     rotation_degrees=7, log_scale=0.07, shear=0.07, shift_px=0.5, elastic_px=0.6
 )
 STRONG: Final = WarpSettings(
-    rotation_degrees=13, log_scale=0.13, shear=0.13, shift_px=1.0, elastic_px=1.25
+    rotation_degrees=10, log_scale=0.1, shear=0.1, shift_px=1.0, elastic_px=1.2
 )
 WARPS: Final[Mapping[str, WarpSettings | None]] = {
     "none": None,
@@ -52,7 +52,7 @@ GOOD: Final = replace(
     name="good",
     hidden_sizes=(256,),
     learning_rate=7e-3,
-    epochs=5,
+    epochs=4,
     batch_size=256,
     learned_probability=0.99,
     warp=SLIGHT,
@@ -62,7 +62,7 @@ BETTER: Final = replace(
     name="better",
     hidden_sizes=(512, 256),
     learning_rate=3e-3,
-    epochs=11,
+    epochs=9,
     warp=replace(SLIGHT, elastic_px=0.8),
     gentle_share=0.13,
 )
