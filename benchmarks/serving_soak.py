@@ -18,11 +18,12 @@ from harness.errors import BenchmarkError
 from harness.tables import markdown_table
 from servers.load import check_installed, run_load
 from servers.networks import publish_random
-from servers.participants import OURS, PARTICIPANTS
+from servers.participants import PARTICIPANTS
 from servers.processes import Running, running
 
 _EXIT_FAILED: Final = 1
 _NETWORK: Final = (784, 800, 10)
+_SERVER: Final = "mlpserve-1"
 _PORT: Final = 50_390
 _SEED: Final = 1
 _MEGABYTE: Final = 1e6
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _soak(duration_s: float, pause_s: float) -> list[tuple[str, str, str]]:
-    ours = PARTICIPANTS[OURS]
+    ours = PARTICIPANTS[_SERVER]
     with tempfile.TemporaryDirectory() as folder:
         models, log = Path(folder) / "models", Path(folder) / "log"
         publish_random(models, _NETWORK)
@@ -80,13 +81,13 @@ def _watch(server: Running, duration_s: float, pause_s: float) -> list[tuple[str
 
 
 def _prepared(mix: Mix) -> tuple[bytes, int]:
-    protocol = PARTICIPANTS[OURS].protocol
+    protocol = PARTICIPANTS[_SERVER].protocol
     request = protocol.request(_images(mix.images))
     return protocol.body(request), protocol.body_bytes(protocol.ask(_PORT, request))
 
 
 def _load(mix: Mix, body: bytes, expected_bytes: int) -> None:
-    protocol = PARTICIPANTS[OURS].protocol
+    protocol = PARTICIPANTS[_SERVER].protocol
     run_load(
         f"http://127.0.0.1:{_PORT}{protocol.path}",
         body,

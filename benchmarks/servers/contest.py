@@ -158,11 +158,12 @@ class Contest:
 
     def _measure(self, cell: Cell, name: str, server: "Server") -> Measurement:
         self.before_each()
-        warm_up = server.load(cell, _WARM_UP_ROUNDS * cell.concurrency)
-        rate = warm_up.requests / warm_up.duration_s
-        cpu_before_s = server.process.cpu_s()
-        load = server.load(cell, max(int(rate * self.seconds), 2 * cell.concurrency))
-        cpu_s = server.process.cpu_s() - cpu_before_s
+        with server.process.awake():
+            warm_up = server.load(cell, _WARM_UP_ROUNDS * cell.concurrency)
+            rate = warm_up.requests / warm_up.duration_s
+            cpu_before_s = server.process.cpu_s()
+            load = server.load(cell, max(int(rate * self.seconds), 2 * cell.concurrency))
+            cpu_s = server.process.cpu_s() - cpu_before_s
         found = Measurement(
             images_per_s=load.requests * cell.batch / load.duration_s,
             p50_s=load.p50_s,
@@ -224,7 +225,9 @@ def _started(name: str, number: int, models: Path, folder: Path, model: Model) -
     ) as process:
         if name != ECHO:
             _check(participant, participant.protocol.ask(port, request), images, model)
-        yield Server(participant, port, process)
+        with process.awake():  # and asleep from then on, until its turn
+            server = Server(participant, port, process)
+        yield server
 
 
 def _check(participant: Participant, response: bytes, images: Images, model: Model) -> None:

@@ -63,8 +63,8 @@ def _peer(
 OURS: Final = "mlpserve"
 ECHO: Final = "echo"
 PARTICIPANTS: Final[Mapping[str, Participant]] = {
-    OURS: Participant("mlpserve, 1 worker", Mlpserve(), _ours("--workers", "1")),
-    "mlpserve-2": Participant("mlpserve, 2 workers", Mlpserve(), _ours("--workers", "2")),
+    OURS: Participant("mlpserve", Mlpserve(), _ours()),  # a worker on each processor
+    "mlpserve-1": Participant("mlpserve, 1 worker", Mlpserve(), _ours("--workers", "1")),
     "mlpserve-public": Participant(
         "mlpserve, 1 worker, public gRPC API",
         Mlpserve(),

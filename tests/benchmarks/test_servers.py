@@ -100,7 +100,7 @@ def test_it_measures_what_is_installed_and_names_what_is_missing(tmp_path: Path)
     ("flags", "message"),
     [
         ("--networks 784", "expected at least two sizes, as in 784-10, got '784'"),
-        ("--servers triton", "expected some of mlpserve, mlpserve-2,"),
+        ("--servers triton", "expected some of mlpserve, mlpserve-1,"),
         ("--batches 0", "expected a number of at least 1, got '0'"),
         ("--output results.txt", "expected a name that ends in .md or .json"),
     ],
