@@ -41,5 +41,5 @@ def start_server(models: Path, tiny_models: None, adapter: str) -> Iterator[Star
 
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
-    """Return a running server of the tiny model that takes up to 64 images a request."""
-    return start_server(max_batch_images=64)
+    """Return a server that takes up to 64 images a request, and joins up to 128."""
+    return start_server(max_batch_images=64, max_batch_rows=128)

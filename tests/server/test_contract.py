@@ -1,5 +1,6 @@
 """What both adapters must do alike; the answers and errors themselves are in test_service.py."""
 
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.model.weights import Model
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
+from mlpserve.server.fast_lane import lane
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
@@ -28,21 +30,25 @@ class HeldPasses:
 
     def __init__(self) -> None:
         self.rows: list[list[int]] = []
-        self._started, self._goes_on = Semaphore(0), Event()
+        self._started, self._go = Semaphore(0), Semaphore(0)
 
     def wait_for_one(self) -> None:
         """Wait until a pass has started, and is held."""
         assert self._started.acquire(timeout=TIMEOUT_S)
 
+    def let_one_go(self) -> None:
+        """Let this pass go on."""
+        self._go.release()
+
     def let_go(self) -> None:
         """Let this pass and all later ones go on."""
-        self._goes_on.set()
+        self._go.release(1000)
 
     def hold(self, batches: Sequence[Images]) -> None:
         """Hold a pass; called in its thread."""
         self.rows.append([len(images) for images in batches])
         self._started.release()
-        assert self._goes_on.wait(TIMEOUT_S)
+        assert self._go.acquire(timeout=TIMEOUT_S)
 
 
 @pytest.fixture
@@ -140,6 +146,28 @@ def test_a_call_that_is_cancelled_is_not_computed(
     first.result()
     stub.Predict(request(5), timeout=TIMEOUT_S)
     assert held.rows == [[1], [5]]
+
+
+def test_calls_that_are_cancelled_while_others_of_their_burst_are_computed_are_not(
+    stub: prediction_pb2_grpc.PredictionServiceStub,
+    held: HeldPasses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As for a burst that finds the server idle: no pass before it was long.
+    monkeypatch.setattr(lane, "_LONG_S", math.inf)
+    first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+    held.wait_for_one()
+    burst = [stub.Predict.future(request(60), timeout=TIMEOUT_S) for _ in range(4)]
+    code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # all have arrived
+    held.let_one_go()
+    held.wait_for_one()
+    for call in burst:
+        call.cancel()
+    code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # so has this
+    held.let_go()
+    first.result()
+    stub.Predict(request(5), timeout=TIMEOUT_S)
+    assert held.rows == [[1], [60, 60], [5]]  # no more than 128 are joined
 
 
 def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(

@@ -102,7 +102,7 @@ def test_a_fault_in_the_lane_is_logged_and_later_calls_are_answered(
 ) -> None:
     server = started()
     with monkeypatch.context() as broken:
-        broken.setattr(HotCall, "start", lambda *_, **__: 1 / 0)
+        broken.setattr(HotCall, "start", lambda _: 1 / 0)
         with grpc.insecure_channel(server.address) as channel:
             stub = prediction_pb2_grpc.PredictionServiceStub(channel)
             with pytest.raises(grpc.RpcError):

@@ -96,6 +96,7 @@ class FastLane:
         self._work = work
         self.events_due = 0  # of the hot method, that the queue has still to give
         self._makes_calls_wait = False
+        self._unwatched: list[HotCall] = []  # those that came since the last work
         self._core.register_method(method)
 
     def start(self) -> None:
@@ -131,6 +132,10 @@ class FastLane:
         started_s = time.monotonic()
         _logged(self._work.work)
         self._makes_calls_wait = bool(self._work) or time.monotonic() - started_s > _LONG_S
+        if self._work:  # some of them have to wait after all
+            for call in self._unwatched:
+                call.watch()
+        self._unwatched.clear()
 
     def _handle(self, event: Any) -> bool:  # noqa: ANN401 - grpcio's inside has no types
         """Handle an event; return whether there is more to serve."""
@@ -155,7 +160,12 @@ class FastLane:
             if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
                 self._request_call()
         if event.success:  # else the server is stopping, and this was a request for a call
-            HotCall(event, self, self._work).start(is_watched=self._makes_calls_wait)
+            call = HotCall(event, self, self._work)
+            if self._makes_calls_wait:
+                call.watch()
+            else:
+                self._unwatched.append(call)
+            call.start()
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -182,13 +192,17 @@ class HotCall:
         self._lane = lane
         self._work = work
         self._is_cancelled = False
+        self._is_watched = False
 
-    def start(self, *, is_watched: bool) -> None:
-        """Ask for the request, and where the call is watched, to be told when the caller goes."""
-        self._is_watched = is_watched
-        if is_watched:
-            self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+    def start(self) -> None:
+        """Ask for the request."""
         self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
+
+    def watch(self) -> None:
+        """Ask to be told when the caller goes."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
 
     def is_wanted(self) -> bool:
         """Return whether the caller still waits."""
@@ -210,6 +224,7 @@ class HotCall:
             cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS),
         )
         if not self._is_watched:  # to be told once is what a call needs in any case
+            self._is_watched = True
             operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
         self._ask(operations, self._on_sent)
 
