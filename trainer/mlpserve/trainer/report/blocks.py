@@ -60,12 +60,16 @@ def counted(count: int, one: str, many: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as one reads it: "2.6 s", "3 min 5 s", "1 h 2 min"."""
+    """Return a time as one reads it: "2.6 s", "3 min 5 s", "25 min", "1 h 2 min"."""
+    whole_seconds, whole_minutes = round(seconds), round(seconds / 60)
     if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    words = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+        words = f"{seconds:.1f} s"
+    elif seconds < 600:  # noqa: PLR2004 - ten minutes, from which on no second matters
+        words = f"{whole_seconds // 60} min {whole_seconds % 60} s"
+    elif whole_minutes < 60:  # noqa: PLR2004 - an hour
+        words = f"{whole_minutes} min"
+    else:
+        words = f"{whole_minutes // 60} h {whole_minutes % 60} min"
     return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
