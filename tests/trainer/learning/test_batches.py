@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpserve.datasets import Split
+from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
 from mlpserve.trainer.learning.batches import (
     Batch,
@@ -56,10 +57,18 @@ def warped(
     )
 
 
-def filled(batch: Batch) -> npt.NDArray[np.float32]:
-    out = np.full((len(batch.labels), 6), np.nan, np.float32)
-    batch.fill(slice(0, len(out)), out)
-    return out
+def filled(
+    batch: Batch, rows: slice | None = None, dtype: type[np.floating] = np.float32
+) -> FloatArray:
+    """Return the inputs of some rows of a batch, or of all; what was left out is 0."""
+    rows = rows or slice(0, len(batch.labels))
+    out: FloatArray = np.full((rows.stop - rows.start, 6), np.nan, dtype)
+    lit = batch.fill(rows, out)
+    if lit is None:
+        return out
+    inputs = np.zeros_like(out)
+    inputs[:, lit] = out[:, : len(lit)]
+    return inputs
 
 
 def numbers_of_epoch(batches: Batches, epoch: int, count: int) -> list[npt.NDArray[np.int64]]:
@@ -153,9 +162,7 @@ def test_filling_some_rows_gives_what_filling_all_gives_them(
     }
     batch = batches[kind].batch(2, 0)
     rows = slice(min(first, second), max(first, second))
-    out = np.full((rows.stop - rows.start, 6), np.nan, np.float32)
-    batch.fill(rows, out)
-    np.testing.assert_array_equal(out, filled(batch)[rows])
+    np.testing.assert_array_equal(filled(batch, rows), filled(batch)[rows])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -163,15 +170,16 @@ def test_the_whole_batch_is_all_images_in_their_order_in_each_epoch(
     dtype: type[np.floating],
 ) -> None:
     greys = np.random.default_rng(1).integers(0, 256, (20, 2, 3), np.uint8)
+    greys[:5, 0, 1] = 0  # a pixel that the first images lack
     images = Split(greys, np.arange(20) % 4)
     batches = WholeBatch(images, SPEC)
     assert len(batches) == 1
     for epoch in (0, 1):
         batch = batches.batch(epoch, 0)
-        out = np.empty((20, 6), dtype)
-        batch.fill(slice(0, 20), out)
-        np.testing.assert_array_equal(out, SPEC.scale(greys, dtype))
         np.testing.assert_array_equal(batch.labels, images.labels)
+        for rows in (slice(0, 20), slice(0, 5), slice(5, 12)):
+            found = filled(batch, rows, dtype)
+            np.testing.assert_array_equal(found, SPEC.scale(greys[rows], dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

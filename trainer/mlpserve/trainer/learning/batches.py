@@ -8,7 +8,7 @@ having kept a generator, and threads may do their shares in any order.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from mlpserve.trainer.learning.team import Team
 from mlpserve.trainer.learning.warps import WarpSettings, warp
 
 Order: TypeAlias = npt.NDArray[np.int64]  # indices of images
+Pixels: TypeAlias = npt.NDArray[Any]  # (N, ...) uint8 or float32, of N images
 
 # The streams of one seed: which generator draws what. The network's first weights are drawn from
 # the seed itself.
@@ -63,11 +64,18 @@ class Batches(Protocol):
 
 
 class WholeBatch:
-    """All images, in their given order, as the only batch of each epoch."""
+    """All images, in their given order, as the only batch of each epoch.
+
+    Of a thousand images of MNIST a quarter of the pixels are dark in all, and left out. Which ones
+    is found once, because all epochs ask for the same rows. If images of a class lay together it
+    would be a third; but their gradients are alike, and sums of them round worse in float32.
+    """
 
     def __init__(self, images: Split, spec: InputSpec) -> None:
-        self._images = images
+        self._pixels = images.images.reshape(len(images), -1)
+        self._labels = images.labels
         self._spec = spec
+        self._lit_pixels: dict[tuple[int, int], tuple[Columns, Pixels]] = {}
 
     def __len__(self) -> int:
         return 1
@@ -75,10 +83,18 @@ class WholeBatch:
     def batch(self, epoch: int, index: int) -> Batch:  # noqa: ARG002 - each is the same
         """See ``Batches.batch``."""
 
-        def fill(rows: slice, out: FloatArray) -> None:
-            self._spec.scale(self._images.images[rows], out.dtype.type, out)
+        def fill(rows: slice, out: FloatArray) -> Columns:
+            lit, pixels = self._lit(rows.start, rows.stop)
+            _scale(self._spec, pixels, out)
+            return lit
 
-        return Batch(self._images.labels, fill)
+        return Batch(self._labels, fill)
+
+    def _lit(self, start: int, stop: int) -> tuple[Columns, Pixels]:
+        found = self._lit_pixels.get((start, stop))
+        if found is None:
+            found = self._lit_pixels[start, stop] = _lit_pixels(self._pixels[start:stop])
+        return found
 
 
 class ShuffledBatches:
@@ -127,9 +143,8 @@ class ShuffledBatches:
             if not self._leaves_out_dark:
                 self._spec.scale(pixels, out.dtype.type, out)
                 return None
-            lit = np.flatnonzero(pixels.max(axis=0))
-            lit_spec = replace(self._spec, shape=lit.shape)
-            lit_spec.scale(np.take(pixels, lit, axis=1), out.dtype.type, out[:, : len(lit)])
+            lit, pixels = _lit_pixels(pixels)
+            _scale(self._spec, pixels, out)
             return lit
 
         return Batch(self._labels[rows_of_batch], fill)
@@ -206,3 +221,15 @@ class WarpedBatches:
 
         self._team.run(warp_pieces)
         self._held = (epoch, part)
+
+
+def _lit_pixels(pixels: Pixels) -> tuple[Columns, Pixels]:
+    """Return which of the (N, D) pixels are not 0 in all images, and the (N, k) that are left."""
+    lit = np.flatnonzero(pixels.max(axis=0, initial=0))
+    return lit, np.take(pixels, lit, axis=1)
+
+
+def _scale(spec: InputSpec, pixels: Pixels, out: FloatArray) -> None:
+    """Write (N, k) pixels as inputs into the first k columns of ``out``."""
+    width = pixels.shape[1]
+    replace(spec, shape=(width,)).scale(pixels, out.dtype.type, out[:, :width])

@@ -31,7 +31,7 @@ class Recipe:
         schedule: A key of ``schedules.SCHEDULES``.
         learning_rate: The peak learning rate.
         epochs: How often each training image is seen.
-        batch_size: Images per step; 0 for all at once, in their given order.
+        batch_size: Images per step; 0 for all at once.
         dtype: What the training computes in, "float32" or "float64".
         seed: The seed of all randomness.
         weight_decay: See ``optimizers.Step``.
