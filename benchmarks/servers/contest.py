@@ -26,7 +26,7 @@ _TOLERANCE: Final = 1e-4
 _SEED: Final = 5
 _FIRST_PORT: Final = 50_200
 _PORTS_EACH: Final = 3  # some peers cannot be kept from opening a second one
-_WARM_UP_ROUNDS: Final = 4
+_WARM_UP_ROUNDS: Final = 2
 _IN_PROCESS_S: Final = 0.5
 _TIMEOUT_S: Final = 60
 
