@@ -162,6 +162,9 @@ class Backpropagation:
         self.gradients = views(self.gradient, network)
         self._more = [np.empty_like(array) for array in self.gradients]  # of the second chunk on
 
+    # BLAS may claim an invalid value where there is none, of memory beside its operands. A loss
+    # that is not finite is found by those who have a word for it.
+    @np.errstate(over="ignore", invalid="ignore")
     def run(
         self,
         fill: FillInputs,
