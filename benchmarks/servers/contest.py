@@ -17,6 +17,7 @@ from mlpserve.model.weights import Model
 from servers.load import Load, run_load
 from servers.networks import publish_random
 from servers.participants import ECHO, PARTICIPANTS, Participant
+from servers.ports import free_ports
 from servers.processes import Running, running
 from servers.protocols import Images
 
@@ -24,7 +25,6 @@ _IN_PROCESS: Final = Path(__file__).parent / "programs" / "in_process.py"
 _SAMPLE_IMAGES: Final = 64
 _TOLERANCE: Final = 1e-4
 _SEED: Final = 5
-_FIRST_PORT: Final = 50_200
 _PORTS_EACH: Final = 3  # some peers cannot be kept from opening a second one
 _WARM_UP_ROUNDS: Final = 2
 _IN_PROCESS_S: Final = 0.5
@@ -128,8 +128,8 @@ class Contest:
         cells: dict[tuple[Cell, str], Sequence[Measurement]] = {}
         with ExitStack() as stack:
             servers = {
-                name: stack.enter_context(_started(name, number, models, folder, model))
-                for number, name in enumerate(self.names)
+                name: stack.enter_context(_started(name, models, folder, model))
+                for name in self.names
             }
             for batch, concurrency in product(self.batches, self.concurrencies):
                 cell = Cell(network, batch, concurrency)
@@ -214,9 +214,9 @@ class Server:
 
 
 @contextmanager
-def _started(name: str, number: int, models: Path, folder: Path, model: Model) -> Iterator[Server]:
+def _started(name: str, models: Path, folder: Path, model: Model) -> Iterator[Server]:
     """Start a participant on a port of its own, and compare a sample of its answers."""
-    participant, port = PARTICIPANTS[name], _FIRST_PORT + _PORTS_EACH * number
+    participant, port = PARTICIPANTS[name], free_ports(_PORTS_EACH)
     images = _images(_SAMPLE_IMAGES, model.network.layer_sizes[0])
     request = participant.protocol.request(images)
     command = participant.command(models, port)
