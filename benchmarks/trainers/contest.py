@@ -20,7 +20,7 @@ _SEED_NETWORK: Final = ((16, 16), "tanh")
 _SEED_ITERATIONS: Final = 150
 # Here the tutorial's first learning rate, 0.5, is too high: its published cost rises from 0.073 to
 # 0.115, until the rate falls. Any rounding grows some 300,000 times on the way: another order of a
-# float64 sum, 1e-16, to 3e-11, and the 6e-8 of float32 to 1e-2. What follows is stable again.
+# float64 sum, 1e-16, to 3e-11, and the 6e-8 of float32 to 1e-2. From there on it shrinks again.
 UNSTABLE_ITERATIONS: Final = range(64, 77)
 
 
@@ -37,12 +37,14 @@ class CostDifference:
     """How far two forms of the seed recipe come apart.
 
     Attributes:
-        largest: The largest difference of their costs, but for the unstable iterations.
-        largest_unstable: The largest in the unstable iterations.
+        before: The largest difference of their costs before the unstable iterations.
+        during: The largest in the unstable iterations.
+        at_the_end: That of the last iteration.
     """
 
-    largest: float
-    largest_unstable: float
+    before: float
+    during: float
+    at_the_end: float
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,11 @@ class Runner:
         )
         differences = [abs(cost - twin) for cost, twin in zip(one.costs, two.costs, strict=True)]
         first, end = UNSTABLE_ITERATIONS.start, UNSTABLE_ITERATIONS.stop
-        stable = differences[:first] + differences[end:]
-        return CostDifference(max(stable), max(differences[first:end]))
+        return CostDifference(
+            before=max(differences[:first]),
+            during=max(differences[first:end]),
+            at_the_end=differences[-1],
+        )
 
     def _task(self, participant: str, shape: Shape, epochs: int, threads: int) -> Task:
         return Task(
