@@ -13,6 +13,7 @@ from mlpserve.model.network import Network
 from mlpserve.trainer.evaluation import accuracy
 from mlpserve.trainer.fitting import Fit, Observer
 from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.job import default_threads
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.team import Team
 from mlpserve.trainer.learning.training import Training, initial_network
@@ -84,6 +85,7 @@ def _train(recipe: Recipe, dataset: Dataset, *, threads: int, observer: Observer
     """Call the training loop as the job does; the only place that knows how it is called."""
     spec = InputSpec(dataset.input_shape)
     network = initial_network(recipe, spec.values_per_image, len(dataset.class_labels))
+    threads = min(threads, default_threads(recipe, network, len(dataset.train)))
     with threadpool_limits(1), Team(threads) as team:
         training = Training(recipe, network, dataset.train, spec, team=team)
         fit = Fit(training, recipe, validation=None, spec=spec, clock=time.monotonic)
