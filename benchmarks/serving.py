@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from harness.arguments import participants, positive
 from harness.errors import BenchmarkError
 from harness.machine import describe_machine
 from harness.noise import NoiseMeter
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="serving.py", description="Measure our server beside those that are installed."
     )
     add = parser.add_argument
-    add("--repeats", type=_positive, default=5, metavar="N", help="rounds; default: 5")
+    add("--repeats", type=positive, default=5, metavar="N", help="rounds; default: 5")
     add("--seconds", type=float, default=2.0, metavar="S", help="each measurement; default: 2")
     add(
         "--networks",
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N-N[-N...][,...]",
         help=f"layer sizes; default: {_NETWORKS}",
     )
-    numbers = _list_of(_positive)
+    numbers = _list_of(positive)
     add("--batches", type=numbers, default=_BATCHES, metavar="N[,N...]", help="images a request")
     add(
         "--concurrencies",
@@ -134,27 +135,15 @@ def _list_of(kind: Callable[[str], _T]) -> Callable[[str], list[_T]]:
     return read
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
-    return int(text)
-
-
 def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(map(_positive, text.split("-")))
+    sizes = tuple(map(positive, text.split("-")))
     if len(sizes) < 2:  # noqa: PLR2004 - an input and an output
         raise argparse.ArgumentTypeError(f"expected at least two sizes, as in 784-10, got {text!r}")
     return sizes
 
 
 def _servers(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(PARTICIPANTS):
-        raise argparse.ArgumentTypeError(
-            f"expected some of {', '.join(PARTICIPANTS)}, got {', '.join(sorted(unknown))}"
-        )
-    # In our order, ours first: the ratios are to it.
-    return [name for name in PARTICIPANTS if name in {OURS, *names}]
+    return participants(text, PARTICIPANTS, ours=OURS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from harness.arguments import participants, positive
 from harness.errors import BenchmarkError
 from harness.machine import describe_machine
 from harness.noise import NoiseMeter
@@ -165,14 +166,14 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
     )
     parser.add_argument(
-        "--images", type=_positive, metavar="N", help="learn from the first N only, for a trial"
+        "--images", type=positive, metavar="N", help="learn from the first N only, for a trial"
     )
 
 
 def _add_contest_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--repeats", type=_positive, default=5, metavar="N", help="rounds; default: 5")
-    add("--epochs", type=_positive, default=3, metavar="N", help="timed in each; default: 3")
+    add("--repeats", type=positive, default=5, metavar="N", help="rounds; default: 5")
+    add("--epochs", type=positive, default=3, metavar="N", help="timed in each; default: 3")
     add(
         "--networks",
         type=_shapes,
@@ -207,14 +208,8 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
-    return int(text)
-
-
 def _thread_counts(text: str) -> list[int]:
-    counts = [_positive(count) for count in text.split(",")]
+    counts = [positive(count) for count in text.split(",")]
     if max(counts) > granted_processors():
         raise argparse.ArgumentTypeError(
             f"expected at most {granted_processors()}, the processors at hand, got {text!r}"
@@ -223,13 +218,7 @@ def _thread_counts(text: str) -> list[int]:
 
 
 def _libraries(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(LIBRARIES):
-        raise argparse.ArgumentTypeError(
-            f"expected some of {', '.join(LIBRARIES)}, got {', '.join(sorted(unknown))}"
-        )
-    # In our order, ours first: the ratios are to it.
-    return [name for name in LIBRARIES if name in {OURS, *names}]
+    return participants(text, LIBRARIES, ours=OURS)
 
 
 def _shapes(text: str) -> list[Shape]:
@@ -242,7 +231,7 @@ def _shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(
             f"expected widths and tanh or relu, as in 16-16-tanh, got {text!r}"
         )
-    return Shape(tuple(map(_positive, widths)), activation)
+    return Shape(tuple(map(positive, widths)), activation)
 
 
 if __name__ == "__main__":
