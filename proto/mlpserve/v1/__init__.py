@@ -1,1 +1,1 @@
-"""The wire contract: prediction.proto, and the code that `make proto` generates from it."""
+"""The wire contract: the .proto files, and the code that `make proto` generates from it."""

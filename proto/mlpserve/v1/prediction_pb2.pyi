@@ -30,14 +30,16 @@ class ImageBatch(_message.Message):
     def __init__(self, count: _Optional[int] = ..., data_type: _Optional[_Union[DataType, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images")
+    __slots__ = ("model_name", "model_version", "images", "model_label")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ...) -> None: ...
+    model_label: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("model_name", "model_version", "probabilities", "labels")
@@ -52,14 +54,16 @@ class PredictResponse(_message.Message):
     def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images")
+    __slots__ = ("model_name", "model_version", "images", "model_label")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ...) -> None: ...
+    model_label: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ...) -> None: ...
 
 class PredictStreamResponse(_message.Message):
     __slots__ = ("model_name", "model_version", "probabilities", "labels")
@@ -74,12 +78,14 @@ class PredictStreamResponse(_message.Message):
     def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("model_name", "model_version")
+    __slots__ = ("model_name", "model_version", "model_label")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ...) -> None: ...
+    model_label: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., model_label: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -98,14 +104,36 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "versions", "max_batch_images")
+    __slots__ = ("name", "versions", "max_batch_images", "labels", "default_version", "quarantined_versions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
     max_batch_images: int
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., max_batch_images: _Optional[int] = ...) -> None: ...
+    labels: _containers.RepeatedCompositeFieldContainer[ModelLabel]
+    default_version: int
+    quarantined_versions: _containers.RepeatedCompositeFieldContainer[QuarantinedVersion]
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., max_batch_images: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[ModelLabel, _Mapping]]] = ..., default_version: _Optional[int] = ..., quarantined_versions: _Optional[_Iterable[_Union[QuarantinedVersion, _Mapping]]] = ...) -> None: ...
+
+class ModelLabel(_message.Message):
+    __slots__ = ("label", "version")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    version: int
+    def __init__(self, label: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class QuarantinedVersion(_message.Message):
+    __slots__ = ("version", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    reason: str
+    def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training")

@@ -70,7 +70,7 @@ class PredictionServiceServicer(object):
 
         Errors:
         INVALID_ARGUMENT: a field has a value that its comment rules out.
-        NOT_FOUND: no such model, or no such version of it, is served.
+        NOT_FOUND: no such model, or no such version or label of it, is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,9 +93,9 @@ class PredictionServiceServicer(object):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-        INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
-        is negative.
-        NOT_FOUND: no such model, or no such version of it, is served.
+        INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
+        negative, or `model_label` stands beside it.
+        NOT_FOUND: no such model, or no such version or label of it, is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class PredictionServiceStub:
 
     Errors:
       INVALID_ARGUMENT: a field has a value that its comment rules out.
-      NOT_FOUND: no such model, or no such version of it, is served.
+      NOT_FOUND: no such model, or no such version or label of it, is served.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_prediction_pb2.PredictStreamRequest, _prediction_pb2.PredictStreamResponse]
     """Classifies many batches, one after the other, over one call.
@@ -50,9 +50,9 @@ class PredictionServiceStub:
     """Describes one model: what it takes, what it answers, how it was made.
 
     Errors:
-      INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
-        is negative.
-      NOT_FOUND: no such model, or no such version of it, is served.
+      INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
+        negative, or `model_label` stands beside it.
+      NOT_FOUND: no such model, or no such version or label of it, is served.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.ListModelsRequest, _prediction_pb2.ListModelsResponse]
     """Describes all models that are served, in the order of their names. Needs no paging: a server
@@ -75,7 +75,7 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: a field has a value that its comment rules out.
-          NOT_FOUND: no such model, or no such version of it, is served.
+          NOT_FOUND: no such model, or no such version or label of it, is served.
         """
 
     @_abc_1.abstractmethod
@@ -102,9 +102,9 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-          INVALID_ARGUMENT: `model_name` is empty though several models are served, or `model_version`
-            is negative.
-          NOT_FOUND: no such model, or no such version of it, is served.
+          INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
+            negative, or `model_label` stands beside it.
+          NOT_FOUND: no such model, or no such version or label of it, is served.
         """
 
     @_abc_1.abstractmethod
