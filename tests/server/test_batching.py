@@ -15,6 +15,7 @@ from mlpserve.server.batching import Batcher, Outcome, Request, RowQueue, answer
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.prediction import Answer
+from mlpserve.server.statistics import Statistics
 
 MAX_BATCH_ROWS = 8
 TIMEOUT_S = 10.0
@@ -104,9 +105,9 @@ def test_each_caller_gets_exactly_its_own_rows_or_the_reason_why_not(
         waiting.put(caller.request())
         caller.is_wanted = not arrival["cancels"]
         if arrival["pass_after"]:
-            answer_together(waiting.take(), workspace)
+            answer_together(waiting.take(), workspace, waiting.statistics)
     while waiting:
-        answer_together(waiting.take(), workspace)
+        answer_together(waiting.take(), workspace, waiting.statistics)
     for caller in callers:
         (outcome,) = caller.outcomes
         if not caller.is_wanted:
@@ -128,7 +129,7 @@ def test_a_pass_has_at_most_the_rows_that_are_allowed_and_large_requests_go_alon
     for number, count in enumerate(counts):
         waiting.put(Caller(number, count, model).request())
     while waiting:
-        answer_together(waiting.take(), Workspace())
+        answer_together(waiting.take(), Workspace(), waiting.statistics)
     for rows in model.passes:
         assert len(rows) == 1 or sum(rows) <= MAX_BATCH_ROWS
     # No two neighbours could have been one pass.
@@ -152,7 +153,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
     waiting.put(large.request())
     with pytest.raises(OverloadedError, match="100 images wait, and with these 1 it would be more"):
         waiting.put(Caller(1, 1, model).request())
-    answer_together(waiting.take(), Workspace())
+    answer_together(waiting.take(), Workspace(), waiting.statistics)
     assert large.got_exactly_its_own_rows()
     for number in range(10):
         waiting.put(Caller(number, 1, model).request())
@@ -166,7 +167,7 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     waiting.put(kept.request())
     gone.is_wanted = False
     waiting.put(new.request())
-    answer_together(waiting.take(), Workspace())
+    answer_together(waiting.take(), Workspace(), waiting.statistics)
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
@@ -181,7 +182,9 @@ def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers
     model = EchoModel()
     lost, other = Caller(0, 1, model), Caller(1, 1, model)
     answer_together(
-        [Request(model, lost.images, lambda: True, unreachable), other.request()], Workspace()
+        [Request(model, lost.images, lambda: True, unreachable), other.request()],
+        Workspace(),
+        Statistics(),
     )
     assert other.got_exactly_its_own_rows()
     assert "ConnectionError: gone" in caplog.text

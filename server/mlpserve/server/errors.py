@@ -3,6 +3,8 @@
     ServerError
     |-- RequestError          the request breaks the contract: mend it, do not repeat it
     |-- NotServedError        no such model or version here: ask for another
+    |-- UnsupportedError      a part of a protocol that is not answered here: do without it
+    |-- NotAllowedError       the operator did not allow it: ask the operator
     |-- OverloadedError       too much at once: repeat it later
     |-- UnauthenticatedError  the caller does not say, or prove, who it is
     |-- ExpiredError          nobody waits for the answer any more: nothing to do
@@ -22,6 +24,14 @@ class RequestError(ServerError):
 
 class NotServedError(ServerError):
     """The request names a model or a version that is not served here."""
+
+
+class UnsupportedError(ServerError):
+    """The request asks for a part of a protocol that this server does not have."""
+
+
+class NotAllowedError(ServerError):
+    """The request asks for what the server was not told to allow."""
 
 
 class OverloadedError(ServerError):

@@ -63,7 +63,7 @@ class Messages:
             RequestError: ``data`` is no such request, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
-        request = _parsed(exchange.request, data)
+        request = parsed(exchange.request, data)
         model = self._registry.find(request.model_name, request.model_version)
         batch = request.images
         images = decode_images(
@@ -86,7 +86,7 @@ class Messages:
 
     def get_model(self, data: bytes) -> bytes:
         """Return the response to a GetModelRequest; errors as for ``images``."""
-        request = _parsed(prediction_pb2.GetModelRequest, data)
+        request = parsed(prediction_pb2.GetModelRequest, data)
         if request.model_version:
             found = self._registry.find(request.model_name, request.model_version)
             versions: tuple[CompiledModel, ...] = (found,)
@@ -96,7 +96,7 @@ class Messages:
 
     def list_models(self, data: bytes) -> bytes:
         """Return the response to a ListModelsRequest; errors as for ``images``."""
-        _parsed(prediction_pb2.ListModelsRequest, data)
+        parsed(prediction_pb2.ListModelsRequest, data)
         described = [self._describe(versions) for versions in self._registry.models.values()]
         return prediction_pb2.ListModelsResponse(models=described).SerializeToString()
 
@@ -104,7 +104,12 @@ class Messages:
         return describe_model(versions, max_batch_images=self._max_batch_images)
 
 
-def _parsed(kind: type[_Message], data: bytes) -> _Message:
+def parsed(kind: type[_Message], data: bytes) -> _Message:
+    """Return the message that bytes are.
+
+    Raises:
+        RequestError: They are none of this kind.
+    """
     try:
         return kind.FromString(data)
     except DecodeError as error:

@@ -19,16 +19,16 @@ class PredictionService:
     Args:
         messages: The contract.
         batcher: What runs the networks.
-        max_streams: So many calls of PredictStream may be open at once.
+        streams: How many calls that last may be open.
         max_stream_batches: So many batches of one such call are in flight at once.
     """
 
     def __init__(
-        self, messages: Messages, batcher: Batcher, *, max_streams: int, max_stream_batches: int
+        self, messages: Messages, batcher: Batcher, *, streams: CallLimit, max_stream_batches: int
     ) -> None:
         self._messages = messages
         self._batcher = batcher
-        self._streams = CallLimit(max_streams, "streams: the most")
+        self._streams = streams
         self._max_stream_batches = max_stream_batches
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -47,18 +47,18 @@ class PredictionService:
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         with statuses("Predict", context):
-            return self._start(PREDICT, data, lambda: _is_wanted(context))()
+            return self._start(PREDICT, data, lambda: is_wanted(context))()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
 
-        def is_wanted() -> bool:
-            return _is_wanted(context) and not ahead.is_abandoned
+        def is_awaited() -> bool:
+            return is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
-            return self._start(PREDICT_STREAM, data, is_wanted, waits_for_room=True)
+            return self._start(PREDICT_STREAM, data, is_awaited, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
         with statuses("PredictStream", context), self._streams:
@@ -90,5 +90,6 @@ class PredictionService:
         return lambda: self._messages.answer(exchange, model, ticket.result())
 
 
-def _is_wanted(context: grpc.ServicerContext) -> bool:
+def is_wanted(context: grpc.ServicerContext) -> bool:
+    """Return whether the caller still waits."""
     return context.is_active() and context.time_remaining() > 0

@@ -15,7 +15,12 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
+from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import SERVICE_NAME, Messages
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
+from mlpserve.server.oip.repository import Repository
+from mlpserve.server.oip.service import InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.prediction import FLOAT32
@@ -24,6 +29,7 @@ from mlpserve.server.security.interceptor import TokenInterceptor
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.security.transport import server_credentials
 from mlpserve.server.service import PredictionService
+from mlpserve.server.statistics import Statistics
 
 # Far above any batch that is allowed, so that one that is too large is refused by us, with the
 # limit in the message, and not by the transport.
@@ -54,7 +60,12 @@ class Server:
             versions_per_model=config.versions_per_model,
             reproducible=config.reproducible,
         )
+        self._is_serving = False
+        self._statistics = Statistics()
         self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
+        self._inference = Inference(
+            lambda: self.registry, self._statistics, max_batch_images=config.max_batch_images
+        )
         self._health = HealthService()
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
@@ -68,11 +79,13 @@ class Server:
     def start(self) -> None:
         """Answer requests, and say so to whoever asks for the server's health."""
         (self._fast_lane or self._server).start()
-        for service in ("", SERVICE_NAME):
+        self._is_serving = True
+        for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
+        self._is_serving = False
         self._health.stop()
         self._server.stop(self._config.stop_grace_s).wait()
 
@@ -102,13 +115,14 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
-        service = PredictionService(
-            self._messages,
-            Batcher(self._row_queue(), Workspace(config.max_batch_rows)),
-            max_streams=config.max_streams,
-            max_stream_batches=config.max_stream_batches,
+        batcher = Batcher(self._row_queue(), Workspace(config.max_batch_rows))
+        streams = CallLimit(config.max_streams, "streams: the most")
+        most = config.max_stream_batches
+        ours = PredictionService(self._messages, batcher, streams=streams, max_stream_batches=most)
+        open_inference = InferenceService(
+            self._inference, self._repository(), batcher, streams=streams, max_stream_batches=most
         )
-        server.add_generic_rpc_handlers((service.handlers(),))
+        server.add_generic_rpc_handlers((ours.handlers(), open_inference.handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -130,8 +144,17 @@ class Server:
         )
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
+    def _repository(self) -> Repository:
+        return Repository(
+            lambda: self.registry,
+            self._statistics,
+            is_ready=lambda: self._is_serving,
+            max_batch_images=self._config.max_batch_images,
+        )
+
     def _row_queue(self) -> RowQueue:
         return RowQueue(
+            statistics=self._statistics,
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )

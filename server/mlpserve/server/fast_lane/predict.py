@@ -62,7 +62,7 @@ class HotPredict:
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
-        answer_together(self._queue.take(), self._workspace)
+        answer_together(self._queue.take(), self._workspace, self._queue.statistics)
 
     def _reply(self, call: HotCall, model: CompiledModel, outcome: Outcome) -> None:
         if isinstance(outcome, Exception):
