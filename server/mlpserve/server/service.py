@@ -1,6 +1,7 @@
 """The adapter on the public gRPC API: each call in a thread of a pool, bytes in and bytes out."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic_ns
 
 import grpc
 
@@ -83,9 +84,14 @@ class PredictionService:
         waits_for_room: bool = False,
     ) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
+        received_ns = monotonic_ns()
         model, images = self._messages.images(exchange, data)
         ticket = self._batcher.submit(
-            model, images, is_wanted=is_wanted, waits_for_room=waits_for_room
+            model,
+            images,
+            is_wanted=is_wanted,
+            waits_for_room=waits_for_room,
+            received_ns=received_ns,
         )
         return lambda: self._messages.answer(exchange, model, ticket.result())
 

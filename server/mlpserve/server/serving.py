@@ -13,14 +13,16 @@ from mlpserve.server.compiled import Workspace
 from mlpserve.server.config import ServerConfig, address
 from mlpserve.server.errors import StartError
 from mlpserve.server.fast_lane.check import why_unusable
+from mlpserve.server.fast_lane.infer import HotInfer
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
+from mlpserve.server.fast_lane.queued import QueuedCalls
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.oip.service import InferenceService
+from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.prediction import FLOAT32
@@ -136,13 +138,13 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        work = HotPredict(
-            self._messages,
-            self._row_queue(),
-            Workspace(self._config.max_batch_rows),
-            tokens=self._tokens,
-        )
-        return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
+        queue = self._row_queue()
+        methods = {
+            f"/{SERVICE_NAME}/Predict": HotPredict(self._messages, queue).accept,
+            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue).accept,
+        }
+        work = QueuedCalls(queue, Workspace(self._config.max_batch_rows), tokens=self._tokens)
+        return FastLane(self._server, methods, work)
 
     def _repository(self) -> Repository:
         return Repository(
