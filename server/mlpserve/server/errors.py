@@ -2,6 +2,7 @@
 
     ServerError
     |-- RequestError          the request breaks the contract: mend it, do not repeat it
+    |   `-- TooLargeError     it is longer than any may be: send less at once
     |-- NotServedError        no such model or version here: ask for another
     |-- UnsupportedError      a part of a protocol that is not answered here: do without it
     |-- NotAllowedError       the operator did not allow it: ask the operator
@@ -20,6 +21,10 @@ class ServerError(Exception):
 
 class RequestError(ServerError):
     """A field of the request has a value that the contract rules out."""
+
+
+class TooLargeError(RequestError):
+    """The body of the request is longer than any may be."""
 
 
 class NotServedError(ServerError):

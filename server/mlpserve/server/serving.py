@@ -1,7 +1,8 @@
 """A running server: the port, health, reflection, start and stop."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -10,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.batching import Batcher, RowQueue
 from mlpserve.server.compiled import Workspace
-from mlpserve.server.config import ServerConfig, address
+from mlpserve.server.config import NO_PORT, ServerConfig, address
 from mlpserve.server.errors import StartError
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.infer import HotInfer
@@ -22,6 +23,7 @@ from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
+from mlpserve.server.oip.rest.opening import open_http
 from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
@@ -32,6 +34,11 @@ from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.security.transport import server_credentials
 from mlpserve.server.service import PredictionService
 from mlpserve.server.statistics import Statistics
+
+if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
+    from mlpserve.server.oip.rest.listening import HttpServer
+
+logger = logging.getLogger(__name__)
 
 # Far above any batch that is allowed, so that one that is too large is refused by us, with the
 # limit in the message, and not by the transport.
@@ -68,19 +75,30 @@ class Server:
         self._inference = Inference(
             lambda: self.registry, self._statistics, max_batch_images=config.max_batch_images
         )
+        self._repository = Repository(
+            lambda: self.registry,
+            self._statistics,
+            is_ready=lambda: self._is_serving,
+            max_batch_images=config.max_batch_images,
+        )
         self._health = HealthService()
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
         )
         credentials = server_credentials(config)
+        self._batcher = Batcher(self._row_queue(), Workspace(config.max_batch_rows))
         self._server = self._build()
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
+        self.http = self._open_http() if config.http_port != NO_PORT else None
 
     def start(self) -> None:
         """Answer requests, and say so to whoever asks for the server's health."""
         (self._fast_lane or self._server).start()
+        if self.http is not None:
+            self.http.start()
+            logger.info("HTTP is answered on %s", address(self._config.host, self.http.port))
         self._is_serving = True
         for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -89,7 +107,10 @@ class Server:
         """Refuse new requests, answer those that were accepted, and end."""
         self._is_serving = False
         self._health.stop()
-        self._server.stop(self._config.stop_grace_s).wait()
+        has_ended = self._server.stop(self._config.stop_grace_s)
+        if self.http is not None:
+            self.http.stop()
+        has_ended.wait()
 
     @property
     def summary(self) -> str:
@@ -117,12 +138,12 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
-        batcher = Batcher(self._row_queue(), Workspace(config.max_batch_rows))
+        batcher = self._batcher
         streams = CallLimit(config.max_streams, "streams: the most")
         most = config.max_stream_batches
         ours = PredictionService(self._messages, batcher, streams=streams, max_stream_batches=most)
         open_inference = InferenceService(
-            self._inference, self._repository(), batcher, streams=streams, max_stream_batches=most
+            self._inference, self._repository, batcher, streams=streams, max_stream_batches=most
         )
         server.add_generic_rpc_handlers((ours.handlers(), open_inference.handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -146,12 +167,14 @@ class Server:
         work = QueuedCalls(queue, Workspace(self._config.max_batch_rows), tokens=self._tokens)
         return FastLane(self._server, methods, work)
 
-    def _repository(self) -> Repository:
-        return Repository(
-            lambda: self.registry,
-            self._statistics,
-            is_ready=lambda: self._is_serving,
-            max_batch_images=self._config.max_batch_images,
+    def _open_http(self) -> "HttpServer":
+        return open_http(
+            self._config,
+            self._inference,
+            self._repository,
+            self._batcher,
+            max_body_bytes=_message_limit_bytes(self.registry, self._config),
+            tokens=self._tokens,
         )
 
     def _row_queue(self) -> RowQueue:

@@ -1,4 +1,4 @@
-"""How errors appear on the wire: the one place that knows both our errors and gRPC's statuses."""
+"""How errors appear on the wire: the one place that knows both our errors and the statuses."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from mlpserve.server.errors import (
     OverloadedError,
     RequestError,
     ServerError,
+    TooLargeError,
     UnauthenticatedError,
     UnsupportedError,
 )
@@ -21,6 +22,7 @@ from mlpserve.server.errors import (
 logger = logging.getLogger(__name__)
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
+    TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
@@ -28,6 +30,17 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+_INTERNAL: Final = 500
+HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
 
@@ -38,6 +51,12 @@ def refusal(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
         return _status(error), str(error)
     logger.error("%s failed", method, exc_info=error)
     return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"
+
+
+def http_refusal(method: str, error: Exception) -> tuple[int, str]:
+    """As ``refusal``, with the status of HTTP."""
+    status, message = refusal(method, error)
+    return HTTP_OF_STATUS.get(status, _INTERNAL), message
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import IO, Any, Final
 
 from mlpserve.server import signals
-from mlpserve.server.config import ServerConfig, blas_environment
+from mlpserve.server.config import NO_PORT, ServerConfig, blas_environment
 from mlpserve.server.errors import StartError
 from mlpserve.server.ports import SharedPort
 from mlpserve.server.worker import settings_line
@@ -115,6 +115,10 @@ class Supervisor:
 
     def __init__(self, config: ServerConfig) -> None:
         self._port = SharedPort(config.host, config.port)
+        self._http_port: SharedPort | None = None
+        if config.http_port != NO_PORT:
+            self._http_port = SharedPort(config.host, config.http_port)
+            config = replace(config, http_port=self._http_port.port)
         self._config = replace(config, port=self._port.port, shares_port=True)
         self._processors = _own_processors(config)
         self._workers: list[Worker] = []
@@ -155,6 +159,8 @@ class Supervisor:
         for worker in self._workers:
             worker.wait_until_ended(max(0.0, deadline_s - time.monotonic()))
         self._port.close()
+        if self._http_port is not None:
+            self._http_port.close()
 
     def _replace_dead(self) -> bool:
         """Replace the workers that have died; return whether none is left to be replaced."""

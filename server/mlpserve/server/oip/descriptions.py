@@ -11,7 +11,7 @@ from mlpserve.server.oip.outputs import DATATYPES, LABELS, PROBABILITIES
 from mlpserve.server.statistics import Duration, Figures, PassFigures
 
 PLATFORM: Final = "mlpserve"
-_INPUT_DATATYPE: Final = "UINT8"  # of all that are accepted, the smallest and fastest
+INPUT_DATATYPE: Final = "UINT8"  # of all that are accepted, the smallest and fastest
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
 
 
@@ -25,7 +25,7 @@ def metadata_message(
         name=model.metadata.name,
         versions=[str(version.metadata.version) for version in versions],
         platform=PLATFORM,
-        inputs=[_Tensor(name=INPUT_NAME, datatype=_INPUT_DATATYPE, shape=[-1, values])],
+        inputs=[_Tensor(name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=[-1, values])],
         outputs=[
             _Tensor(name=PROBABILITIES, datatype=DATATYPES[PROBABILITIES], shape=[-1, classes]),
             _Tensor(name=LABELS, datatype=DATATYPES[LABELS], shape=[-1]),

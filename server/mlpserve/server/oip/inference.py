@@ -103,6 +103,10 @@ class Inference:
             self._statistics.failed(model, requests=1, ns=monotonic_ns() - received_ns)
             raise
 
+    def values_per_image(self, name: str, version: str) -> int:
+        """Return how many values an image of a model has; errors as for ``find_version``."""
+        return find_version(self._models(), name, version).metadata.input.values_per_image
+
     def _asked(self, request: InferRequest, model: CompiledModel, received_ns: int) -> Asked:
         parameters.refuse_sequences(request.parameters)
         return Asked(

@@ -29,6 +29,7 @@ EXTENSIONS: Final = (
     "schedule_policy",
     "statistics",
 )
+HTTP_EXTENSIONS: Final = ("binary_tensor_data",)
 UNLOAD_DEPENDENTS: Final = "unload_dependents"  # nothing depends on a model: true or false is one
 
 
