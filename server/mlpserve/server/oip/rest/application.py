@@ -1,5 +1,6 @@
 """The paths of the protocol over HTTP, as an ASGI application."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic_ns
 from typing import Any, Final, TypeAlias
@@ -8,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from mlpserve.server.batching import Batcher
@@ -102,40 +103,40 @@ class OpenInference:
                 return await answer(request)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
                 status, sentence = http_refusal(path, error)
-                return JSONResponse({"error": sentence}, status)
+                return _json({"error": sentence}, status)
 
         return Route(path, endpoint, methods=[method])
 
     async def _live(self, _: Request) -> Response:
-        return JSONResponse({"live": True})
+        return _json({"live": True})
 
     async def _ready(self, _: Request) -> Response:
         is_ready = self._repository.is_ready()
-        return JSONResponse({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
+        return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
 
     async def _server_metadata(self, _: Request) -> Response:
         described = plain(self._repository.server_metadata())
         described["extensions"] += HTTP_EXTENSIONS
-        return JSONResponse(described)
+        return _json(described)
 
     async def _model_ready(self, request: Request) -> Response:
         name, version = _asked(request)
         is_ready = self._repository.is_model_ready(name, version)
-        return JSONResponse({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
+        return _json({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
 
     async def _model_metadata(self, request: Request) -> Response:
-        return JSONResponse(plain(self._repository.model_metadata(*_asked(request))))
+        return _json(plain(self._repository.model_metadata(*_asked(request))))
 
     async def _model_config(self, request: Request) -> Response:
-        return JSONResponse(plain(self._repository.model_config(*_asked(request))))
+        return _json(plain(self._repository.model_config(*_asked(request))))
 
     async def _statistics(self, request: Request) -> Response:
-        return JSONResponse(plain(self._repository.model_statistics(*_asked(request))))
+        return _json(plain(self._repository.model_statistics(*_asked(request))))
 
     async def _index(self, request: Request) -> Response:
         wanted = await self._options(request)
         index = self._repository.index("", ready_only=wanted.get("ready") is True)
-        return JSONResponse(plain(index)["models"])
+        return _json(plain(index)["models"])
 
     async def _load(self, request: Request) -> Response:
         options = await self._options(request)
@@ -194,4 +195,10 @@ def _authorization(request: Request) -> list[tuple[str, str | bytes]]:
 async def _refused_by_starlette(_: Request, error: Exception) -> Response:
     """Return a refusal of a path or a method that there is not."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    return _json({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _json(content: object, status: int = _OK, headers: Mapping[str, str] | None = None) -> Response:
+    # In ASCII: what a caller sent, and an error repeats, may be no text that UTF-8 can say.
+    written = json.dumps(content, separators=(",", ":"))
+    return Response(written, status, headers, media_type="application/json")

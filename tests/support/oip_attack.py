@@ -1,0 +1,110 @@
+"""Feeds the decoders of the Open Inference Protocol anything, and tells what must never come of it.
+
+Run by hand for longer, guided by coverage, where atheris is installed:
+
+    python tests/support/oip_attack.py -runs=1000000
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from time import monotonic_ns
+
+import numpy as np
+
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.network import Layer, Network
+from mlpserve.model.weights import Model
+from mlpserve.server.compiled import CompiledModel, Workspace
+from mlpserve.server.errors import ServerError
+from mlpserve.server.oip.inference import Asked, Inference
+from mlpserve.server.oip.messages import read_request, response_message
+from mlpserve.server.oip.rest.bodies import read_body, write_body
+from mlpserve.server.prediction import Answer, answers
+from mlpserve.server.registry import Registry
+from mlpserve.server.statistics import Statistics
+from mlpserve.server.statuses import STATUS_OF_ERROR
+
+MAX_BATCH_IMAGES = 8
+
+
+def attacked_model() -> CompiledModel:
+    """Return a network of 6-3 for images of 2 x 3."""
+    rng = np.random.default_rng(5)
+    weights = rng.normal(size=(6, 3)).astype(np.float32)
+    network = Network((Layer(weights, np.zeros(3, np.float32), "softmax"),))
+    training = Training(
+        "fast", {}, 0, "pets", "sha256:0", 0.9, 0.9, datetime(2024, 1, 1, tzinfo=UTC)
+    )
+    labels = ("cat", "dög", '"bird"')
+    metadata = Metadata("tiny", 1, (6, 3), ("softmax",), InputSpec((2, 3)), labels, training)
+    return CompiledModel(Model(network, metadata))
+
+
+MODEL = attacked_model()
+INFERENCE = Inference(
+    lambda: Registry({"tiny": (MODEL,)}), Statistics(), max_batch_images=MAX_BATCH_IMAGES
+)
+
+
+def attack_grpc(data: bytes) -> str:
+    """Send bytes to ModelInfer's decoder; return what became of them.
+
+    Raises:
+        Exception: Something that a caller would be told is INTERNAL.
+    """
+    try:
+        asked = INFERENCE.ask(read_request(data), received_ns=monotonic_ns())
+    except ServerError as error:
+        return _checked_refusal(error)
+    response_message(asked.response(_answer(asked))).SerializeToString()
+    return "answered"
+
+
+def attack_http(body: bytes, header_length: str | None) -> str:
+    """Send a body to the decoder of HTTP, as ``attack_grpc`` does."""
+    try:
+        asked_for = read_body(
+            body, header_length, model_name="tiny", model_version="", image_bytes=lambda: 6
+        )
+        asked = INFERENCE.ask(asked_for.request, received_ns=monotonic_ns())
+    except ServerError as error:
+        return _checked_refusal(error)
+    written, length = write_body(asked.response(_answer(asked)), asked_for.binary_outputs)
+    json.loads(written[:length])
+    return "answered"
+
+
+def _answer(asked: Asked) -> Answer:
+    (answer,) = answers(MODEL, [asked.images], Workspace())
+    return answer
+
+
+def _checked_refusal(error: ServerError) -> str:
+    assert type(error) in STATUS_OF_ERROR
+    sentence = str(error)
+    assert 0 < len(sentence) < 1000, sentence
+    sentence.encode("utf-8", "backslashreplace")
+    return "refused"
+
+
+def main() -> None:
+    """Let atheris look for bytes that break a decoder; its flags are libFuzzer's."""
+    import atheris  # noqa: PLC0415 - only here
+
+    atheris.instrument_all()
+
+    def attack(data: bytes) -> None:
+        door, rest = data[:1], data[1:]
+        if door < b"\x80":
+            attack_grpc(rest)
+        else:
+            attack_http(rest, str(door[0] - 128) if door < b"\xc0" else None)
+
+    atheris.Setup(sys.argv, attack)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
