@@ -1,5 +1,6 @@
 """Who gets which rows, whatever joins, fails or is cancelled."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Barrier, Event, Thread
@@ -171,6 +172,45 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
+
+
+def test_a_higher_priority_has_its_turn_first_and_the_oldest_of_the_same() -> None:
+    waiting, model = queue(max_batch_rows=1), EchoModel()
+    order: list[int] = []
+    for number, priority in enumerate((2, 3, 1, 2, 1)):
+        images = Caller(number, 1, model).images
+        waiting.put(
+            Request(model, images, lambda: True, lambda _, n=number: order.append(n), priority)  # type: ignore[misc]
+        )
+    while waiting:
+        answer_together(waiting.take(), Workspace(), waiting.statistics)
+    assert order == [2, 4, 0, 3, 1]
+
+
+def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
+    waiting, model = queue(max_queue_rows=5), EchoModel()
+    callers = [Caller(0, 2, model), Caller(1, 1, model), Caller(2, 2, model, is_wanted=False)]
+    for caller in callers:
+        waiting.put(caller.request())
+    with pytest.raises(OverloadedError):
+        waiting.put(Caller(3, 4, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    model.fails_at = 1
+    waiting.put(Caller(4, 1, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    figures = waiting.statistics.figures(model)
+    assert (figures.images, figures.passes) == (3, 1)
+    assert (figures.succeeded.count, figures.failed.count) == (2, 3)
+    assert {size: found.running.count for size, found in figures.by_size.items()} == {3: 1}
+
+
+def test_figures_go_with_their_model() -> None:
+    waiting, model = queue(), EchoModel()
+    waiting.put(Caller(0, 1, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    forgotten = weakref.ref(model)
+    del model
+    assert forgotten() is None
 
 
 def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers(

@@ -2,12 +2,15 @@
 
 Run by hand for longer, guided by coverage, where atheris is installed:
 
-    python tests/support/oip_attack.py -runs=1000000
+    python tests/support/oip_attack.py corpus -runs=1000000
+
+``corpus`` is a folder, which is given good requests to begin with where it is not there yet.
 """
 
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic_ns
 
 import numpy as np
@@ -16,8 +19,10 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
+from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import ServerError
+from mlpserve.server.oip.datatypes import DTYPES
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.oip.rest.bodies import read_body, write_body
@@ -89,10 +94,31 @@ def _checked_refusal(error: ServerError) -> str:
     return "refused"
 
 
+def write_seeds(folder: Path) -> None:
+    """Write good requests, as ``attack`` reads them."""
+    folder.mkdir()
+    values = np.full((2, 6), 1)
+    for name, dtype in DTYPES.items():
+        raw = values.astype(dtype).tobytes()
+        request = pb.ModelInferRequest(model_name="tiny", id="1", raw_input_contents=[raw])
+        request.inputs.add(name="images", datatype=name, shape=[2, 2, 3])
+        output = request.outputs.add(name="probabilities")
+        output.parameters["classification"].int64_param = 2
+        request.parameters["timeout"].int64_param = 10**7
+        (folder / f"raw {name}").write_bytes(b"\0" + request.SerializeToString())
+        tensor = {"name": "images", "datatype": name, "shape": [2, 6], "data": values.tolist()}
+        (folder / f"json {name}").write_bytes(b"\xff" + json.dumps({"inputs": [tensor]}).encode())
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 6]}
+    text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 6}}]}).encode()
+    (folder / "binary").write_bytes(bytes([100 + len(text)]) + text + bytes(6))
+
+
 def main() -> None:
     """Let atheris look for bytes that break a decoder; its flags are libFuzzer's."""
     import atheris  # noqa: PLC0415 - only here
 
+    if len(sys.argv) > 1 and not Path(sys.argv[1]).exists() and sys.argv[1][0] != "-":
+        write_seeds(Path(sys.argv[1]))
     atheris.instrument_all()
 
     def attack(data: bytes) -> None:
@@ -100,7 +126,7 @@ def main() -> None:
         if door < b"\x80":
             attack_grpc(rest)
         else:
-            attack_http(rest, str(door[0] - 128) if door < b"\xc0" else None)
+            attack_http(rest, str(door[0] - 100) if door < b"\xf0" else None)
 
     atheris.Setup(sys.argv, attack)
     atheris.Fuzz()

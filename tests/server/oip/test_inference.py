@@ -330,6 +330,15 @@ def test_predict_and_model_infer_go_through_the_network_together(
     assert executed - before[0] < 200
 
 
+def test_a_request_that_waits_longer_than_its_timeout_is_unavailable(
+    channel: grpc.Channel, images: Images
+) -> None:
+    hasty = with_parameters(raw_request(images), timeout=1)  # reading it takes longer
+    code, details = refusal(lambda: infer(channel, hasty))
+    assert code == "UNAVAILABLE"
+    assert details.startswith("Request timeout expired")
+
+
 def passes(channel: grpc.Channel) -> tuple[int, int]:
     """Return how many passes there were, and of how many images."""
     asked = pb.ModelStatisticsRequest(name="tiny", version="2")
