@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tritonclient.grpc as triton_grpc
-import tritonclient.grpc.aio as triton_grpc_aio
-import tritonclient.http as triton_http
-import tritonclient.http.aio as triton_http_aio
-from tritonclient.utils import InferenceServerException
 
 from mlpserve.client import Client
 from mlpserve.model.weights import Model
 from mlpserve.server.serving import Server
+
+REASON = "tritonclient is part of the development environment only"
+triton_grpc = pytest.importorskip("tritonclient.grpc", reason=REASON)
+triton_grpc_aio = pytest.importorskip("tritonclient.grpc.aio", reason=REASON)
+triton_http = pytest.importorskip("tritonclient.http", reason=REASON)
+triton_http_aio = pytest.importorskip("tritonclient.http.aio", reason=REASON)
+InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 TIMEOUT_S = 10.0
 Images = npt.NDArray[np.uint8]

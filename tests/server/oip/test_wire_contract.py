@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 from mlpserve.oip import inference_pb2
+
+REASON = "tritonclient is part of the development environment only"
+service_pb2 = pytest.importorskip("tritonclient.grpc.service_pb2", reason=REASON)
+model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=REASON)
 
 OURS = inference_pb2.DESCRIPTOR
 THEIRS = (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)

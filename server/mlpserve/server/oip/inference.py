@@ -1,9 +1,8 @@
 """Inference requests of the protocol to what is asked of the request path, and answers back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Final
+from typing import Final, NamedTuple
 
 from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import CompiledModel, Images
@@ -20,8 +19,7 @@ from mlpserve.server.statistics import Statistics
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request that was read, and found good.
 
     Attributes:
@@ -110,13 +108,13 @@ class Inference:
     def _asked(self, request: InferRequest, model: CompiledModel, received_ns: int) -> Asked:
         parameters.refuse_sequences(request.parameters)
         return Asked(
-            id=request.id,
-            model=model,
-            images=decode_images(request.input, model, max_batch_images=self._max_batch_images),
-            outputs=selected(request.outputs, model.metadata.name),
-            priority=parameters.priority(request.parameters),
-            received_ns=received_ns,
-            timeout_ns=parameters.timeout_ns(request.parameters),
+            request.id,
+            model,
+            decode_images(request.input, model, max_batch_images=self._max_batch_images),
+            selected(request.outputs, model.metadata.name),
+            parameters.priority(request.parameters),
+            received_ns,
+            parameters.timeout_ns(request.parameters),
         )
 
 

@@ -15,6 +15,7 @@ from mlpserve.server.oip.requests import (
     INPUT_PARAMETERS,
     MAX_DIMENSIONS,
     MAX_OUTPUTS,
+    NO_PARAMETERS,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -131,6 +132,8 @@ def _typed_values(tensor: inference_pb2.ModelInferRequest.InferInputTensor) -> A
 
 def _known(parameters: Mapping[str, Any], names: Iterable[str]) -> Parameters:
     """Return those parameters that mean something to us, however many there are."""
+    if not parameters:
+        return NO_PARAMETERS
     found = {}
     for name in names:
         if name in parameters:

@@ -1,24 +1,24 @@
 """An inference request and its response in plain values, whichever way they travel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy.typing as npt
 
 from mlpserve.server.errors import RequestError
 
+Parameters: TypeAlias = Mapping[str, bool | int | float | str]
+
 SHARED_MEMORY: Final = "shared_memory_region"
 INPUT_PARAMETERS: Final = (SHARED_MEMORY,)
+NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 MAX_DIMENSIONS: Final = 16
 MAX_OUTPUTS: Final = 16
 _SHOWN_CHARACTERS: Final = 80
 
-Parameters: TypeAlias = Mapping[str, bool | int | float | str]
 
-
-@dataclass(frozen=True, slots=True)
-class InputTensor:
+class InputTensor(NamedTuple):
     """An input as it was sent.
 
     Attributes:
@@ -33,11 +33,10 @@ class InputTensor:
     datatype: str
     shape: tuple[int, ...]
     data: bytes | npt.NDArray[Any]
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = NO_PARAMETERS
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that is asked for.
 
     Attributes:
@@ -46,11 +45,10 @@ class RequestedOutput:
     """
 
     name: str
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = NO_PARAMETERS
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """What a caller asks; nothing in it is checked yet.
 
     Attributes:
@@ -67,11 +65,10 @@ class InferRequest:
     id: str
     input: InputTensor
     outputs: Sequence[RequestedOutput] = ()
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = NO_PARAMETERS
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
+class OutputTensor(NamedTuple):
     """An output.
 
     Attributes:
@@ -88,8 +85,7 @@ class OutputTensor:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(NamedTuple):
     """What is answered.
 
     Attributes:
