@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
+from mlpserve.model.folder import model_names, versions, weights_path
 from mlpserve.model.golden import golden_samples
-from mlpserve.model.versions import model_names, prepare, publish, versions, weights_path
+from mlpserve.model.versions import prepare, publish
 from mlpserve.model.weights import Model, load_model, save_model
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
@@ -152,28 +153,6 @@ def test_after_the_largest_number_nothing_is_published(models: Path, model: Mode
     assert versions(models, "tiny") == [10**18 - 1]
 
 
-def test_only_folders_with_a_version_are_models(models: Path, model: Model) -> None:
-    publish(models, model)
-    (models / "empty").mkdir()
-    (models / ".hidden" / "1").mkdir(parents=True)
-    (models / "a b" / "1").mkdir(parents=True)
-    (models / "file").write_text("a file")
-    assert model_names(models) == ["tiny"]
-
-
-@pytest.mark.parametrize("name", ["unknown", "", ".", "..", "../models/tiny", "a\0", "a" * 300])
-def test_unknown_name_has_no_versions(models: Path, model: Model, name: str) -> None:
-    publish(models, model)
-    (models / "7").mkdir()
-    assert versions(models, name) == []
-
-
-def test_models_folder_that_is_missing_is_said(models: Path) -> None:
-    with pytest.raises(ModelsFolderError) as refused:
-        model_names(models)
-    assert str(refused.value) == f"{models}: cannot be read: No such file or directory"
-
-
 def test_prepared_folder_is_empty_and_can_be_prepared_again(models: Path) -> None:
     prepare(models, "tiny")
     prepare(models, "tiny")
@@ -208,24 +187,6 @@ def test_unwritable_folder_is_refused(
             write()
         assert str(refused.value) == message
     assert everything_in(public_folder) == ["tiny"]
-
-
-@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["unreadable", "not to be entered"])
-def test_models_folder_without_permission_is_refused(
-    public_folder: Path,
-    model: Model,
-    as_ordinary_user: Callable[[], AbstractContextManager[None]],
-    mode: int,
-) -> None:
-    models = public_folder / "models"
-    publish(models, model)
-    models.chmod(mode)
-    try:
-        with as_ordinary_user(), pytest.raises(ModelsFolderError) as refused:
-            versions(models, model_names(models)[0])
-        assert str(refused.value).endswith("cannot be read: Permission denied")
-    finally:
-        models.chmod(0o755)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077], ids=oct)

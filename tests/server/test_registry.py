@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError
+from mlpserve.model.folder import weights_path
 from mlpserve.model.versions import publish as publish_model
-from mlpserve.model.versions import weights_path
 from mlpserve.model.weights import Model
 from mlpserve.server import prediction
 from mlpserve.server.compiled import CompiledModel, Images, Workspace

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve.model.versions import weights_path
+from mlpserve.model.folder import weights_path
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 

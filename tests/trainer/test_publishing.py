@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mlpserve.datasets import load_dataset, load_test_split
-from mlpserve.model.versions import load_version, versions, weights_path
+from mlpserve.model.folder import versions, weights_path
+from mlpserve.model.versions import load_version
 from mlpserve.model.weights import check_golden
 from mlpserve.trainer.calibration import without_temperature
 from mlpserve.trainer.evaluation import accuracy, evaluate, expected_calibration_error

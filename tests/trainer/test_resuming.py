@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve.model.versions import versions, weights_path
+from mlpserve.model.folder import versions, weights_path
 
 TRAINER = (sys.executable, "-m", "mlpserve.trainer")
 DYING_TRAINER = (sys.executable, str(Path(__file__).with_name("dying_trainer.py")))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import NoVersionError
-from mlpserve.model.metadata import is_model_name
-from mlpserve.model.versions import is_version, load_version, model_names, versions, weights_path
+from mlpserve.model.folder import is_model_name, is_version, model_names, versions, weights_path
+from mlpserve.model.versions import load_version
 from mlpserve.model.weights import Model
 
 _NAMES_IN_MESSAGE: Final = 10

@@ -28,7 +28,6 @@ from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
 
-WEIGHTS_FILE_NAME: Final = "weights.npz"
 _METADATA: Final = "metadata"
 _GOLDEN: Final = ("golden_images", "golden_probabilities")
 _LARGEST_SUM: Final = 0.99 * float(np.finfo(np.float32).max)  # the rest is for rounding

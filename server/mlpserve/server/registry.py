@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from mlpserve.model.errors import ModelError, WeightsFileError
-from mlpserve.model.versions import load_version, model_names, versions, weights_path
+from mlpserve.model.folder import model_names, versions, weights_path
+from mlpserve.model.versions import load_version
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.errors import NotServedError, RequestError, StartError
 from mlpserve.server.prediction import self_test

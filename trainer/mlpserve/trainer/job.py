@@ -13,10 +13,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_dataset
-from mlpserve.model.metadata import is_model_name
+from mlpserve.model.folder import is_model_name, versions
 from mlpserve.model.network import Network
 from mlpserve.model.processors import granted_processors
-from mlpserve.model.versions import prepare, versions
+from mlpserve.model.versions import prepare
 from mlpserve.model.weights import Model
 from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.config import JobConfig
