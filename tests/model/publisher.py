@@ -18,13 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpserve.model import archive, disk, folder, versions, weights
+from mlpserve.model import archive, digests, disk, folder, versions, weights
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, load_model
 
 NUMBER_FILE_NAME = "number.txt"
 SYSTEM_CALLS = ("open", "os.", "shutil.")
-TRACED = {module.__file__ for module in (archive, disk, folder, versions, weights)}
+TRACED = {module.__file__ for module in (archive, digests, disk, folder, versions, weights)}
 
 
 def main() -> None:

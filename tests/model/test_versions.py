@@ -14,11 +14,12 @@ import pytest
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import model_names, versions, weights_path
 from mlpserve.model.golden import golden_samples
-from mlpserve.model.versions import prepare, publish
+from mlpserve.model.versions import load_version, prepare, publish
 from mlpserve.model.weights import Model, load_model, save_model
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 NUMBER_FILE_NAME = "number.txt"  # as the publisher calls it
+VERSION_1 = ["tiny", "tiny/1", "tiny/1/weights.npz", "tiny/1/weights.npz.sha256"]
 STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", "1" * 19, "1" * 40)
 
 
@@ -50,9 +51,9 @@ def everything_in(folder: Path) -> list[str]:
 def assert_whole(models: Path, number: int) -> None:
     """Assert that a version that the publisher wrote is complete and knows its number."""
     path = weights_path(models, "tiny", number)
-    assert load_model(path).metadata.version == number
+    assert load_version(models, "tiny", number).metadata.version == number
     assert path.with_name(NUMBER_FILE_NAME).read_text() == str(number)
-    assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz"]
+    assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz", "weights.npz.sha256"]
 
 
 def publisher(*arguments: object) -> subprocess.Popen[str]:
@@ -123,11 +124,11 @@ def test_file_names_the_number_of_its_folder(models: Path, model: Model) -> None
     ] == [1, 2]
 
 
-def test_published_folder_holds_the_weights_file_and_nothing_else(
+def test_published_folder_holds_the_weights_and_their_digest_and_nothing_else(
     models: Path, model: Model
 ) -> None:
     publish(models, model)
-    assert everything_in(models) == ["tiny", "tiny/1", "tiny/1/weights.npz"]
+    assert everything_in(models) == VERSION_1
 
 
 def test_strangers_are_no_versions(models: Path, model: Model) -> None:
@@ -196,7 +197,7 @@ def test_rights_of_what_is_published_follow_the_umask(
     with umask(mask):
         publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
-    for file in (path, path.with_name("notes")):
+    for file in (path, path.with_name("weights.npz.sha256"), path.with_name("notes")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
     for folder in path.parents[:3]:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
@@ -216,7 +217,7 @@ def test_version_is_on_disk_when_publish_returns(
     publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
     # The names of both folders, the files, their names, and at last the name of the version.
-    files = (path, path.with_name("notes"))
+    files = (path, path.with_name("weights.npz.sha256"), path.with_name("notes"))
     places = (models.parent, models, *files, path.parent, path.parent.parent)
     expected = [place.stat().st_ino for place in places]
     assert synced == expected
@@ -233,7 +234,7 @@ def test_full_disk_is_refused_and_leaves_nothing(
         pytest.raises(ModelsFolderError, match="cannot be written to: File too large"),
     ):
         publish(models, model)
-    assert everything_in(models) == ["tiny", "tiny/1", "tiny/1/weights.npz"]
+    assert everything_in(models) == VERSION_1
     assert publish(models, model).metadata.version == 2
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from mlpserve.model.digests import DIGEST_FILE_NAME, check_digest, digest_line
 from mlpserve.model.disk import (
     make_folder,
     make_unfinished,
@@ -26,6 +27,7 @@ from mlpserve.model.weights import Model, check_golden, load_model, save_model
 # What goes beside the weights of a version whose number is known: contents by the files' names.
 Attachments: TypeAlias = Callable[[Model], Mapping[str, bytes]]
 
+_OWN_FILES: Final = (WEIGHTS_FILE_NAME, DIGEST_FILE_NAME)
 _ATTACHMENT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -33,11 +35,12 @@ def load_version(models: Path, name: str, version: int) -> Model:
     """Read and check the weights of a version; see ``load_model``.
 
     Raises:
-        WeightsFileError: The file cannot be used, or it is that of another version, because it was
-            copied here.
+        WeightsFileError: The file cannot be used, was changed after it was published, or is that of
+            another version, because it was copied here.
     """
     path = weights_path(models, name, version)
     model = load_model(path)
+    check_digest(path.parent)
     described = (model.metadata.name, model.metadata.version)
     if described != (name, version):
         raise WeightsFileError(
@@ -93,7 +96,7 @@ def publish(models: Path, model: Model, *, attachments: Attachments = no_attachm
         WeightsFileError: The parameters are not finite, or so large that the network could
             overflow, or the network does not give the probabilities of its golden samples; nothing
             that cannot be loaded and checked is published.
-        ValueError: An attachment has no plain file name, or that of the weights file.
+        ValueError: An attachment has no plain file name, or that of a file of ours.
     """
     name = model.metadata.name
     with writing_to(models / name):
@@ -124,10 +127,10 @@ def _next_version(models: Path, name: str, last: int) -> int:
 def _check_names(files: Mapping[str, bytes]) -> None:
     for name in files:
         # Some file systems take upper and lower case for the same.
-        if not _ATTACHMENT_PATTERN.fullmatch(name) or name.lower() == WEIGHTS_FILE_NAME:
+        if not _ATTACHMENT_PATTERN.fullmatch(name) or name.lower() in _OWN_FILES:
             raise ValueError(
                 f"attachments: expected 1 to 64 letters, digits, '.', '_' or '-' as a file's name, "
-                f"and not {WEIGHTS_FILE_NAME}, got {name[:80]!r}"
+                f"and not {' or '.join(_OWN_FILES)}, got {name[:80]!r}"
             )
 
 
@@ -138,6 +141,7 @@ def _write_version(models: Path, model: Model, files: Mapping[str, bytes]) -> Mo
     try:
         save_model(unfinished / WEIGHTS_FILE_NAME, model)
         published = _read_back(unfinished / WEIGHTS_FILE_NAME)
+        write_file(unfinished / DIGEST_FILE_NAME, digest_line(unfinished / WEIGHTS_FILE_NAME))
         for name, content in files.items():
             write_file(unfinished / name, content)
         sync_folder(unfinished)
