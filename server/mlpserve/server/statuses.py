@@ -9,10 +9,12 @@ import grpc
 
 from mlpserve.server.errors import (
     ExpiredError,
+    NotReadyError,
     NotServedError,
     OverloadedError,
     RequestError,
     ServerError,
+    UnusableError,
 )
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
