@@ -173,7 +173,7 @@ def test_calls_that_are_cancelled_while_others_of_their_burst_are_computed_are_n
 def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(
     start_server: Callable[..., Server], model: Model
 ) -> None:
-    server = start_server(max_queued_rows=4)
+    server = start_server(max_queue_rows=4)
     with grpc.insecure_channel(server.address) as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         requests = [request(1, seed=number) for number in range(40)]

@@ -87,7 +87,7 @@ class Server:
     def _build(self) -> grpc.Server:
         config = self._config
         server = grpc.server(
-            ThreadPoolExecutor(config.worker_threads, thread_name_prefix="request"),
+            ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
             options=[
                 ("grpc.max_receive_message_length", _message_limit_bytes(self.registry, config)),
                 ("grpc.max_send_message_length", -1),
@@ -121,7 +121,7 @@ class Server:
     def _row_queue(self) -> RowQueue:
         return RowQueue(
             max_batch_rows=self._config.max_batch_rows,
-            max_queued_rows=self._config.max_queued_rows,
+            max_queue_rows=self._config.max_queue_rows,
         )
 
 
