@@ -1,12 +1,11 @@
 import os
-import resource
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -15,9 +14,12 @@ from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import model_names, versions, weights_path
 from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import load_version, prepare, publish
-from mlpserve.model.weights import Model, load_model, save_model
+from mlpserve.model.weights import Model, load_model
 
-PUBLISHER = Path(__file__).with_name("publisher.py")
+FileSizeLimit: TypeAlias = Callable[[int], AbstractContextManager[None]]
+Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
+StartTogether: TypeAlias = Callable[[list[subprocess.Popen[str]]], None]
+
 NUMBER_FILE_NAME = "number.txt"  # as the publisher calls it
 VERSION_1 = ["tiny", "tiny/1", "tiny/1/weights.npz", "tiny/1/weights.npz.sha256"]
 STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", "1" * 19, "1" * 40)
@@ -26,14 +28,6 @@ STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
-
-
-@pytest.fixture
-def weights_file(tmp_path: Path, model: Model) -> Path:
-    """Return a file that tells another process what to publish."""
-    path = tmp_path / "to-publish.npz"
-    save_model(path, model)
-    return path
 
 
 def called(model: Model, name: str) -> Model:
@@ -54,26 +48,6 @@ def assert_whole(models: Path, number: int) -> None:
     assert load_version(models, "tiny", number).metadata.version == number
     assert path.with_name(NUMBER_FILE_NAME).read_text() == str(number)
     assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz", "weights.npz.sha256"]
-
-
-def publisher(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", str(PUBLISHER), *map(str, arguments)]
-    # One thread: a fork of more is not safe, and Python warns of it.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-
-
-@contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as if the disk were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager
@@ -225,7 +199,11 @@ def test_version_is_on_disk_when_publish_returns(
 
 @pytest.mark.parametrize("missing_bytes", [1, 100, 1000, 2000, None])
 def test_full_disk_is_refused_and_leaves_nothing(
-    models: Path, model: Model, weights_file: Path, missing_bytes: int | None
+    models: Path,
+    model: Model,
+    weights_file: Path,
+    file_size_limit: FileSizeLimit,
+    missing_bytes: int | None,
 ) -> None:
     size = weights_file.stat().st_size
     publish(models, model)
@@ -239,7 +217,7 @@ def test_full_disk_is_refused_and_leaves_nothing(
 
 
 def test_disk_that_is_full_for_an_attachment_is_refused_and_leaves_nothing(
-    models: Path, model: Model, weights_file: Path
+    models: Path, model: Model, weights_file: Path, file_size_limit: FileSizeLimit
 ) -> None:
     size = weights_file.stat().st_size
     with (
@@ -278,17 +256,13 @@ def test_network_that_could_not_be_loaded_is_refused_and_leaves_nothing(
     assert everything_in(models) == ["tiny"]
 
 
-def test_each_of_many_publishers_gets_numbers_of_its_own(models: Path, weights_file: Path) -> None:
+def test_each_of_many_publishers_gets_numbers_of_its_own(
+    models: Path, weights_file: Path, publisher: Publisher, start_together: StartTogether
+) -> None:
     count, each = 6, 10
     publishers = [publisher("publish", models, weights_file, each) for _ in range(count)]
-    for process in publishers:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    start_together(publishers)
     outputs = []
-    for process in publishers:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
     for process in publishers:
         outputs += [int(line) for line in process.communicate(timeout=60)[0].split()]
         assert process.returncode == 0
@@ -302,9 +276,9 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(models: Path, weights_f
 
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_no_half_version(
-    tmp_path: Path, model: Model, weights_file: Path
+    tmp_path: Path, model: Model, weights_file: Path, publisher: Publisher
 ) -> None:
-    output = publisher("die", tmp_path, weights_file).communicate(timeout=60)[0]
+    output = publisher("die-publishing", tmp_path, weights_file).communicate(timeout=60)[0]
     last = int(output)
     left = []
     for moment in range(1, last + 1):

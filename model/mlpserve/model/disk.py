@@ -28,6 +28,21 @@ def write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step, in place of what may be there, and wait until it is on disk.
+
+    Raises:
+        OSError: It cannot be written; what was there is there still.
+    """
+    unfinished = unfinished_path(path.parent)
+    try:
+        write_file(unfinished, content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parent where they are missing, and wait until their names are on disk.
 

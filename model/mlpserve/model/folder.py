@@ -15,6 +15,7 @@ from typing import Final
 from mlpserve.model.errors import ModelsFolderError
 
 WEIGHTS_FILE_NAME: Final = "weights.npz"
+LARGEST_VERSION: Final = 10**18 - 1
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")
 
