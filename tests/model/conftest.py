@@ -1,4 +1,4 @@
-"""What several tests of the model need: processes that write, a disk that is full, a weights file."""
+"""What several tests of the model need: processes that write, a full disk, a weights file."""
 
 import os
 import resource

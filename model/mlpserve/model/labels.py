@@ -260,8 +260,8 @@ def _label(name: str, document: Document) -> Label:
         raise WeightsFileError(f"document.labels.{name}.history: expected numbers of versions")
     if len({*history, version}) != len(history) + 1 or len(history) > MAX_HISTORY:
         raise WeightsFileError(
-            f"document.labels.{name}.history: expected at most {MAX_HISTORY} versions, each once, and not "
-            "the present one"
+            f"document.labels.{name}.history: expected at most {MAX_HISTORY} versions, "
+            "each once, and not the present one"
         )
     return Label(version, history)
 
