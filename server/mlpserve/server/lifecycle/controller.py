@@ -9,6 +9,7 @@ Whatever goes wrong with a version, what was served before goes on being served.
 import logging
 from collections.abc import Mapping
 from threading import Lock
+from typing import Final
 
 from mlpserve.model.folder import is_model_name
 from mlpserve.server.errors import NotServedError, RequestError, UnusableError
@@ -23,7 +24,8 @@ from mlpserve.server.lifecycle.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
-_SHOWN_CHARACTERS = 80
+_SHOWN_CHARACTERS: Final = 80
+_STATES: Final = {True: "ready", False: "not ready"}
 
 
 class Controller:
@@ -46,6 +48,7 @@ class Controller:
         self._holdings = Holdings(taker)
         self._generation = 0
         self._plan = Plan({})
+        self._is_started = False
 
     @property
     def plan(self) -> Plan:
@@ -64,7 +67,9 @@ class Controller:
             self._wishes = self._wishes.only(there)
             self._quarantine.keep(there)
             self._quarantine.release_changed(self._taker.signature)
-            return self._bring_about()
+            has_changed = self._bring_about()
+            self._is_started = True
+            return has_changed
 
     def load(self, name: str, version: int = 0) -> None:
         """Serve a model, or one more version of it; look at nothing else in the models folder.
@@ -179,8 +184,10 @@ class Controller:
         before, self._plan = self._plan, plan
         self._holdings.commit(plan.version_keys())
         self._quarantine.note_passed(plan.version_keys())
-        if before.is_ready and plan.summary != before.summary:
-            logger.info("changed: serving %s", plan.summary)
+        # What is served at the start is said by whoever starts the server.
+        if self._is_started and plan.summary != before.summary:
+            state = "changed" if before.is_ready and plan.is_ready else _STATES[plan.is_ready]
+            logger.info("%s: serving %s", state, plan.summary)
 
 
 def _check(name: str, version: int) -> None:

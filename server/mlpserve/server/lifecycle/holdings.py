@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 _BYTES_PER_MB: Final = 1 << 20
 _DIGEST_PROBLEM: Final = (
-    f"expected the SHA-256 {{}}, which {DIGEST_FILE_NAME} has, got {{}}: the file was changed after "
-    "it was published"
+    f"expected the SHA-256 {{}}, which {DIGEST_FILE_NAME} has, got {{}}: the file was changed "
+    "after it was published"
 )
 
 

@@ -1,6 +1,6 @@
 """Which versions of a model are served, beside those that its labels mean."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -66,19 +66,22 @@ class Policies:
         return self.of_models.get(name, self.default)
 
 
-def parse_policies(texts: Iterable[str]) -> Policies:
-    """Return what ``--versions`` flags mean: POLICY for all models, NAME=POLICY for one.
+def parse_policies(text: str) -> Policies:
+    """Return what the setting ``versions`` means.
+
+    Args:
+        text: Policies, with spaces between them: POLICY for all models, NAME=POLICY for one.
 
     Raises:
         StartError: One of them means nothing, or two are about the same.
     """
     policies: dict[str, Policy] = {}
-    for text in texts:
-        name, _, policy = text.rpartition("=")
+    for each in text.split():
+        name, is_named, policy = each.rpartition("=")
+        if is_named and not is_model_name(name):
+            raise StartError(f"versions: expected NAME=POLICY, got {each!r}")
         if name in policies:
-            raise StartError(f"versions: expected one policy for each model, got another: {text!r}")
-        if "=" in text and not is_model_name(name):
-            raise StartError(f"versions: expected NAME=POLICY, got {text!r}")
+            raise StartError(f"versions: expected one policy for each model, got another: {each!r}")
         policies[name] = _parse(policy)
     return Policies(policies.pop("", Policies.default), policies)
 
