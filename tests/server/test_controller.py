@@ -287,16 +287,16 @@ def test_what_is_no_model_and_no_version_is_passed_over(
     assert look_after(models, versions="all").served == {"digits": [1]}
 
 
-def test_thousands_of_versions_are_no_trouble(
+def test_a_thousand_broken_versions_are_no_trouble(
     models: Path, publish: Publish, look_after: LookAfter
 ) -> None:
     publish("digits", versions=1)
-    for number in range(2, 3000):
+    for number in range(2, 1002):
         (models / "digits" / str(number)).mkdir()
     set_label(models, "digits", "stable", 1)
     local = look_after(models)
     assert local.served == {"digits": [1]}
-    assert len(local.registry.models["digits"].quarantined) == 2998
+    assert len(local.registry.models["digits"].quarantined) == 1000
     assert local.controller.reload() is False
 
 

@@ -74,9 +74,9 @@ class Server:
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
         self._health.stop()
+        self._server.stop(self._config.stop_grace_s).wait()
         if self.lifecycle is not None:
             self.lifecycle.stop()
-        self._server.stop(self._config.stop_grace_s).wait()
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
