@@ -5,6 +5,7 @@ then be killed or compute with other weights than were checked. So each is copie
 without a name, and all processes map this one copy. Needs no NumPy.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -153,7 +154,7 @@ class SnapshotFile(io.RawIOBase):
             io.SEEK_END: os.fstat(self._descriptor).st_size,
         }
         if (position := starts[whence] + offset) < 0:
-            raise ValueError(f"expected a position of at least 0, got {position}")
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as any file has it
         self._position = position
         return position
 
