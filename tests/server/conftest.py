@@ -78,9 +78,9 @@ def start_server(models: Path, tiny_models: None, adapter: str) -> Iterator[Star
     """Return a function that starts a server of the tiny model with some settings."""
     started: list[Server] = []
 
-    def start(*, credentials: Any = None, **settings: Any) -> Server:
+    def start(**settings: Any) -> Server:
         config = ServerConfig(models=models, port=0, fast_lane=adapter == "fast lane", **settings)
-        server = Server(config, credentials=credentials)
+        server = Server(config)
         server.start()
         started.append(server)
         return server

@@ -24,6 +24,7 @@ from mlpserve.server.configuration import (
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.security.tokens import new_token
 from mlpserve.server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = given_settings(ServerConfig, vars(options), os.environ)
         config = ServerConfig(**values(ServerConfig, given))
         if options.command == "healthcheck":
-            return _healthcheck(options.target or address(config.host, config.port))
+            return _healthcheck(config, options)
+        if options.command == "token":
+            return _token(options.name)
         if options.print_config:
             print(as_toml(config, given))
             return 0
@@ -97,6 +100,7 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> Non
             "train one with: mlpserve-train --models %s",
             *(config.models, config.models),
         )
+    _warn_of_openness(config)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",
         config.workers,
@@ -105,14 +109,33 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> Non
     )
 
 
+def _warn_of_openness(config: ServerConfig) -> None:
+    if config.is_open_to_anybody:
+        logger.warning(
+            "anybody who can reach %s may call, and read what others send: see --token-file and "
+            "--tls-certificate",
+            config.host,
+        )
+
+
 def _log_stopping(config: ServerConfig) -> None:
     logger.info("stopping: up to %g s for open requests", config.stop_grace_s)
 
 
-def _healthcheck(target: str) -> int:
+def _token(name: str) -> int:
+    token, line = new_token(name)
+    print(f"for the caller:           {token}")
+    print(f"line of the token file:   {line}")
+    return 0
+
+
+def _healthcheck(config: ServerConfig, options: argparse.Namespace) -> int:
     from mlpserve.server.healthcheck import health_problem  # noqa: PLC0415 - it takes gRPC
 
-    problem = health_problem(target)
+    target = options.target or address(config.host, config.port)
+    problem = health_problem(
+        target, certificate=config.tls_certificate, key=config.tls_key, name=options.server_name
+    )
     if problem is None:
         return 0
     print(f"mlpserve-serve: {problem}", file=sys.stderr)
@@ -139,6 +162,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="default: the address that --host and --port name",
     )
+    check.add_argument(
+        "--server-name",
+        default="localhost",
+        metavar="NAME",
+        help="one of the names in the server's certificate, where there is one; default: localhost",
+    )
+    token = commands.add_parser("token", help="make a bearer token, and its line of the token file")
+    token.add_argument("name", metavar="NAME", help="what the caller is called")
     return parser
 
 

@@ -74,6 +74,21 @@ class ServerConfig(CheckedSettings):
     )
     shares_port: bool = internal(default=False)  # with other processes of this server
 
+    tls_certificate: Path | None = path(
+        None, "certificate chain in PEM; with it, only TLS is spoken", metavar="FILE"
+    )
+    tls_key: Path | None = path(None, "the certificate's key in PEM", metavar="FILE")
+    tls_client_ca: Path | None = path(
+        None, "certificates in PEM, by one of which each caller's must be signed", metavar="FILE"
+    )
+    token_file: Path | None = path(
+        None, "names and digests of bearer tokens, see `mlpserve-serve token`", metavar="FILE"
+    )
+    require_token: bool = switch(
+        "refuse callers that send no token, where there is a token file", default=True
+    )
+    reflection: bool = switch("describe the contract to callers that ask", default=True)
+
     workers: int = whole_number(
         0,
         "processes that serve side by side, 0 for the processors that are granted / threads",
@@ -134,8 +149,21 @@ class ServerConfig(CheckedSettings):
             raise StartError(f"default_label: expected a label, got {self.default_label[:80]!r}")
         if self.models.exists() and not self.models.is_dir():
             raise StartError(f"models: expected a folder, got a file: {self.models}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise StartError("tls_certificate, tls_key: expected both or neither, got one of them")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise StartError(
+                "tls_client_ca: expected tls_certificate and tls_key with it, got none"
+            )
 
     @property
     def max_message_bytes(self) -> int:
         """Return the largest message that the transport takes."""
         return self.max_message_mb * _BYTES_PER_MB
+
+    @property
+    def is_open_to_anybody(self) -> bool:
+        """Return whether other machines may call, with neither encryption nor tokens."""
+        is_local = self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        has_tokens = self.token_file is not None and self.require_token
+        return not is_local and not has_tokens and self.tls_certificate is None

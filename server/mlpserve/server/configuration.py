@@ -100,7 +100,7 @@ def default_text(setting: Setting) -> str:
     """Return how people are told of a default."""
     if isinstance(setting.default, bool):
         return "on" if setting.default else "off"
-    return str(setting.default) or "none"
+    return "none" if setting.default in {None, ""} else str(setting.default)
 
 
 def unknown_variables(config: type[Any], environment: Mapping[str, str]) -> list[str]:

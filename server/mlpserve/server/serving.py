@@ -19,6 +19,9 @@ from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
+from mlpserve.server.security.interceptor import TokenInterceptor
+from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.security.transport import server_credentials
 from mlpserve.server.service import PredictionService
 
 
@@ -30,20 +33,14 @@ class Server:
 
     Args:
         config: How to serve.
-        credentials: With which to serve over TLS; without them, connections are plain.
         generations: What is served, where another process decides about it. Without them this one
             looks after its models itself.
 
     Raises:
-        StartError: The port is taken.
+        StartError: The port is taken, or a certificate or token file cannot be used.
     """
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        credentials: grpc.ServerCredentials | None = None,
-        generations: Generations | None = None,
-    ) -> None:
+    def __init__(self, config: ServerConfig, generations: Generations | None = None) -> None:
         threadpool_limits(config.threads)
         self._config = config
         self._health = HealthService()
@@ -59,6 +56,10 @@ class Server:
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
         )
+        self._tokens = (
+            Tokens(config.token_file, required=config.require_token) if config.token_file else None
+        )
+        credentials = server_credentials(config)
         self._server = self._build()
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
@@ -101,6 +102,7 @@ class Server:
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
+            interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
         service = PredictionService(
             self.messages,
@@ -110,10 +112,11 @@ class Server:
         )
         server.add_generic_rpc_handlers((service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            ReflectionService(reflected), server
-        )
+        if config.reflection:
+            reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                ReflectionService(reflected), server
+            )
         return server
 
     def _build_fast_lane(self) -> FastLane | None:
@@ -121,7 +124,12 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        work = HotPredict(self.messages, self._row_queue(), Workspace(self._config.max_batch_rows))
+        work = HotPredict(
+            self.messages,
+            self._row_queue(),
+            Workspace(self._config.max_batch_rows),
+            tokens=self._tokens,
+        )
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
     def _row_queue(self) -> RowQueue:

@@ -10,7 +10,7 @@ Knows no source of values; `mlpserve.server.configuration` reads them.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -153,6 +153,23 @@ def problem(setting: Setting, value: object, *, source: str) -> str | None:
     if setting.accepts(value) or (value is None and setting.default is None):
         return None
     return f"{source}: expected {setting.expected}, got {str(value)[:200]!r}"
+
+
+def plain_values(config: object) -> dict[str, object]:
+    """Return the values of a dataclass of settings as JSON can carry them."""
+    found = {each.name: getattr(config, each.name) for each in fields(config)}  # type: ignore[arg-type] # it is a dataclass
+    return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+
+
+def from_plain_values(config: type[_T], plain: Mapping[str, object]) -> _T:
+    """Return the dataclass of which these are the ``plain_values``."""
+    readers = {setting.name: setting.from_text for setting in settings_of(config)}
+    return config(
+        **{
+            name: readers[name](value) if name in readers and isinstance(value, str) else value
+            for name, value in plain.items()
+        }
+    )
 
 
 class CheckedSettings:

@@ -14,6 +14,7 @@ from mlpserve.server.errors import (
     OverloadedError,
     RequestError,
     ServerError,
+    UnauthenticatedError,
     UnusableError,
 )
 
@@ -25,6 +26,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 

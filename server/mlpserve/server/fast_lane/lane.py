@@ -14,7 +14,7 @@ seen it work.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Thread
 from types import MethodType
 from typing import Any, Final, Protocol
@@ -67,6 +67,9 @@ class HotWork(Protocol):
 
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
+
+    def admits(self, call: "HotCall") -> bool:
+        """Return whether a call may send its request, or refuse it by what its metadata says."""
 
     def accept(self, data: bytes, call: "HotCall") -> None:
         """Take a call; answer it now or in a later ``work``."""
@@ -177,7 +180,8 @@ class FastLane:
                 call.watch()
             else:
                 self._unwatched.append(call)
-            call.start()
+            if self._work.admits(call):
+                call.start()
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -196,10 +200,19 @@ class HotCall:
         work: Takes the request.
     """
 
-    __slots__ = ("_call", "_deadline_s", "_is_cancelled", "_is_watched", "_lane", "_work")
+    __slots__ = (
+        "_call",
+        "_deadline_s",
+        "_is_cancelled",
+        "_is_watched",
+        "_lane",
+        "_work",
+        "metadata",
+    )
 
     def __init__(self, event: Any, lane: FastLane, work: HotWork) -> None:  # noqa: ANN401
         self._call = event.call
+        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
         self._lane = lane
         self._work = work
