@@ -1,6 +1,7 @@
 """The server as its users run it: a process, its log, its signals, its exit code."""
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,29 @@ def test_a_server_says_when_it_is_ready_and_ends_well_when_told_to(
     assert process.returncode == 0
     assert log.endswith("stopped\n")
     assert finished("healthcheck", "--target", ready[2]).returncode == 1
+
+
+def test_more_versions_are_served_than_files_may_usually_be_open(
+    models: Path, publish: Callable[..., None]
+) -> None:
+    publish("digits", versions=60)
+    usual = 64
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
+
+    command = [*START, "--models", str(models), "--port", "0", "--workers", "1"]
+    with subprocess.Popen(
+        [*command, "--versions", "all"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,  # noqa: PLW1509 - nothing else runs in this process
+    ) as process:
+        assert process.stderr is not None
+        assert "ready: serving digits version 60 and 59 and" in process.stderr.readline()
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def test_a_server_ends_however_its_signals_come(models: Path, tiny_models: None) -> None:
