@@ -1,7 +1,7 @@
 """The gRPC server: loads published models and answers batches of images.
 
 The request path (`compiled`, `registry`, `prediction`, `batching`) knows neither gRPC nor
-protobuf. `messages` knows protobuf; the adapters `service` (the public API) and `fast_lane` know
+protobuf, `lifecycle` decides what is in the registry. `messages` knows protobuf; the adapters `service` (the public API) and `fast_lane` know
 gRPC. `serving` puts one process together, `supervisor` several.
 """
 
