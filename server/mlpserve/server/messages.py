@@ -55,7 +55,7 @@ class Messages:
             read.
         max_batch_images: The most images that one request may carry.
         max_message_bytes: The largest message that the transport takes; where so many images of a
-            model are larger, fewer are allowed.
+            model may be larger, its description says that fewer are allowed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Messages:
             count=batch.count,
             dtype=_dtype(batch.data_type),
             spec=model.metadata.input,
-            max_batch_images=self._most_images(model),
+            max_batch_images=self._max_batch_images,
         )
         return model, images
 
