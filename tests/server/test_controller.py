@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import weakref
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -311,6 +312,30 @@ def test_old_memory_goes_with_the_last_who_uses_it(
         publish("digits", versions=1)
         local.controller.reload()
     assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 1
+
+
+def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
+    models: Path, publish: Publish, look_after: LookAfter
+) -> None:
+    publish("digits", versions=1)
+    local = look_after(models, versions="1")
+    model = local.registry.find("digits", 1)
+    is_gone = weakref.ref(model)
+    publish("digits", versions=1)
+    assert local.reloaded() == {"digits": [2]}
+    assert len(answers_of(model)) == 3 * 4
+    del model
+    assert is_gone() is None
+
+
+def test_a_folder_that_is_missing_at_the_start_is_waited_for_in_silence(
+    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+) -> None:
+    local = look_after(models)
+    local.controller.reload()
+    assert caplog.text == ""
+    publish("digits", versions=1)
+    assert local.reloaded() == {"digits": [1]}
 
 
 def test_a_version_is_loaded_and_unloaded_by_hand(

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def test_a_snapshot_is_the_file_as_it_was(tmp_path: Path, size: int) -> None:
     assert content(snapshot) == before
     assert snapshot.digest == hashlib.sha256(before).hexdigest()
     assert snapshot.size_bytes == size
+
+
+def test_a_snapshot_is_made_where_the_system_has_no_files_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    snapshot = take_snapshot(path, max_bytes=LARGEST)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert content(snapshot) == b"content"
 
 
 def test_many_read_one_snapshot_at_once(tmp_path: Path) -> None:

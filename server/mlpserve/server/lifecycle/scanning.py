@@ -55,7 +55,8 @@ def scan(models: Path, before: FolderState) -> FolderState:
     """Return what is in a models folder.
 
     What cannot be read now is taken to be as it was: a folder that is away for a while is no reason
-    to serve nothing. What can be read and is empty is empty.
+    to serve nothing. What can be read and is empty is empty. A folder that has yet to be made is no
+    problem.
 
     Args:
         models: The folder; may be missing.
@@ -64,7 +65,8 @@ def scan(models: Path, before: FolderState) -> FolderState:
     try:
         names = model_names(models)
     except ModelError as error:
-        return replace(before, problems=(str(error),))
+        is_awaited = isinstance(error.__cause__, FileNotFoundError) and not before.models
+        return replace(before, problems=() if is_awaited else (str(error),))
     looked_at = [_looked_at(models, name, before) for name in names]
     return FolderState(
         dict(zip(names, (model for model, _ in looked_at), strict=True)),
