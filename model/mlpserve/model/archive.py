@@ -120,27 +120,33 @@ def _read_array(
             raise WeightsFileError(
                 f"entry {name[:80]!r}: expected numbers, got pickled objects, which are never read"
             )
-        data = stream.read()
+        header_bytes = stream.tell()
+    data = _content(entry, mapped)[header_bytes:]
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected or min(shape, default=0) < 0:
         raise WeightsFileError(
             f"entry {name[:80]!r}: expected {expected} bytes for {dtype} {shape}, got {len(data)}"
         )
-    array = np.frombuffer(_shared(data, entry, mapped), dtype) if expected else np.empty(0, dtype)
+    array = np.frombuffer(_aligned(data), dtype) if expected else np.empty(0, dtype)
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _shared(data: bytes, entry: zipfile.ZipInfo, mapped: mmap.mmap) -> "bytes | memoryview":
-    """Return the bytes that were read from the end of an entry, as they are mapped."""
+def _content(entry: zipfile.ZipInfo, mapped: mmap.mmap) -> memoryview:
+    """Return the bytes of an entry as they are mapped, after a check of their CRC.
+
+    Reading them through ``zipfile`` would copy them, and keep all other threads waiting meanwhile.
+    """
     # An entry's own header has 30 bytes, the last four of which say how long its name and its
     # further fields are.
     lengths = struct.unpack_from("<HH", mapped, entry.header_offset + 26)
-    end = entry.header_offset + 30 + sum(lengths) + entry.file_size
-    start = end - len(data)
+    start = entry.header_offset + 30 + sum(lengths)
+    content = memoryview(mapped)[start : start + entry.file_size]
+    if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename[:80]!r}")
+    return content
+
+
+def _aligned(data: memoryview) -> "memoryview | bytes":
     # BLAS is slow with numbers that do not stand at multiples of their size.
-    view = memoryview(mapped)[start:end]
-    # Compared by NumPy, which lets other threads run meanwhile, and copies nothing.
-    is_same = len(view) == len(data) and np.array_equal(
-        np.frombuffer(view, np.uint8), np.frombuffer(data, np.uint8)
-    )
-    return view if is_same and start % _ALIGNMENT_BYTES == 0 else data
+    address = np.frombuffer(data, np.uint8).ctypes.data if len(data) else 0
+    return bytes(data) if address % _ALIGNMENT_BYTES else data
