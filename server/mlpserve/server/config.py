@@ -21,6 +21,7 @@ from mlpserve.server.settings import (
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
 MAX_REFLECTION_CALLS: Final = 2
+MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
 _BYTES_PER_MB: Final = 1 << 20
@@ -65,6 +66,10 @@ class ServerConfig(CheckedSettings):
         WATCH,
         "follow the models folder, or look into it only at the start and when somebody asks",
         choices=(WATCH, MANUAL),
+    )
+    allow_management: bool = switch("answer the rpcs that load and unload models", default=False)
+    load_timeout_s: float = seconds(
+        120.0, "how long one of several processes may take to load and check a version"
     )
     max_version_mb: int = whole_number(256, "largest weights file that is loaded, in MB", lowest=1)
 

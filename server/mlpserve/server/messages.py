@@ -15,7 +15,7 @@ from mlpserve.server.descriptions import describe_model
 from mlpserve.server.errors import RequestError
 from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.prediction import FLOAT32, UINT8, Answer, ImageDType, decode_images
-from mlpserve.server.registry import Registry, ServedModel
+from mlpserve.server.registry import ServedModel
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -72,7 +72,7 @@ class Messages:
             RequestError: ``data`` is no such request, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
-        request = _parsed(exchange.request, data)
+        request = parsed(exchange.request, data)
         model = self._generations.current.find(
             request.model_name, request.model_version, request.model_label
         )
@@ -97,7 +97,7 @@ class Messages:
 
     def get_model(self, data: bytes) -> bytes:
         """Return the response to a GetModelRequest; errors as for ``images``."""
-        request = _parsed(prediction_pb2.GetModelRequest, data)
+        request = parsed(prediction_pb2.GetModelRequest, data)
         registry = self._generations.current
         name, model = registry.model(request.model_name)
         versions = model.versions
@@ -109,15 +109,22 @@ class Messages:
 
     def list_models(self, data: bytes) -> bytes:
         """Return the response to a ListModelsRequest; errors as for ``images``."""
-        _parsed(prediction_pb2.ListModelsRequest, data)
-        described = self.describe_all(self._generations.current)
-        return prediction_pb2.ListModelsResponse(models=described).SerializeToString()
+        parsed(prediction_pb2.ListModelsRequest, data)
+        return prediction_pb2.ListModelsResponse(models=self.describe_all()).SerializeToString()
 
-    def describe_all(self, registry: Registry) -> list[prediction_pb2.Model]:
+    def describe_all(self) -> list[prediction_pb2.Model]:
         """Return the descriptions of all models, in the order of their names."""
-        return [
-            self._describe(name, model, model.versions) for name, model in registry.models.items()
-        ]
+        models = self._generations.current.models
+        return [self._describe(name, model, model.versions) for name, model in models.items()]
+
+    def describe(self, name: str) -> prediction_pb2.Model:
+        """Return the description of a model.
+
+        Raises:
+            NotServedError: There is none.
+        """
+        name, model = self._generations.current.model(name)
+        return self._describe(name, model, model.versions)
 
     def _describe(
         self, name: str, model: ServedModel, versions: tuple[CompiledModel, ...]
@@ -129,7 +136,12 @@ class Messages:
         return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))
 
 
-def _parsed(kind: type[_Message], data: bytes) -> _Message:
+def parsed(kind: type[_Message], data: bytes) -> _Message:
+    """Return the message that the bytes are.
+
+    Raises:
+        RequestError: They are none of this kind.
+    """
     try:
         return kind.FromString(data)
     except DecodeError as error:

@@ -1,6 +1,7 @@
 """A running server: the port, health, reflection, start and stop."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -9,13 +10,15 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.batching import Batcher, RowQueue
 from mlpserve.server.compiled import Workspace
-from mlpserve.server.config import ServerConfig, address
+from mlpserve.server.config import MAX_MANAGEMENT_CALLS, ServerConfig, address
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
+from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
@@ -35,21 +38,29 @@ class Server:
         config: How to serve.
         generations: What is served, where another process decides about it. Without them this one
             looks after its models itself.
+        manager: Whom to ask for changes of what is served, where ``generations`` are given.
 
     Raises:
         StartError: The port is taken, or a certificate or token file cannot be used.
     """
 
-    def __init__(self, config: ServerConfig, generations: Generations | None = None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        generations: Generations | None = None,
+        manager: Manager | None = None,
+    ) -> None:
         threadpool_limits(config.threads)
         self._config = config
         self._health = HealthService()
+        self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
             board = OwnBoard()
             generations = Generations(board, reproducible=config.reproducible)
             crew = LocalCrew(generations, board, activated=self.show_health)
             self.lifecycle = Lifecycle(config, crew)
+            manager = self.lifecycle.controller
         self.generations = generations
         self.messages = Messages(
             generations,
@@ -60,7 +71,7 @@ class Server:
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
         )
         credentials = server_credentials(config)
-        self._server = self._build()
+        self._server = self._build(manager if config.allow_management else None)
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
@@ -82,19 +93,21 @@ class Server:
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
         states = health_pb2.HealthCheckResponse
-        state = states.SERVING if self.generations.current.is_ready else states.NOT_SERVING
-        for service in ("", SERVICE_NAME):
-            self._health.set(service, state)
+        with self._showing_health:  # or what was found out first might be shown last
+            state = states.SERVING if self.generations.current.is_ready else states.NOT_SERVING
+            for service in ("", SERVICE_NAME):
+                self._health.set(service, state)
 
     @property
     def address(self) -> str:
         """Return ``host:port`` with the port that is really used."""
         return address(self._config.host, self.port)
 
-    def _build(self) -> grpc.Server:
+    def _build(self, manager: Manager | None) -> grpc.Server:
         config = self._config
+        threads = config.request_threads + (MAX_MANAGEMENT_CALLS if manager else 0)
         server = grpc.server(
-            ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
+            ThreadPoolExecutor(threads, thread_name_prefix="request"),
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -104,20 +117,26 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
-        service = PredictionService(
-            self.messages,
-            Batcher(self._row_queue(), Workspace(config.max_batch_rows)),
-            max_streams=config.max_streams,
-            max_stream_batches=config.max_stream_batches,
-        )
-        server.add_generic_rpc_handlers((service.handlers(),))
+        reflected: tuple[str, ...] = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        server.add_generic_rpc_handlers((self._prediction_service().handlers(),))
+        if manager is not None:
+            management = ManagementService(manager, self.messages)
+            server.add_generic_rpc_handlers((management.handlers(),))
+            reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
-            reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
                 ReflectionService(reflected), server
             )
         return server
+
+    def _prediction_service(self) -> PredictionService:
+        return PredictionService(
+            self.messages,
+            Batcher(self._row_queue(), Workspace(self._config.max_batch_rows)),
+            max_streams=self._config.max_streams,
+            max_stream_batches=self._config.max_stream_batches,
+        )
 
     def _build_fast_lane(self) -> FastLane | None:
         reason = why_unusable() if self._config.fast_lane else "it is switched off"

@@ -83,7 +83,7 @@ class Controller:
             NotServedError: There is no such model or version in the models folder.
             UnusableError: It was tried, and failed its checks.
         """
-        _check(name, version)
+        check_asked(name, version)
         with self._lock:
             seen = scan_model(self._taker.models, name, self._state)
             found = seen.models[name].versions
@@ -106,7 +106,7 @@ class Controller:
             RequestError: As for ``load``.
             NotServedError: No such model or version is served.
         """
-        _check(name, version)
+        check_asked(name, version)
         with self._lock:
             served = self._planned(name).versions
             if not served or (version and version not in served):
@@ -190,7 +190,12 @@ class Controller:
             logger.info("%s: serving %s", state, plan.summary)
 
 
-def _check(name: str, version: int) -> None:
+def check_asked(name: str, version: int) -> None:
+    """Check what a caller wants to be loaded or unloaded.
+
+    Raises:
+        RequestError: ``name`` is no name of a model, or ``version`` is negative.
+    """
     if not is_model_name(name):
         raise RequestError(
             f"model_name: expected the name of a model, got {name[:_SHOWN_CHARACTERS]!r}"
