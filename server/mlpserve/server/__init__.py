@@ -3,7 +3,7 @@
 The request path (`compiled`, `registry`, `prediction`, `batching`) knows neither gRPC nor
 protobuf; `lifecycle` decides what is in the registry. `messages` knows protobuf; the adapters
 `service` (the public API) and `fast_lane` know gRPC. `serving` puts one process together,
-`supervisor` several.
+`processes` several.
 """
 
 from importlib.util import find_spec

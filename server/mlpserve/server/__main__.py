@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,8 +24,8 @@ from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.security.tokens import new_token
-from mlpserve.server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ _EXIT_FAILED: Final = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    signals.block([signal.SIGCHLD])
+    signals.block()
     log_to_stderr()
     try:
         given = given_settings(ServerConfig, vars(options), os.environ)
@@ -85,9 +84,9 @@ def _serve_alone(config: ServerConfig) -> None:
 def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
-    said, port = supervisor.start()
-    _log_ready(config, Plan.from_json(said["plan"]), port, said["adapter"])
-    supervisor.wait_for_stop()
+    adapter = supervisor.start()
+    _log_ready(config, supervisor.lifecycle.controller.plan, supervisor.port, adapter)
+    signals.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
     logger.info("stopped")

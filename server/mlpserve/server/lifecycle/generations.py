@@ -66,19 +66,21 @@ class Generations:
             Why versions cannot be served, in a sentence each; none where all is prepared.
         """
         with self._lock:
-            problems: dict[VersionKey, str] = {}
-            loaded = dict(self._loaded)
-            for key, descriptor in files.items():
-                found = load_checked(descriptor, key, reproducible=self._reproducible)
-                if isinstance(found, CompiledModel):
-                    loaded[key] = found
-                else:
-                    problems[key] = found
-            self._loaded = loaded
+            found = {key: self._load(key, descriptor) for key, descriptor in files.items()}
+            problems = {key: problem for key, problem in found.items() if problem is not None}
             if not problems:
-                registry = _registry(plan, loaded)
+                registry = _registry(plan, self._loaded)
                 self._registries = {**self._registries, generation: registry}
             return problems
+
+    def load(self, key: VersionKey, descriptor: int) -> str | None:
+        """Load and check one version; a later ``prepare`` needs no file of it.
+
+        Returns:
+            Why it cannot be served, in a sentence; None where it can.
+        """
+        with self._lock:
+            return self._load(key, descriptor)
 
     def forget_before(self, generation: int) -> None:
         """Let go of all generations before this one, which is served."""
@@ -92,6 +94,13 @@ class Generations:
                 for version in model.versions
             }
             self._loaded = {key: model for key, model in self._loaded.items() if key in in_use}
+
+    def _load(self, key: VersionKey, descriptor: int) -> str | None:
+        found = load_checked(descriptor, key, reproducible=self._reproducible)
+        if not isinstance(found, CompiledModel):
+            return found
+        self._loaded = {**self._loaded, key: found}
+        return None
 
     def _current_after_change(self) -> Registry:
         # The number was read, and its generation forgotten before it was looked up.
