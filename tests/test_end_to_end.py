@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.client import Client
 from mlpserve.datasets import load_test_split
-from mlpserve.model.versions import weights_path
+from mlpserve.model.folder import weights_path
 from mlpserve.model.weights import Model, load_model
 
 COUNT = 300  # images in one request

@@ -1,43 +1,75 @@
-"""A program that publishes, for the tests that need several processes, or one that dies.
+"""A program that writes, for the tests that need several processes, or one that dies.
 
     python publisher.py publish MODELS WEIGHTS COUNT
-    python publisher.py die FOLDER WEIGHTS
+    python publisher.py label MODELS PREFIX COUNT
+    python publisher.py die-publishing FOLDER WEIGHTS
+    python publisher.py die-labelling FOLDER TEMPLATE
 
-``publish`` says "ready", waits for a line, and publishes the model of the file WEIGHTS so often.
-Each version carries a file that tells its number.
-``die`` publishes into FOLDER/1, FOLDER/2, ... and is killed at the first moment of publishing, at
-the second, and so on, until it lives to the end; it says in which folder that was. A moment is a
-line of the code that publishes, or a call of the operating system, whoever makes it.
+The first two say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
+so often; each version carries a file that tells its number. ``label`` gives version 1 so many
+labels: PREFIX-0, PREFIX-1, ...
+The others do something in FOLDER/1, FOLDER/2, ... and are killed at the first moment of it, at the
+second, and so on, until one lives to the end; they say in which folder that was. A moment is a line
+of the code at work, or a call of the operating system, whoever makes it. ``die-publishing``
+publishes; ``die-labelling`` copies the folder TEMPLATE, and has the label stable mean version 2.
 """
 
 import itertools
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpserve.model import archive, versions, weights
+from mlpserve.model import archive, digests, disk, folder, labels, versions, weights
+from mlpserve.model.labels import set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, load_model
 
 NUMBER_FILE_NAME = "number.txt"
-SYSTEM_CALLS = ("open", "os.", "shutil.")
-TRACED = {module.__file__ for module in (archive, versions, weights)}
+SYSTEM_CALLS = ("open", "os.", "shutil.", "fcntl.")
+TRACED = {module.__file__ for module in (archive, digests, disk, folder, labels, versions, weights)}
 
 
 def main() -> None:
     """Do what the command line says."""
-    command, folder, weights_file, *rest = sys.argv[1:]
+    command, *arguments = sys.argv[1:]
+    COMMANDS[command](*arguments)
+
+
+def publish_often(models: str, weights_file: str, count: str) -> None:
+    """Publish versions, and say their numbers."""
     model = load_model(Path(weights_file))
-    if command == "publish":
-        _say("ready")
-        sys.stdin.readline()
-        for _ in range(int(rest[0])):
-            _say(publish(Path(folder), model, attachments=number_file).metadata.version)
-    else:
-        _say(next(n for n in itertools.count(1) if _lives(Path(folder) / str(n), model, n)))
+    _wait_for_start()
+    for _ in range(int(count)):
+        _say(publish(Path(models), model, attachments=number_file).metadata.version)
+
+
+def label_often(models: str, prefix: str, count: str) -> None:
+    """Give version 1 labels."""
+    _wait_for_start()
+    for number in range(int(count)):
+        set_label(Path(models), "tiny", f"{prefix}-{number}", 1)
+
+
+def die_publishing(folder: str, weights_file: str) -> None:
+    """Publish in folder after folder, and be killed a moment later in each."""
+    model = load_model(Path(weights_file))
+    _die_at_each_moment(
+        Path(folder), lambda models: publish(models, model, attachments=number_file)
+    )
+
+
+def die_labelling(folder: str, template: str) -> None:
+    """Move a label in folder after folder, and be killed a moment later in each."""
+    _die_at_each_moment(
+        Path(folder),
+        lambda models: set_label(models, "tiny", "stable", 2),
+        lambda models: shutil.copytree(template, models),
+    )
 
 
 def number_file(model: Model) -> dict[str, bytes]:
@@ -45,23 +77,40 @@ def number_file(model: Model) -> dict[str, bytes]:
     return {NUMBER_FILE_NAME: str(model.metadata.version).encode()}
 
 
+def _wait_for_start() -> None:
+    _say("ready")
+    sys.stdin.readline()
+
+
 def _say(words: object) -> None:
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 
 
-def _lives(models: Path, model: Model, number: int) -> bool:
-    """Return whether a process that is to be killed at a moment has published before it."""
+def _die_at_each_moment(
+    folder: Path,
+    work: Callable[[Path], object],
+    prepare: Callable[[Path], object] = lambda _: None,
+) -> None:
+    for number in itertools.count(1):
+        prepare(folder / str(number))
+        if _lives(folder / str(number), work, number):
+            _say(number)
+            return
+
+
+def _lives(models: Path, work: Callable[[Path], object], number: int) -> bool:
+    """Return whether a process that is to be killed at a moment has done its work before it."""
     child = os.fork()
     if child == 0:
         _die_at_moment(number)
-        publish(models, model, attachments=number_file)
+        work(models)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return False
     if status:
-        sys.exit(f"a publisher ended with status {status}")
+        sys.exit(f"a child ended with status {status}")
     return True
 
 
@@ -85,6 +134,14 @@ def _die_at_moment(number: int) -> None:
 
     sys.addaudithook(audit)
     sys.settrace(trace)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "publish": publish_often,
+    "label": label_often,
+    "die-publishing": die_publishing,
+    "die-labelling": die_labelling,
+}
 
 
 if __name__ == "__main__":

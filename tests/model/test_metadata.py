@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.folder import is_model_name
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Calibration, Metadata, is_model_name
+from mlpserve.model.metadata import Calibration, Metadata
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

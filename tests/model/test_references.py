@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.model.errors import NoVersionError, WeightsFileError
+from mlpserve.model.folder import weights_path
 from mlpserve.model.references import Reference, load_reference, parse_reference
-from mlpserve.model.versions import weights_path
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 NUMBERS = st.none() | st.integers(1, 10**18 - 1)

@@ -1,37 +1,33 @@
 import os
-import resource
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
+from mlpserve.model.folder import model_names, versions, weights_path
 from mlpserve.model.golden import golden_samples
-from mlpserve.model.versions import model_names, prepare, publish, versions, weights_path
-from mlpserve.model.weights import Model, load_model, save_model
+from mlpserve.model.versions import load_version, prepare, publish
+from mlpserve.model.weights import Model, load_model
 
-PUBLISHER = Path(__file__).with_name("publisher.py")
+FileSizeLimit: TypeAlias = Callable[[int], AbstractContextManager[None]]
+Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
+StartTogether: TypeAlias = Callable[[list[subprocess.Popen[str]]], None]
+
 NUMBER_FILE_NAME = "number.txt"  # as the publisher calls it
+VERSION_1 = ["tiny", "tiny/1", "tiny/1/weights.npz", "tiny/1/weights.npz.sha256"]
 STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", "1" * 19, "1" * 40)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
-
-
-@pytest.fixture
-def weights_file(tmp_path: Path, model: Model) -> Path:
-    """Return a file that tells another process what to publish."""
-    path = tmp_path / "to-publish.npz"
-    save_model(path, model)
-    return path
 
 
 def called(model: Model, name: str) -> Model:
@@ -49,29 +45,9 @@ def everything_in(folder: Path) -> list[str]:
 def assert_whole(models: Path, number: int) -> None:
     """Assert that a version that the publisher wrote is complete and knows its number."""
     path = weights_path(models, "tiny", number)
-    assert load_model(path).metadata.version == number
+    assert load_version(models, "tiny", number).metadata.version == number
     assert path.with_name(NUMBER_FILE_NAME).read_text() == str(number)
-    assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz"]
-
-
-def publisher(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", str(PUBLISHER), *map(str, arguments)]
-    # One thread: a fork of more is not safe, and Python warns of it.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-
-
-@contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as if the disk were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert everything_in(path.parent) == [NUMBER_FILE_NAME, "weights.npz", "weights.npz.sha256"]
 
 
 @contextmanager
@@ -122,11 +98,11 @@ def test_file_names_the_number_of_its_folder(models: Path, model: Model) -> None
     ] == [1, 2]
 
 
-def test_published_folder_holds_the_weights_file_and_nothing_else(
+def test_published_folder_holds_the_weights_and_their_digest_and_nothing_else(
     models: Path, model: Model
 ) -> None:
     publish(models, model)
-    assert everything_in(models) == ["tiny", "tiny/1", "tiny/1/weights.npz"]
+    assert everything_in(models) == VERSION_1
 
 
 def test_strangers_are_no_versions(models: Path, model: Model) -> None:
@@ -150,28 +126,6 @@ def test_after_the_largest_number_nothing_is_published(models: Path, model: Mode
     with pytest.raises(ModelsFolderError, match=r"no number is left after 9{18}; use another name"):
         publish(models, model)
     assert versions(models, "tiny") == [10**18 - 1]
-
-
-def test_only_folders_with_a_version_are_models(models: Path, model: Model) -> None:
-    publish(models, model)
-    (models / "empty").mkdir()
-    (models / ".hidden" / "1").mkdir(parents=True)
-    (models / "a b" / "1").mkdir(parents=True)
-    (models / "file").write_text("a file")
-    assert model_names(models) == ["tiny"]
-
-
-@pytest.mark.parametrize("name", ["unknown", "", ".", "..", "../models/tiny", "a\0", "a" * 300])
-def test_unknown_name_has_no_versions(models: Path, model: Model, name: str) -> None:
-    publish(models, model)
-    (models / "7").mkdir()
-    assert versions(models, name) == []
-
-
-def test_models_folder_that_is_missing_is_said(models: Path) -> None:
-    with pytest.raises(ModelsFolderError) as refused:
-        model_names(models)
-    assert str(refused.value) == f"{models}: cannot be read: No such file or directory"
 
 
 def test_prepared_folder_is_empty_and_can_be_prepared_again(models: Path) -> None:
@@ -210,24 +164,6 @@ def test_unwritable_folder_is_refused(
     assert everything_in(public_folder) == ["tiny"]
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["unreadable", "not to be entered"])
-def test_models_folder_without_permission_is_refused(
-    public_folder: Path,
-    model: Model,
-    as_ordinary_user: Callable[[], AbstractContextManager[None]],
-    mode: int,
-) -> None:
-    models = public_folder / "models"
-    publish(models, model)
-    models.chmod(mode)
-    try:
-        with as_ordinary_user(), pytest.raises(ModelsFolderError) as refused:
-            versions(models, model_names(models)[0])
-        assert str(refused.value).endswith("cannot be read: Permission denied")
-    finally:
-        models.chmod(0o755)
-
-
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077], ids=oct)
 def test_rights_of_what_is_published_follow_the_umask(
     models: Path, model: Model, mask: int
@@ -235,7 +171,7 @@ def test_rights_of_what_is_published_follow_the_umask(
     with umask(mask):
         publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
-    for file in (path, path.with_name("notes")):
+    for file in (path, path.with_name("weights.npz.sha256"), path.with_name("notes")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
     for folder in path.parents[:3]:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
@@ -255,7 +191,7 @@ def test_version_is_on_disk_when_publish_returns(
     publish(models, model, attachments=lambda _: {"notes": b""})
     path = weights_path(models, "tiny", 1)
     # The names of both folders, the files, their names, and at last the name of the version.
-    files = (path, path.with_name("notes"))
+    files = (path, path.with_name("weights.npz.sha256"), path.with_name("notes"))
     places = (models.parent, models, *files, path.parent, path.parent.parent)
     expected = [place.stat().st_ino for place in places]
     assert synced == expected
@@ -263,7 +199,11 @@ def test_version_is_on_disk_when_publish_returns(
 
 @pytest.mark.parametrize("missing_bytes", [1, 100, 1000, 2000, None])
 def test_full_disk_is_refused_and_leaves_nothing(
-    models: Path, model: Model, weights_file: Path, missing_bytes: int | None
+    models: Path,
+    model: Model,
+    weights_file: Path,
+    file_size_limit: FileSizeLimit,
+    missing_bytes: int | None,
 ) -> None:
     size = weights_file.stat().st_size
     publish(models, model)
@@ -272,12 +212,12 @@ def test_full_disk_is_refused_and_leaves_nothing(
         pytest.raises(ModelsFolderError, match="cannot be written to: File too large"),
     ):
         publish(models, model)
-    assert everything_in(models) == ["tiny", "tiny/1", "tiny/1/weights.npz"]
+    assert everything_in(models) == VERSION_1
     assert publish(models, model).metadata.version == 2
 
 
 def test_disk_that_is_full_for_an_attachment_is_refused_and_leaves_nothing(
-    models: Path, model: Model, weights_file: Path
+    models: Path, model: Model, weights_file: Path, file_size_limit: FileSizeLimit
 ) -> None:
     size = weights_file.stat().st_size
     with (
@@ -316,17 +256,13 @@ def test_network_that_could_not_be_loaded_is_refused_and_leaves_nothing(
     assert everything_in(models) == ["tiny"]
 
 
-def test_each_of_many_publishers_gets_numbers_of_its_own(models: Path, weights_file: Path) -> None:
+def test_each_of_many_publishers_gets_numbers_of_its_own(
+    models: Path, weights_file: Path, publisher: Publisher, start_together: StartTogether
+) -> None:
     count, each = 6, 10
     publishers = [publisher("publish", models, weights_file, each) for _ in range(count)]
-    for process in publishers:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    start_together(publishers)
     outputs = []
-    for process in publishers:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
     for process in publishers:
         outputs += [int(line) for line in process.communicate(timeout=60)[0].split()]
         assert process.returncode == 0
@@ -340,9 +276,9 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(models: Path, weights_f
 
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_no_half_version(
-    tmp_path: Path, model: Model, weights_file: Path
+    tmp_path: Path, model: Model, weights_file: Path, publisher: Publisher
 ) -> None:
-    output = publisher("die", tmp_path, weights_file).communicate(timeout=60)[0]
+    output = publisher("die-publishing", tmp_path, weights_file).communicate(timeout=60)[0]
     last = int(output)
     left = []
     for moment in range(1, last + 1):

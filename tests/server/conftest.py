@@ -1,17 +1,68 @@
-"""Servers of the tiny model, on either adapter."""
+"""Servers of the tiny model, on either adapter or as users run them; and what they serve."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO, Any
 
 import grpc
 import pytest
 
-from mlpserve.server.config import ServerConfig
+from mlpserve.server.config import MANUAL, ServerConfig
 from mlpserve.server.fast_lane import lane
+from mlpserve.server.lifecycle.controller import Controller
+from mlpserve.server.lifecycle.crew import LocalCrew
+from mlpserve.server.lifecycle.generations import Generations, OwnBoard
+from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.registry import Registry
 from mlpserve.server.serving import Server
 
 StartServer = Callable[..., Server]
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Local:
+    """What one process serves of a models folder, without a server."""
+
+    generations: Generations
+    controller: Controller
+
+    @property
+    def registry(self) -> Registry:
+        return self.generations.current
+
+    @property
+    def served(self) -> dict[str, list[int]]:
+        return {
+            name: [version.metadata.version for version in model.versions]
+            for name, model in self.registry.models.items()
+        }
+
+    def reloaded(self) -> dict[str, list[int]]:
+        self.controller.reload()
+        return self.served
+
+
+@pytest.fixture
+def look_after() -> Callable[..., Local]:
+    """Return what looks into a models folder once, and then whenever it is told to."""
+
+    def started(models: Path, **settings: Any) -> Local:
+        config = ServerConfig(models=models, reload=MANUAL, **settings)
+        board = OwnBoard()
+        generations = Generations(board, reproducible=config.reproducible)
+        lifecycle = Lifecycle(config, LocalCrew(generations, board, activated=lambda: None))
+        lifecycle.start()
+        return Local(generations, lifecycle.controller)
+
+    return started
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,3 +101,85 @@ def start_server(models: Path, tiny_models: None, adapter: str) -> Iterator[Star
 def server(start_server: StartServer) -> Server:
     """Return a server that takes up to 64 images a request, and joins up to 128."""
     return start_server(max_batch_images=64, max_batch_rows=128)
+
+
+class Running:
+    """A server that is ready, or waits for its first version, in a process of its own.
+
+    Args:
+        process: The server's.
+
+    Attributes:
+        process: The server's; the parent of all others that it has.
+        lines: The lines that it has logged so far.
+        address: Where it listens.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._unread: SimpleQueue[str] = SimpleQueue()
+        # Where nobody reads, the server would wait, sooner or later, to write.
+        self._reader = Thread(target=self._read, args=(process.stderr,), daemon=True)
+        self._reader.start()
+        while (found := re.search(r"ready: .* on ([^ ,]+:[0-9]+)", self.log_line())) is None:
+            assert self.lines[-1], self.lines
+        self.address = found[1]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def log_line(self) -> str:
+        """Wait for the next line of the log; it is empty where there is none any more."""
+        self.lines.append(self._unread.get(timeout=TIMEOUT_S))
+        return self.lines[-1]
+
+    def wait_for_line(self, part: str) -> None:
+        """Wait until a line is logged that has this part."""
+        while part not in (line := self.log_line()):
+            assert line, self.lines
+
+    def workers(self) -> list[int]:
+        """Return the ids of its processes but the first."""
+        # Each child is listed with the thread that started it.
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        lists = [(thread / "children").read_text() for thread in threads]
+        return sorted(int(child) for children in lists for child in children.split())
+
+    def listeners(self) -> int:
+        """Return how many sockets listen on its port."""
+        listening = "0A"
+        tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        rows = [row.split() for table in tables for row in table]
+        return sum(row[1].endswith(f":{self.port:04X}") and row[3] == listening for row in rows)
+
+    def stop(self) -> None:
+        """Stop it as it is meant to be, and take the rest of its log."""
+        self.process.terminate()
+        exit_code = self.process.wait(TIMEOUT_S)
+        self._reader.join(TIMEOUT_S)
+        while self.log_line():
+            pass
+        assert exit_code == 0, self.lines
+
+    def _read(self, log: IO[str]) -> None:
+        for line in log:
+            self._unread.put(line)
+        self._unread.put("")
+
+
+@pytest.fixture
+def run_server(models: Path) -> Callable[..., AbstractContextManager[Running]]:
+    """Return a function that runs a server of the models folder with some flags."""
+
+    @contextmanager
+    def run(*flags: str) -> Iterator[Running]:
+        command = [sys.executable, "-m", "mlpserve.server", "--models", str(models), "--port", "0"]
+        with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield Running(process)
+            finally:
+                process.kill()
+
+    return run

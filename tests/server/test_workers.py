@@ -1,62 +1,30 @@
 """A server of several processes, as its users run it."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mlpserve.model.folder import weights_path
 from mlpserve.model.processors import granted_processors
 from mlpserve.server.errors import StartError
 from mlpserve.server.ports import SharedPort, check_free
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+RunServer = Callable[..., AbstractContextManager[Any]]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-class Running:
-    """A server that is ready."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        line = self.log_line()
-        ready = re.search(r"ready: .* on (\S+)$", line)
-        assert ready is not None, line
-        self.address = ready[1]
-        self.how = self.log_line()
-
-    def log_line(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.readline()
-
-    def workers(self) -> list[int]:
-        """Return the ids of its processes but the first."""
-        process_id = self.process.pid
-        children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
-        return [int(child) for child in children.split()]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=TIMEOUT_S)
-        assert self.process.returncode == 0
-
-
-@contextmanager
-def running(models: Path, *arguments: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "mlpserve.server", "--models", str(models), *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield Running(process)
-        finally:
-            process.kill()
 
 
 def answers(address: str) -> bool:
@@ -71,6 +39,14 @@ def answers(address: str) -> bool:
         return stub.Predict(request, timeout=TIMEOUT_S).model_version == 2
 
 
+def health(address: str) -> int:
+    """Return what is answered, over a new connection, to who asks for the server's health."""
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        asked = health_pb2.HealthCheckRequest()
+        return int(stub.Check(asked, timeout=TIMEOUT_S, wait_for_ready=True).status)
+
+
 def has_ended(process_id: int) -> bool:
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
@@ -79,22 +55,16 @@ def has_ended(process_id: int) -> bool:
     return state == "Z"
 
 
-def listeners(port: int) -> int:
-    """Return how many sockets listen on a port."""
-    listening = "0A"
-    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
-    rows = [row.split() for table in tables for row in table]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == listening for row in rows)
-
-
-def test_workers_share_a_port_and_one_is_a_single_process(models: Path, tiny_models: None) -> None:
-    with running(models, "--port", "0", "--workers", "3") as server:
+def test_workers_share_a_port_and_one_is_a_single_process(
+    run_server: RunServer, tiny_models: None
+) -> None:
+    with run_server("--workers", "3") as server:
         assert len(server.workers()) == 3
-        assert "workers: 3, BLAS threads of each: 1" in server.how
-        assert listeners(int(server.address.rpartition(":")[2])) == 3
+        server.wait_for_line("workers: 3, BLAS threads of each: 1")
+        assert server.listeners() == 3
         assert all(answers(server.address) for _ in range(10))
         server.stop()
-    with running(models, "--port", "0", "--workers", "1") as server:
+    with run_server("--workers", "1") as server:
         assert server.workers() == []
         assert answers(server.address)
         server.stop()
@@ -102,31 +72,29 @@ def test_workers_share_a_port_and_one_is_a_single_process(models: Path, tiny_mod
 
 @pytest.mark.skipif(granted_processors() < 2, reason="needs two processors")
 def test_as_many_workers_as_processors_keep_to_one_each_and_others_to_none(
-    models: Path, tiny_models: None
+    run_server: RunServer, tiny_models: None
 ) -> None:
     usable = os.sched_getaffinity(0)
     count = str(len(usable))
-    with running(models, "--port", "0", "--workers", count) as server:
+    with run_server("--workers", count) as server:
         kept_to = [os.sched_getaffinity(worker) for worker in server.workers()]
         assert sorted(map(sorted, kept_to)) == [[processor] for processor in sorted(usable)]
         server.stop()
     for flags in (["--workers", count, "--no-pin"], ["--workers", str(len(usable) + 1)]):
-        with running(models, "--port", "0", *flags) as server:
+        with run_server(*flags) as server:
             assert all(os.sched_getaffinity(worker) == usable for worker in server.workers())
             server.stop()
 
 
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
-    models: Path, tiny_models: None
+    run_server: RunServer, tiny_models: None
 ) -> None:
-    with running(models, "--port", "0", "--workers", "2") as server:
-        port = int(server.address.rpartition(":")[2])
+    with run_server("--workers", "2") as server:
         killed, kept = server.workers()
         os.kill(killed, signal.SIGKILL)
-        line = server.log_line()
-        assert f"worker {killed} died, another is started: exit code -9" in line
+        server.wait_for_line(f"worker {killed} died, another is started: exit code -9")
         assert answers(server.address)
-        while listeners(port) < 2:  # the test's own limit of time ends it otherwise
+        while server.listeners() < 2:  # the test's own limit of time ends it otherwise
             assert answers(server.address)
         first, second = server.workers()
         assert kept in {first, second}
@@ -134,8 +102,8 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
         server.stop()
 
 
-def test_workers_end_when_their_parent_is_killed(models: Path, tiny_models: None) -> None:
-    with running(models, "--port", "0", "--workers", "2") as server:
+def test_workers_end_when_their_parent_is_killed(run_server: RunServer, tiny_models: None) -> None:
+    with run_server("--workers", "2") as server:
         workers = server.workers()
         server.process.kill()
         server.process.wait(TIMEOUT_S)
@@ -145,10 +113,10 @@ def test_workers_end_when_their_parent_is_killed(models: Path, tiny_models: None
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_server_on_the_port_is_refused(
-    models: Path, tiny_models: None, workers: str
+    run_server: RunServer, models: Path, tiny_models: None, workers: str
 ) -> None:
-    with running(models, "--port", "0", "--workers", "2") as server:
-        port = server.address.rpartition(":")[2]
+    with run_server("--workers", "2") as server:
+        port = str(server.port)
         command = [sys.executable, "-m", "mlpserve.server", "--models", str(models)]
         second = subprocess.run(
             [*command, "--port", port, "--workers", workers],
@@ -172,29 +140,46 @@ def test_a_port_is_held_before_anything_listens_on_it_and_given_back() -> None:
     SharedPort("127.0.0.1", held.port).close()
 
 
-def test_workers_that_cannot_serve_say_so_once(models: Path, publish: Callable[..., None]) -> None:
+def test_workers_of_an_empty_folder_wait_for_a_first_version_and_are_ready_together(
+    run_server: RunServer, models: Path, publish: Callable[..., None]
+) -> None:
     models.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "mlpserve.server", "--models", str(models), "--workers", "3"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("found none that can be used") == 1
-    assert "Traceback" not in done.stderr
+    with run_server("--workers", "2") as server:
+        assert "has no NAME/VERSION/weights.npz that can be used" in server.lines[-1]
+        for _ in range(10):
+            assert health(server.address) == NOT_SERVING
+            with pytest.raises(grpc.RpcError, match="UNAVAILABLE") as failure:
+                answers(server.address)
+            assert "no model is served yet" in str(failure.value)
+        publish("tiny", versions=2)
+        while not all(health(server.address) == SERVING for _ in range(10)):
+            pass  # the test's own limit of time ends it otherwise
+        assert all(answers(server.address) for _ in range(10))
+        server.stop()
+
+
+def test_a_version_that_cannot_be_served_is_named_once_for_all_workers(
+    run_server: RunServer, models: Path, tiny_models: None
+) -> None:
+    path = weights_path(models, "tiny", 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    with run_server("--workers", "3") as server:
+        server.stop()
+    named = [line for line in server.lines if "not served: tiny version 2" in line]
+    assert len(named) == 1
+    assert not any("Traceback" in line for line in server.lines)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--workers", "2", "--models", "/dev/null"], "models: expected a folder, got a file"),
         (["--workers", "-1"], "--workers: expected a whole number, at least 0"),
         (["--threads", "0"], "--threads: expected a whole number, at least 1"),
     ],
     ids=str,
 )
-def test_a_count_that_makes_no_sense_is_refused(arguments: list[str], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mlpserve.server", *arguments],
         capture_output=True,

@@ -22,12 +22,13 @@ from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import ServerError
+from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.oip.datatypes import DTYPES
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.oip.rest.bodies import read_body, write_body
 from mlpserve.server.prediction import Answer, answers
-from mlpserve.server.registry import Registry
+from mlpserve.server.registry import Registry, ServedModel
 from mlpserve.server.statistics import Statistics
 from mlpserve.server.statuses import STATUS_OF_ERROR
 
@@ -48,9 +49,21 @@ def attacked_model() -> CompiledModel:
 
 
 MODEL = attacked_model()
-INFERENCE = Inference(
-    lambda: Registry({"tiny": (MODEL,)}), Statistics(), max_batch_images=MAX_BATCH_IMAGES
-)
+
+
+class OneModel(Generations):
+    """Generations that never change: one model."""
+
+    def __init__(self) -> None:
+        self._only = Registry({"tiny": ServedModel((MODEL,), {"stable": 1}, 1)})
+
+    @property
+    def current(self) -> Registry:
+        """Return the one model."""
+        return self._only
+
+
+INFERENCE = Inference(OneModel(), Statistics(), max_batch_images=MAX_BATCH_IMAGES)
 
 
 def attack_grpc(data: bytes) -> str:

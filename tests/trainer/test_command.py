@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlpserve.datasets import load_test_split
-from mlpserve.model.versions import versions, weights_path
+from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.weights import load_model
 from mlpserve.trainer.evaluation import accuracy
 

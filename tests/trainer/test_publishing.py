@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from mlpserve.datasets import load_dataset, load_test_split
-from mlpserve.model.versions import load_version, versions, weights_path
+from mlpserve.model.folder import versions, weights_path
+from mlpserve.model.versions import load_version
 from mlpserve.model.weights import check_golden
+from mlpserve.trainer import publication
+from mlpserve.trainer.__main__ import main
 from mlpserve.trainer.calibration import without_temperature
 from mlpserve.trainer.evaluation import accuracy, evaluate, expected_calibration_error
 
@@ -74,11 +77,24 @@ def test_the_report_lies_beside_the_weights_and_names_its_version(
         assert done.stdout.endswith(f"; see {report}\n")
 
 
+def test_a_report_that_cannot_be_made_does_not_keep_the_version_from_being_published(
+    models: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publication, "render_report", lambda *_: 1 / 0)
+    assert main(["--data", str(data), "--models", str(models), *GOOD]) == 0
+    assert not weights_path(models, "thirds", 1).with_name("report.html").exists()
+    assert load_version(models, "thirds", 1).metadata.version == 1
+    assert "the report could not be made; the version is published without" in caplog.text
+
+
 def test_no_report_is_published_where_none_is_wanted(
     train: Train, models: Path, data: Path
 ) -> None:
     done = train("--data", data, *GOOD, "--no-report")
-    assert [path.name for path in (models / "thirds" / "1").iterdir()] == ["weights.npz"]
+    assert sorted(path.name for path in (models / "thirds" / "1").iterdir()) == [
+        "weights.npz",
+        "weights.npz.sha256",
+    ]
     assert "report.html" not in done.stdout
 
 

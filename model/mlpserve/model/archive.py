@@ -11,6 +11,7 @@ Knows nothing of networks.
 
 import math
 import mmap
+import os
 import struct
 import tokenize
 import zipfile
@@ -53,7 +54,13 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> Non
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays of an uncompressed .npz file.
+    """Read all arrays of an uncompressed .npz file; see ``read_open_arrays``."""
+    with path.open("rb") as file:
+        return read_open_arrays(file)
+
+
+def read_open_arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an uncompressed .npz file that is open; it may be closed afterwards.
 
     Returns:
         Read-only arrays, which are the file as it is mapped into memory. It may be deleted or
@@ -65,8 +72,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         OSError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            _check_entries(archive, path.stat().st_size)
+        with zipfile.ZipFile(file) as archive:
+            _check_entries(archive, os.fstat(file.fileno()).st_size)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return {
                 entry.filename.removesuffix(_SUFFIX): _read_array(archive, entry, mapped)
@@ -113,24 +120,33 @@ def _read_array(
             raise WeightsFileError(
                 f"entry {name[:80]!r}: expected numbers, got pickled objects, which are never read"
             )
-        data = stream.read()
+        header_bytes = stream.tell()
+    data = _content(entry, mapped)[header_bytes:]
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected or min(shape, default=0) < 0:
         raise WeightsFileError(
             f"entry {name[:80]!r}: expected {expected} bytes for {dtype} {shape}, got {len(data)}"
         )
-    array = np.frombuffer(_shared(data, entry, mapped), dtype) if expected else np.empty(0, dtype)
+    array = np.frombuffer(_aligned(data), dtype) if expected else np.empty(0, dtype)
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _shared(data: bytes, entry: zipfile.ZipInfo, mapped: mmap.mmap) -> "bytes | memoryview":
-    """Return the bytes that were read from the end of an entry, as they are mapped."""
+def _content(entry: zipfile.ZipInfo, mapped: mmap.mmap) -> memoryview:
+    """Return the bytes of an entry as they are mapped, after a check of their CRC.
+
+    Reading them through ``zipfile`` would copy them, and keep all other threads waiting meanwhile.
+    """
     # An entry's own header has 30 bytes, the last four of which say how long its name and its
     # further fields are.
     lengths = struct.unpack_from("<HH", mapped, entry.header_offset + 26)
-    end = entry.header_offset + 30 + sum(lengths) + entry.file_size
-    start = end - len(data)
+    start = entry.header_offset + 30 + sum(lengths)
+    content = memoryview(mapped)[start : start + entry.file_size]
+    if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename[:80]!r}")
+    return content
+
+
+def _aligned(data: memoryview) -> "memoryview | bytes":
     # BLAS is slow with numbers that do not stand at multiples of their size.
-    if start % _ALIGNMENT_BYTES or mapped[start:end] != data:
-        return data
-    return memoryview(mapped)[start:end]
+    address = np.frombuffer(data, np.uint8).ctypes.data if len(data) else 0
+    return bytes(data) if address % _ALIGNMENT_BYTES else data

@@ -3,6 +3,7 @@
 ModelError
 |-- NetworkError        the layers do not make a network: mend what builds it
 |-- WeightsFileError    this file cannot be used: publish the version anew
+|-- LabelsFileError     the labels cannot be read: mend the file, or delete it and set them anew
 |-- NoVersionError      nothing has this name: name something else
 `-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
 """
@@ -20,8 +21,12 @@ class WeightsFileError(ModelError):
     """A weights file is damaged, foreign, or does not describe a network."""
 
 
+class LabelsFileError(ModelError):
+    """The labels of a model are damaged, or cannot be read."""
+
+
 class NoVersionError(ModelError):
-    """What was named is no version, or is not there."""
+    """What was named is no model, version or label, or is not there."""
 
 
 class ModelsFolderError(ModelError):

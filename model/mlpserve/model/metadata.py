@@ -4,7 +4,6 @@ Knows the JSON, not the file around it.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,18 +11,10 @@ from typing import Final
 
 from mlpserve.model.document import Document, parse_document
 from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.folder import is_model_name
 from mlpserve.model.inputs import UINT8_DIVISOR, InputSpec
 
 FORMAT_VERSION: Final = 1
-_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def is_model_name(name: str) -> bool:
-    """Return whether a model may be called so: it must be safe as the name of a folder.
-
-    Letters, digits, dots, dashes and underscores, a letter or digit first, at most 64.
-    """
-    return _NAME_PATTERN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,13 @@
 """Versions as people name them: ``MODELS/NAME:VERSION``, or without a number for the newest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from mlpserve.model.errors import NoVersionError
-from mlpserve.model.metadata import is_model_name
-from mlpserve.model.versions import is_version, load_version, model_names, versions, weights_path
+from mlpserve.model.folder import is_model_name, is_version, versions
+from mlpserve.model.missing import no_model, no_version
+from mlpserve.model.versions import load_version
 from mlpserve.model.weights import Model
-
-_NAMES_IN_MESSAGE: Final = 10
 
 
 @dataclass(frozen=True)
@@ -65,24 +62,8 @@ def load_reference(reference: Reference) -> Model:
     models, name = reference.models, reference.name
     found = versions(models, name)
     if not found:
-        raise _no_model(models, name)
+        raise no_model(models, name)
     version = found[0] if reference.version is None else reference.version
     if version not in found:
-        raise NoVersionError(f"{models / name}: has no version {version}; it has {_listed(found)}")
+        raise no_version(models / name, version, found)
     return load_version(models, name, version)
-
-
-def _no_model(models: Path, name: str) -> NoVersionError:
-    if not models.is_dir():
-        return NoVersionError(f"{models}: there is no such folder")
-    if is_version(name) and weights_path(models.parent, models.name, int(name)).exists():
-        advice = f"did you mean {models}:{name}?"
-    else:
-        advice = f"it has {_listed(model_names(models))}"
-    return NoVersionError(f"{models}: has no model {name!r}; {advice}")
-
-
-def _listed(values: Sequence[object]) -> str:
-    listed = ", ".join(map(str, values[:_NAMES_IN_MESSAGE])) or "none"
-    more = len(values) - _NAMES_IN_MESSAGE
-    return f"{listed} and {more} more" if more > 0 else listed

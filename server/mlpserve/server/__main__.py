@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,10 +20,12 @@ from mlpserve.server.configuration import (
     unknown_variables,
     values,
 )
+from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.security.tokens import new_token
-from mlpserve.server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _EXIT_FAILED: Final = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    signals.block([signal.SIGCHLD])
+    signals.block()
     log_to_stderr()
     try:
         given = given_settings(ServerConfig, vars(options), os.environ)
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(as_toml(config, given))
             return 0
+        allow_many()
         for problem in unknown_variables(ServerConfig, os.environ):
             logger.warning(problem)
         _serve(_with_workers(config))
@@ -71,7 +73,8 @@ def _serve_alone(config: ServerConfig) -> None:
 
     server = Server(config)
     server.start()
-    _log_ready(config, server.summary, server.port, server.adapter)
+    plan = server.lifecycle.controller.plan if server.lifecycle else Plan({})
+    _log_ready(config, plan, server.port, server.adapter)
     signals.wait_for_stop()
     _log_stopping(config)
     server.stop()
@@ -81,16 +84,23 @@ def _serve_alone(config: ServerConfig) -> None:
 def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
-    said, port = supervisor.start()
-    _log_ready(config, said["summary"], port, said["adapter"])
-    supervisor.wait_for_stop()
+    adapter = supervisor.start()
+    _log_ready(config, supervisor.lifecycle.controller.plan, supervisor.port, adapter)
+    signals.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
     logger.info("stopped")
 
 
-def _log_ready(config: ServerConfig, summary: str, port: int, adapter: str) -> None:
-    logger.info("ready: serving %s on %s", summary, address(config.host, port))
+def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> None:
+    if plan.is_ready:
+        logger.info("ready: serving %s on %s", plan.summary, address(config.host, port))
+    else:
+        logger.info(
+            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used; "
+            "train one with: mlpserve-train --models %s",
+            *(address(config.host, port), config.models, config.models),
+        )
     _warn_of_openness(config)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",

@@ -6,6 +6,8 @@
     |-- NotServedError        no such model or version here: ask for another
     |-- UnsupportedError      a part of a protocol that is not answered here: do without it
     |-- NotAllowedError       the operator did not allow it: ask the operator
+    |-- NotReadyError         nothing is served yet: repeat it later
+    |-- UnusableError         a version that was to be loaded failed its checks: publish another
     |-- OverloadedError       too much at once: repeat it later
     |-- UnauthenticatedError  the caller does not say, or prove, who it is
     |-- ExpiredError          nobody waits for the answer any more: nothing to do
@@ -37,6 +39,14 @@ class UnsupportedError(ServerError):
 
 class NotAllowedError(ServerError):
     """The request asks for what the server was not told to allow."""
+
+
+class NotReadyError(ServerError):
+    """No version of any model is served yet."""
+
+
+class UnusableError(ServerError):
+    """A version that was to be loaded failed its checks; what was served before still is."""
 
 
 class OverloadedError(ServerError):

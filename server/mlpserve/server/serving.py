@@ -2,7 +2,8 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -11,14 +12,18 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.batching import Batcher, RowQueue
 from mlpserve.server.compiled import Workspace
-from mlpserve.server.config import NO_PORT, ServerConfig, address
-from mlpserve.server.errors import StartError
+from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.infer import HotInfer
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
 from mlpserve.server.fast_lane.queued import QueuedCalls
+from mlpserve.server.lifecycle.crew import LocalCrew
+from mlpserve.server.lifecycle.generations import Generations, OwnBoard
+from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.limits import CallLimit
+from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
+from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
@@ -27,8 +32,6 @@ from mlpserve.server.oip.rest.opening import open_http
 from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
-from mlpserve.server.prediction import FLOAT32
-from mlpserve.server.registry import Registry, load_registry
 from mlpserve.server.security.interceptor import TokenInterceptor
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.security.transport import server_credentials
@@ -40,97 +43,110 @@ if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
 
 logger = logging.getLogger(__name__)
 
-# Far above any batch that is allowed, so that one that is too large is refused by us, with the
-# limit in the message, and not by the transport.
-_SMALLEST_MESSAGE_LIMIT_BYTES: Final = 64 * 1024 * 1024
-_LARGEST_MESSAGE_LIMIT_BYTES: Final = 2**31 - 1  # gRPC's own
-_MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
-
 
 class Server:
     """A gRPC server for the models of one folder.
 
-    It answers as soon as ``start`` returns. The port is taken, and refused to others, before that.
+    It answers as soon as ``start`` returns, though it may have nothing to serve yet. The port is
+    taken, and refused to others, before that.
 
     Args:
         config: How to serve.
+        generations: What is served, where another process decides about it. Without them this one
+            looks after its models itself.
+        manager: Whom to ask for changes of what is served, where ``generations`` are given.
 
     Raises:
-        StartError: No model can be served, the port is taken, or a certificate or token file cannot
-            be used.
-        ModelsFolderError: The models folder cannot be read.
+        StartError: The port is taken, or a certificate or token file cannot be used.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        generations: Generations | None = None,
+        manager: Manager | None = None,
+    ) -> None:
         threadpool_limits(config.threads)
         self._config = config
-        self.registry = load_registry(
-            config.models,
-            versions_per_model=config.versions_per_model,
-            reproducible=config.reproducible,
-        )
-        self._is_serving = False
-        self._statistics = Statistics()
-        self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
-        self._inference = Inference(
-            lambda: self.registry, self._statistics, max_batch_images=config.max_batch_images
-        )
-        self._repository = Repository(
-            lambda: self.registry,
-            self._statistics,
-            is_ready=lambda: self._is_serving,
-            max_batch_images=config.max_batch_images,
-        )
         self._health = HealthService()
+        self._showing_health = Lock()
+        self.lifecycle: Lifecycle | None = None
+        if generations is None:
+            board = OwnBoard()
+            generations = Generations(board, reproducible=config.reproducible)
+            crew = LocalCrew(generations, board, activated=self.show_health)
+            self.lifecycle = Lifecycle(config, crew)
+            manager = self.lifecycle.controller
+        self.generations = generations
+        self.messages = Messages(
+            generations,
+            max_batch_images=config.max_batch_images,
+            max_message_bytes=config.max_message_bytes,
+        )
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
         )
         credentials = server_credentials(config)
+        manager = manager if config.allow_management else None
+        self._statistics = Statistics()
+        self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
+        self._inference = Inference(
+            generations, self._statistics, max_batch_images=config.max_batch_images
+        )
+        self._repository = Repository(
+            generations,
+            self._statistics,
+            max_batch_images=config.max_batch_images,
+            manager=manager,
+            management_calls=self._management_calls,
+        )
         self._batcher = Batcher(self._row_queue(), Workspace(config.max_batch_rows))
-        self._server = self._build()
+        self._server = self._build(manager)
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
         self.http = self._open_http() if config.http_port != NO_PORT else None
 
     def start(self) -> None:
-        """Answer requests, and say so to whoever asks for the server's health."""
+        """Load what is there, answer requests, and tell whoever asks for the server's health."""
+        if self.lifecycle is not None:
+            self.lifecycle.start()
+        self.show_health()
         (self._fast_lane or self._server).start()
         if self.http is not None:
             self.http.start()
             logger.info("HTTP is answered on %s", address(self._config.host, self.http.port))
-        self._is_serving = True
-        for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
-        self._is_serving = False
         self._health.stop()
         has_ended = self._server.stop(self._config.stop_grace_s)
         if self.http is not None:
             self.http.stop()
         has_ended.wait()
+        if self.lifecycle is not None:
+            self.lifecycle.stop()
 
-    @property
-    def summary(self) -> str:
-        """Return which versions of which models are served."""
-        return ", ".join(
-            f"{name} version {' and '.join(str(model.metadata.version) for model in versions)}"
-            for name, versions in self.registry.models.items()
-        )
+    def show_health(self) -> None:
+        """Tell whoever asks for the server's health whether it has anything to serve now."""
+        states = health_pb2.HealthCheckResponse
+        with self._showing_health:  # or what was found out first might be shown last
+            state = states.SERVING if self.generations.current.is_ready else states.NOT_SERVING
+            for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
+                self._health.set(service, state)
 
     @property
     def address(self) -> str:
         """Return ``host:port`` with the port that is really used."""
         return address(self._config.host, self.port)
 
-    def _build(self) -> grpc.Server:
+    def _build(self, manager: Manager | None) -> grpc.Server:
         config = self._config
+        threads = config.request_threads + (MAX_MANAGEMENT_CALLS if manager else 0)
         server = grpc.server(
-            ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
+            ThreadPoolExecutor(threads, thread_name_prefix="request"),
             options=[
-                ("grpc.max_receive_message_length", _message_limit_bytes(self.registry, config)),
+                ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # With it a second server on the port would start and take half the calls, unless
                 # somebody watches the port.
@@ -138,21 +154,34 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
-        batcher = self._batcher
-        streams = CallLimit(config.max_streams, "streams: the most")
-        most = config.max_stream_batches
-        ours = PredictionService(self._messages, batcher, streams=streams, max_stream_batches=most)
-        open_inference = InferenceService(
-            self._inference, self._repository, batcher, streams=streams, max_stream_batches=most
-        )
-        server.add_generic_rpc_handlers((ours.handlers(), open_inference.handlers()))
+        reflected: tuple[str, ...] = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        server.add_generic_rpc_handlers(self._handlers())
+        if manager is not None:
+            management = ManagementService(manager, self.messages, self._management_calls)
+            server.add_generic_rpc_handlers((management.handlers(),))
+            reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
-            reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
                 ReflectionService(reflected), server
             )
         return server
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        config = self._config
+        streams = CallLimit(config.max_streams, "streams: the most")
+        most = config.max_stream_batches
+        ours = PredictionService(
+            self.messages, self._batcher, streams=streams, max_stream_batches=most
+        )
+        open_inference = InferenceService(
+            self._inference,
+            self._repository,
+            self._batcher,
+            streams=streams,
+            max_stream_batches=most,
+        )
+        return ours.handlers(), open_inference.handlers()
 
     def _build_fast_lane(self) -> FastLane | None:
         reason = why_unusable() if self._config.fast_lane else "it is switched off"
@@ -161,7 +190,7 @@ class Server:
             return None
         queue = self._row_queue()
         methods = {
-            f"/{SERVICE_NAME}/Predict": HotPredict(self._messages, queue).accept,
+            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue).accept,
             f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue).accept,
         }
         work = QueuedCalls(queue, Workspace(self._config.max_batch_rows), tokens=self._tokens)
@@ -173,7 +202,7 @@ class Server:
             self._inference,
             self._repository,
             self._batcher,
-            max_body_bytes=_message_limit_bytes(self.registry, self._config),
+            max_body_bytes=self._config.max_message_bytes,
             tokens=self._tokens,
         )
 
@@ -183,22 +212,6 @@ class Server:
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )
-
-
-def _message_limit_bytes(registry: Registry, config: ServerConfig) -> int:
-    largest_image = max(
-        model.metadata.input.values_per_image * FLOAT32.itemsize
-        for versions in registry.models.values()
-        for model in versions
-    )
-    needed = config.max_batch_images * largest_image + _MESSAGE_OVERHEAD_BYTES
-    if needed > _LARGEST_MESSAGE_LIMIT_BYTES:
-        fitting = (_LARGEST_MESSAGE_LIMIT_BYTES - _MESSAGE_OVERHEAD_BYTES) // largest_image
-        raise StartError(
-            f"max_batch_images: expected at most {fitting}, because gRPC carries at most 2 GiB and "
-            f"an image has up to {largest_image} bytes, got {config.max_batch_images}"
-        )
-    return max(needed, _SMALLEST_MESSAGE_LIMIT_BYTES)
 
 
 def _bind(

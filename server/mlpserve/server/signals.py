@@ -5,21 +5,20 @@ Signals that are blocked in all threads and waited for in one cannot be missed.
 """
 
 import signal
-from collections.abc import Iterable
 from typing import Final
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TOGETHER_S: Final = 0.1
 
 
-def block(others: Iterable[signal.Signals] = ()) -> None:
+def block() -> None:
     """Block the signals; before any thread is started, for threads inherit it.
 
     SIGHUP, with which other servers are told to read their certificates again, is ignored: changed
     ones are found without it.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *others})
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def wait_for_stop() -> None:

@@ -10,6 +10,7 @@ import grpc
 from mlpserve.server.errors import (
     ExpiredError,
     NotAllowedError,
+    NotReadyError,
     NotServedError,
     OverloadedError,
     RequestError,
@@ -17,6 +18,7 @@ from mlpserve.server.errors import (
     TooLargeError,
     UnauthenticatedError,
     UnsupportedError,
+    UnusableError,
 )
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     NotServedError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     NotAllowedError: grpc.StatusCode.UNAVAILABLE,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -37,6 +41,7 @@ HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,

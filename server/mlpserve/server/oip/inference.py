@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError, ServerError
+from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.oip import parameters
 from mlpserve.server.oip.inputs import decode_images
 from mlpserve.server.oip.models import find_version
 from mlpserve.server.oip.outputs import Selected, output_tensors, selected
 from mlpserve.server.oip.requests import InferRequest, InferResponse
 from mlpserve.server.prediction import Answer
-from mlpserve.server.registry import Registry
 from mlpserve.server.statistics import Statistics
 
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
@@ -70,15 +70,16 @@ class Inference:
     """Reads inference requests. Runs no network. Safe to use from many threads.
 
     Args:
-        models: Gives the models of the moment.
+        generations: The models. Each request is answered from those that are served when it is
+            read.
         statistics: Where requests that are refused are counted.
         max_batch_images: The most images that one request may carry.
     """
 
     def __init__(
-        self, models: Callable[[], Registry], statistics: Statistics, *, max_batch_images: int
+        self, generations: Generations, statistics: Statistics, *, max_batch_images: int
     ) -> None:
-        self._models = models
+        self._generations = generations
         self._statistics = statistics
         self._max_batch_images = max_batch_images
 
@@ -94,7 +95,7 @@ class Inference:
             UnsupportedError: It asks for what this server does not have.
             NotServedError: It asks for a model that is not served.
         """
-        model = find_version(self._models(), request.model_name, request.model_version)
+        model = find_version(self._generations.current, request.model_name, request.model_version)
         try:
             return self._asked(request, model, received_ns)
         except ServerError:
@@ -103,7 +104,9 @@ class Inference:
 
     def values_per_image(self, name: str, version: str) -> int:
         """Return how many values an image of a model has; errors as for ``find_version``."""
-        return find_version(self._models(), name, version).metadata.input.values_per_image
+        return find_version(
+            self._generations.current, name, version
+        ).metadata.input.values_per_image
 
     def _asked(self, request: InferRequest, model: CompiledModel, received_ns: int) -> Asked:
         parameters.refuse_sequences(request.parameters)

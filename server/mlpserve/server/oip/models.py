@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from mlpserve.model.metadata import is_model_name
+from mlpserve.model.labels import is_label
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.errors import NotServedError, RequestError
 from mlpserve.server.oip.requests import shortened
 from mlpserve.server.registry import Registry
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 def find_version(registry: Registry, name: str, version: str) -> CompiledModel:
@@ -51,24 +50,24 @@ def find_versions(registry: Registry, name: str, version: str) -> Iterator[Compi
 
 def served_versions(registry: Registry, name: str) -> tuple[CompiledModel, ...]:
     """Return the versions of a model that is served, the newest first."""
-    return registry.models[name]
+    return registry.models[name].versions
 
 
-def unusable_versions(_: Registry) -> Iterator[tuple[str, int, str]]:
-    """Yield the name, the version and the reason of each version that is there but not served."""
-    yield from ()
+def unusable_versions(registry: Registry) -> Iterator[tuple[str, int, str]]:
+    """Yield the name, the version and the reason of each version that failed its checks."""
+    for name, model in registry.models.items():
+        yield from ((name, version, reason) for version, reason in model.quarantined.items())
 
 
 def _found(registry: Registry, name: str, version: str) -> CompiledModel:
     if not version or _NUMBER.fullmatch(version):
         return registry.find(name, int(version or 0))
-    registry.versions(name)
     _check_label(version)
-    raise NotServedError(f"model_version: no version has the label {shortened(version)!r}")
+    return registry.find(name, 0, version)
 
 
 def _check_label(text: str) -> None:
-    if _DIGITS.fullmatch(text) or not is_model_name(text):
+    if not is_label(text):
         raise RequestError(
             f"failed to get model version from specified version string {shortened(text)!r}: "
             "expected a positive number or a label"

@@ -39,7 +39,7 @@ def _live(_: Repository, __: pb.ServerLiveRequest) -> Message:
 
 
 def _ready(repository: Repository, _: pb.ServerReadyRequest) -> Message:
-    return pb.ServerReadyResponse(ready=repository.is_ready())
+    return pb.ServerReadyResponse(ready=repository.is_ready)
 
 
 def _model_ready(repository: Repository, asked: pb.ModelReadyRequest) -> Message:

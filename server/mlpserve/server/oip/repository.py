@@ -1,15 +1,19 @@
 """What the protocol tells about the server and its models, and how it loads and unloads them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Protocol
+from typing import Final
 
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import (
     NotAllowedError,
+    NotReadyError,
     NotServedError,
     UnsupportedError,
 )
+from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.limits import CallLimit
+from mlpserve.server.managing import Manager
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.models import (
     find_version,
@@ -17,7 +21,6 @@ from mlpserve.server.oip.models import (
     served_versions,
     unusable_versions,
 )
-from mlpserve.server.registry import Registry
 from mlpserve.server.statistics import Statistics
 
 SERVER_NAME: Final = "mlpserve"
@@ -33,41 +36,36 @@ HTTP_EXTENSIONS: Final = ("binary_tensor_data",)
 UNLOAD_DEPENDENTS: Final = "unload_dependents"  # nothing depends on a model: true or false is one
 
 
-class ModelManagement(Protocol):
-    """Loads and unloads models of the models folder."""
-
-    def load(self, name: str, version: int = 0) -> None:
-        """Serve a model, or one more version of it."""
-
-    def unload(self, name: str, version: int = 0) -> None:
-        """Serve a model, or one version of it, no longer."""
-
-
 class Repository:
     """Answers what the protocol asks about the server and its models. Safe for many threads.
 
     Args:
-        models: Gives the models of the moment.
+        generations: The models.
         statistics: The figures that are told.
-        is_ready: Tells whether the server is ready.
         max_batch_images: The most images that one request may carry.
-        management: Loads and unloads models; None where that is not allowed.
+        manager: Loads and unloads models; None where that is not allowed.
+        management_calls: How many calls of that kind may be open.
     """
 
     def __init__(
         self,
-        models: Callable[[], Registry],
+        generations: Generations,
         statistics: Statistics,
         *,
-        is_ready: Callable[[], bool],
         max_batch_images: int,
-        management: ModelManagement | None = None,
+        manager: Manager | None,
+        management_calls: CallLimit,
     ) -> None:
-        self._models = models
+        self._generations = generations
         self._statistics = statistics
-        self.is_ready = is_ready
         self._max_batch_images = max_batch_images
-        self._management = management
+        self._manager = manager
+        self._management_calls = management_calls
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether there is any model that answers requests."""
+        return self._generations.current.is_ready
 
     def is_model_ready(self, name: str, version: str) -> bool:
         """Return whether a model, or a version of it, answers requests.
@@ -76,10 +74,10 @@ class Repository:
             RequestError: ``version`` is neither a number nor a label.
         """
         try:
-            find_version(self._models(), name, version)
-        except NotServedError:
+            find_version(self._generations.current, name, version)
+        except (NotServedError, NotReadyError):
             return False
-        return self.is_ready()
+        return True
 
     def server_metadata(self) -> inference_pb2.ServerMetadataResponse:
         """Describe the server."""
@@ -89,13 +87,13 @@ class Repository:
 
     def model_metadata(self, name: str, version: str) -> inference_pb2.ModelMetadataResponse:
         """Describe a model; errors as for ``find_version``."""
-        registry = self._models()
+        registry = self._generations.current
         model = find_version(registry, name, version)
         return metadata_message(model, served_versions(registry, model.metadata.name))
 
     def model_config(self, name: str, version: str) -> inference_pb2.ModelConfig:
         """Describe a model as Triton's configuration does; errors as for ``find_version``."""
-        registry = self._models()
+        registry = self._generations.current
         model = find_version(registry, name, version)
         versions = served_versions(registry, model.metadata.name)
         return config_message(model, versions, max_batch_images=self._max_batch_images)
@@ -105,7 +103,7 @@ class Repository:
         return inference_pb2.ModelStatisticsResponse(
             model_stats=[
                 statistics_message(model, self._statistics.figures(model))
-                for model in find_versions(self._models(), name, version)
+                for model in find_versions(self._generations.current, name, version)
             ]
         )
 
@@ -116,7 +114,7 @@ class Repository:
             UnsupportedError: ``repository`` is not empty.
         """
         _check_repository(repository)
-        registry = self._models()
+        registry = self._generations.current
         response = inference_pb2.RepositoryIndexResponse()
         for model in find_versions(registry, "", ""):
             metadata = model.metadata
@@ -132,25 +130,27 @@ class Repository:
             UnsupportedError: There are parameters, or ``repository`` is not empty.
             ServerError: It is not allowed, or failed.
         """
-        management = self._allowed(repository)
+        manager = self._allowed(repository)
         if parameters:
             raise UnsupportedError(
                 f"parameters: a model is loaded as it was published, got {len(parameters)}"
             )
-        management.load(name)
+        with self._management_calls:
+            manager.load(name)
 
     def unload(self, repository: str, name: str, parameters: Collection[str]) -> None:
         """Unload a model; errors as for ``load``."""
-        management = self._allowed(repository)
+        manager = self._allowed(repository)
         if set(parameters) - {UNLOAD_DEPENDENTS}:
             raise UnsupportedError(f"parameters: expected {UNLOAD_DEPENDENTS} only")
-        management.unload(name)
+        with self._management_calls:
+            manager.unload(name)
 
-    def _allowed(self, repository: str) -> ModelManagement:
+    def _allowed(self, repository: str) -> Manager:
         _check_repository(repository)
-        if self._management is None:
+        if self._manager is None:
             raise NotAllowedError("explicit model load / unload is not allowed on this server")
-        return self._management
+        return self._manager
 
 
 def _check_repository(repository: str) -> None:

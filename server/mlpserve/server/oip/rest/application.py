@@ -111,7 +111,7 @@ class OpenInference:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        is_ready = self._repository.is_ready()
+        is_ready = self._repository.is_ready
         return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
 
     async def _server_metadata(self, _: Request) -> Response:

@@ -1,0 +1,92 @@
+"""What is in a models folder, ``MODELS/NAME/VERSION/weights.npz``, read while others write.
+
+A version appears in one step, by the rename of a folder that is complete. Whoever reads sees all of
+a version or nothing of it, whatever happens to the writer.
+
+Knows no weights, and needs no NumPy: whoever only looks at the folder is small and starts quickly.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from mlpserve.model.errors import ModelsFolderError
+
+WEIGHTS_FILE_NAME: Final = "weights.npz"
+LARGEST_VERSION: Final = 10**18 - 1
+_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def is_model_name(name: str) -> bool:
+    """Return whether a model may be called so: it must be safe as the name of a folder.
+
+    Letters, digits, dots, dashes and underscores, a letter or digit first, at most 64.
+    """
+    return _NAME_PATTERN.fullmatch(name) is not None
+
+
+def is_version(text: str) -> bool:
+    """Return whether this is the number of a version: digits, no 0 in front, in an int64."""
+    return _VERSION_PATTERN.fullmatch(text) is not None
+
+
+def model_names(models: Path) -> list[str]:
+    """Return the names that have at least one version, or a folder that cannot be read, sorted.
+
+    Raises:
+        ModelsFolderError: The models folder is missing or cannot be read.
+    """
+    return [name for name in _folder_names(models) if is_model_name(name) and _exists(models, name)]
+
+
+def versions(models: Path, name: str) -> list[int]:
+    """Return the numbers of the versions that a model has, the newest first; empty if none.
+
+    Raises:
+        ModelsFolderError: The folder cannot be read.
+    """
+    folder = models / name
+    # A name may come from a caller, and must not lead out of the models folder.
+    if not is_model_name(name) or not _is_folder(folder):
+        return []
+    numbers = (int(entry) for entry in _folder_names(folder) if is_version(entry))
+    return sorted(numbers, reverse=True)
+
+
+def weights_path(models: Path, name: str, version: int) -> Path:
+    """Return where the weights of a version are."""
+    return models / name / str(version) / WEIGHTS_FILE_NAME
+
+
+def _exists(models: Path, name: str) -> bool:
+    try:
+        return bool(versions(models, name))
+    except ModelsFolderError:
+        return True  # whoever asks for its versions is told what is wrong
+
+
+def _is_folder(path: Path) -> bool:
+    # Path.is_dir would, from Python 3.14 on, say False of a folder that may not be looked at.
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ModelsFolderError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _folder_names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if _leads_to_folder(entry))
+    except OSError as error:
+        raise ModelsFolderError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to where we may not look: nothing of ours

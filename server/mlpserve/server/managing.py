@@ -1,0 +1,69 @@
+"""Who decides which models are served, as those see it who are asked to change that.
+
+Where one process serves, that is its `lifecycle.controller`. Where several do, it is their
+supervisor's, and workers reach it through their conversation.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from mlpserve.server.errors import OverloadedError
+from mlpserve.server.lifecycle.controller import check_asked
+from mlpserve.server.processes import orders
+from mlpserve.server.processes.channel import ChannelClosedError, Content
+from mlpserve.server.processes.conversation import Conversation
+
+
+class Manager(Protocol):
+    """Changes what is served; see ``Controller``. Safe to use from many threads."""
+
+    def load(self, name: str, version: int = 0) -> None:
+        """Serve a model, or one more version of it."""
+
+    def unload(self, name: str, version: int = 0) -> None:
+        """Serve a model, or one version of it, no longer."""
+
+    def reload(self) -> bool:
+        """Look into the models folder; return whether anything changed."""
+
+
+class RemoteManager:
+    """The supervisor's manager, as a worker has it.
+
+    Args:
+        supervisor: The conversation with it.
+    """
+
+    def __init__(self, supervisor: Conversation) -> None:
+        self._supervisor = supervisor
+
+    def load(self, name: str, version: int = 0) -> None:
+        """See ``Manager``."""
+        check_asked(name, version)  # here, so that no nonsense goes to the process that all need
+        self._ask("load", name=name, version=version)
+
+    def unload(self, name: str, version: int = 0) -> None:
+        """See ``Manager``."""
+        check_asked(name, version)
+        self._ask("unload", name=name, version=version)
+
+    def reload(self) -> bool:
+        """See ``Manager``."""
+        return bool(self._ask("reload"))
+
+    def _ask(self, wish: str, **arguments: object) -> object:
+        asked = {"wish": wish, "arguments": arguments}
+        try:
+            return self._supervisor.call(orders.MANAGE, asked)["result"]
+        except ChannelClosedError as error:
+            raise OverloadedError("the server is stopping; try again later") from error
+
+
+def fulfil(manager: Manager, asked: Mapping[str, Any]) -> Content:
+    """Do for a worker what its ``RemoteManager`` was asked."""
+    wishes: Mapping[str, Callable[..., object]] = {
+        "load": manager.load,
+        "unload": manager.unload,
+        "reload": manager.reload,
+    }
+    return {"result": wishes[asked["wish"]](**asked["arguments"])}

@@ -1,0 +1,138 @@
+"""Messages between two processes: JSON, and with it descriptors of open files.
+
+A message is its length and the number of its descriptors, four bytes each in the order of networks,
+and then its JSON. A stream of bytes knows no messages and may be cut anywhere. Descriptors travel
+beside it, in their order, and never come later than the byte that they were sent with. So when all
+bytes of a message are there, its descriptors are.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Any, Final, NamedTuple, TypeAlias
+
+Content: TypeAlias = Mapping[str, Any]
+
+_HEADER: Final = struct.Struct("!II")
+_READ_BYTES: Final = 64 * 1024
+_DESCRIPTORS_AT_ONCE: Final = 64  # Linux carries 253 with one piece, and other systems fewer
+_CLOSED_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# A peer that reads nothing for so long is as good as gone. Seconds and microseconds.
+_SEND_TIME_LIMIT: Final = struct.pack("@ll", 10, 0)
+
+
+class Message(NamedTuple):
+    """What came over a channel.
+
+    Attributes:
+        content: As it was sent.
+        descriptors: Those of this process, of the files that were sent. The receiver closes them.
+    """
+
+    content: Content
+    descriptors: tuple[int, ...]
+
+
+class ChannelClosedError(Exception):
+    """The peer is gone, or cannot be understood."""
+
+
+class Channel:
+    """One end of a connection between two processes.
+
+    Any number of threads may send and hang up. One thread receives, and closes at the end.
+
+    Args:
+        connection: A Unix stream socket; the channel closes it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIME_LIMIT)
+        self._connection = connection
+        self._sending = Lock()
+        self._received = bytearray()
+        self._descriptors: list[int] = []
+
+    def send(self, content: Content, descriptors: Sequence[int] = ()) -> None:
+        """Send a message.
+
+        Args:
+            content: What JSON can carry.
+            descriptors: Of open files. The peer gets descriptors of its own; these stay open.
+
+        Raises:
+            ChannelClosedError: The peer is gone, or does not read.
+        """
+        groups = [
+            descriptors[start : start + _DESCRIPTORS_AT_ONCE]
+            for start in range(0, len(descriptors), _DESCRIPTORS_AT_ONCE)
+        ]
+        # Each group needs a byte to travel with. Spaces after JSON mean nothing.
+        body = json.dumps(content).encode().ljust(len(groups))
+        data = _HEADER.pack(len(body), len(descriptors)) + body
+        with self._sending, self._failing_for_good():
+            for number, group in enumerate(groups):
+                socket.send_fds(self._connection, [data[number : number + 1]], group)
+            self._connection.sendall(data[len(groups) :])
+
+    def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises:
+            ChannelClosedError: The peer is gone, and all that it said was received.
+        """
+        with self._failing_for_good():
+            length, count = _HEADER.unpack(self._take(_HEADER.size))
+            content = json.loads(self._take(length))
+        if count > len(self._descriptors):
+            raise ChannelClosedError(
+                f"expected {count} descriptors with a message, got {len(self._descriptors)}"
+            )
+        own, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        return Message(content, tuple(own))
+
+    def hang_up(self) -> None:
+        """Have both ends find that the other one is gone, at once where they wait."""
+        with suppress(OSError):  # it is closed, here or there
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection, and what came over it and nobody took."""
+        self._connection.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _take(self, count: int) -> bytes:
+        while len(self._received) < count:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._connection, _READ_BYTES, _DESCRIPTORS_AT_ONCE, _CLOSED_ON_EXEC
+            )
+            self._descriptors += descriptors
+            if flags & socket.MSG_CTRUNC:
+                raise ChannelClosedError("descriptors were lost: this process has too many open")
+            if not data:
+                raise ChannelClosedError("the peer is gone")
+            self._received += data
+        taken = bytes(self._received[:count])
+        del self._received[:count]
+        return taken
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """Hang up where the block fails: what follows half a message would not be understood."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self.hang_up()
+            raise ChannelClosedError(str(error)) from error
+
+
+def channel_pair() -> tuple[Channel, socket.socket]:
+    """Return a channel, and the other end of it, which is for another process."""
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return Channel(own), other

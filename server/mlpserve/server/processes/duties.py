@@ -1,0 +1,78 @@
+"""What a worker does when its supervisor says so; see `orders`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.lifecycle.board import Board
+from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.managing import RemoteManager
+from mlpserve.server.processes import orders
+from mlpserve.server.processes.channel import Channel, Content
+from mlpserve.server.processes.conversation import Conversation
+from mlpserve.server.serving import Server
+
+_Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
+
+
+class Duties:
+    """Follows orders, one at a time.
+
+    Args:
+        config: How to serve.
+        board: Says which generation is served.
+        channel: Brings the orders.
+        on_end: Called, from another thread, when the supervisor is gone.
+    """
+
+    def __init__(
+        self, config: ServerConfig, board: Board, channel: Channel, *, on_end: Callable[[], None]
+    ) -> None:
+        self._config = config
+        self._generations = Generations(board, reproducible=config.reproducible)
+        self._server: Server | None = None
+        self._duties: Final[Mapping[str, _Duty]] = {
+            orders.BEGIN: lambda _arguments, _descriptors: {},
+            orders.LOAD: self._load,
+            orders.PREPARE: self._prepare,
+            orders.OPEN: self._open,
+            orders.FOLLOW: self._follow,
+        }
+        self._supervisor = Conversation(channel, self._handle, on_end=on_end)
+
+    def stop(self) -> None:
+        """Answer what was accepted, and end."""
+        if self._server is not None:
+            self._server.stop()
+        # Calls that wait for the supervisor would keep this process from ending.
+        self._supervisor.end()
+
+    def _handle(
+        self, method: str, arguments: Mapping[str, Any], descriptors: Sequence[int]
+    ) -> Content:
+        return self._duties[method](arguments, descriptors)
+
+    def _load(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Content:
+        (descriptor,) = descriptors
+        return {"problem": self._generations.load(VersionKey(**arguments), descriptor)}
+
+    def _prepare(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
+        plan = Plan.from_json(arguments["plan"])
+        self._generations.prepare(arguments["generation"], plan, {})
+        return {}
+
+    def _open(self, _arguments: Mapping[str, Any], _descriptors: Sequence[int]) -> Content:
+        self._server = Server(
+            self._config,
+            generations=self._generations,
+            manager=RemoteManager(self._supervisor),
+        )
+        self._server.start()
+        return {"adapter": self._server.adapter}
+
+    def _follow(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
+        self._generations.forget_before(arguments["generation"])
+        if self._server is not None:
+            self._server.show_health()
+        return {}

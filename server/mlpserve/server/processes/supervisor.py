@@ -1,0 +1,146 @@
+"""The parent of a server's processes: starts them, replaces those that die, stops them.
+
+It also looks after the models folder, so that all processes serve the same. Imports neither NumPy
+nor gRPC: a process in which gRPC has begun cannot be the parent of one that uses it.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event, Lock, Thread
+from typing import Final
+
+from mlpserve.server.config import NO_PORT, ServerConfig
+from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.board import Board
+from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.managing import fulfil
+from mlpserve.server.ports import SharedPort
+from mlpserve.server.processes.channel import Content
+from mlpserve.server.processes.orders import Settings
+from mlpserve.server.processes.process import WORKER_COMMAND, Worker, WorkerLostError
+from mlpserve.server.processes.supervised_crew import SupervisedCrew
+
+logger = logging.getLogger(__name__)
+
+# After some were replaced, others are not before this, so that none die in a busy loop.
+_SHORTEST_LIFE_S: Final = 1.0
+_AFTER_GRACE_S: Final = 1.0
+
+
+class Supervisor:
+    """Several processes that serve on one port.
+
+    Args:
+        config: How each is to serve.
+        command: Runs a worker; see ``Worker``.
+
+    Raises:
+        StartError: The port is taken.
+    """
+
+    def __init__(self, config: ServerConfig, *, command: Sequence[str] = WORKER_COMMAND) -> None:
+        self._shared_port = SharedPort(config.host, config.port)
+        self.port = self._shared_port.port
+        self._shared_http_port: SharedPort | None = None
+        if config.http_port != NO_PORT:
+            self._shared_http_port = SharedPort(config.host, config.http_port)
+            config = replace(config, http_port=self._shared_http_port.port)
+        self._config = replace(config, port=self.port, shares_port=True)
+        self._command = command
+        self._processors = _own_processors(config)
+        self._board = Board.create()
+        self._started: list[Worker] = []
+        self._starting = Lock()
+        self._stopping = Event()
+        self._one_ended = Event()
+        self._crew = SupervisedCrew(self._board, self._start_worker, len(self._processors))
+        self.lifecycle = Lifecycle(config, self._crew)
+
+    def start(self) -> str:
+        """Have all workers serve what is there; return what answers Predict, in words.
+
+        Raises:
+            StartError: One of them died, or cannot listen.
+        """
+        try:
+            self._crew.begin()
+            Thread(target=self._replace_ended, name="replace-ended", daemon=True).start()
+            self.lifecycle.start()
+            return self._crew.open()
+        except WorkerLostError as error:
+            self.stop()
+            raise StartError(f"a worker died while it started: {error}") from error
+        except Exception:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Have all workers answer what they have accepted, and end."""
+        self._crew.stop()
+        with self._starting:
+            self._stopping.set()
+            workers = [worker for worker in self._started if not worker.has_ended]
+        self._one_ended.set()
+        for worker in workers:
+            worker.tell_to_stop()
+        deadline_s = time.monotonic() + self._config.stop_grace_s + _AFTER_GRACE_S
+        for worker in workers:
+            worker.wait_until_ended(max(0.0, deadline_s - time.monotonic()))
+        self._shared_port.close()
+        if self._shared_http_port is not None:
+            self._shared_http_port.close()
+
+    def _start_worker(self, place: int) -> Worker:
+        with self._starting:
+            if self._stopping.is_set():
+                raise WorkerLostError("the server is stopping")
+            settings = Settings(self._config, self._processors[place])
+            try:
+                worker = Worker(
+                    settings,
+                    self._board,
+                    handle=self._handle,
+                    on_end=self._one_ended.set,
+                    command=self._command,
+                )
+            except OSError as error:
+                raise WorkerLostError(f"none can be started: {error.strerror}") from error
+            live = [started for started in self._started if not started.has_ended]
+            self._started = [*live, worker]
+            return worker
+
+    def _handle(self, _: str, arguments: Content, _descriptors: Sequence[int]) -> Content:
+        return fulfil(self.lifecycle.controller, arguments)
+
+    def _replace_ended(self) -> None:
+        """Replace workers that end, until the server stops."""
+        while not self._stopping.is_set():
+            self._one_ended.wait()
+            self._one_ended.clear()
+            if not self._do_all_live():
+                self._one_ended.set()  # try again
+            self._stopping.wait(_SHORTEST_LIFE_S)
+
+    def _do_all_live(self) -> bool:
+        try:
+            return self._crew.replace_ended()
+        except Exception:  # the next attempt may go well; those that live go on
+            logger.exception("workers that ended could not be replaced; it is tried again")
+            return False
+
+
+def _own_processors(config: ServerConfig) -> list[int | None]:
+    """Return which processor each worker keeps to; None where it is left to the system.
+
+    A worker's threads hand each call to one another, which is cheapest on one processor. But only
+    where each worker can have one and no processor is left over: otherwise a worker might have to
+    share one with another program while others idle.
+    """
+    if config.pin and config.threads == 1 and hasattr(os, "sched_getaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        if len(usable) == config.workers:
+            return list(usable)
+    return [None] * config.workers

@@ -1,0 +1,61 @@
+"""One of several processes of a server: started by the supervisor, and told by it what to do.
+
+Its argument is the descriptor of its channel to the supervisor. Where that ends, the supervisor is
+gone, and so is the worker. SIGTERM stops it.
+"""
+
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from threading import Event
+from typing import Any, Final
+
+from mlpserve.server import signals
+from mlpserve.server.lifecycle.board import Board
+from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.processes.channel import Channel, ChannelClosedError
+from mlpserve.server.processes.orders import Settings
+
+_EXIT_ABANDONED: Final = 2
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit code."""
+    signals.block()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all; the supervisor decides
+    log_to_stderr()
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        content, (descriptor,) = channel.receive()
+    except ChannelClosedError:
+        return _EXIT_ABANDONED
+    stopping = Event()
+    board = Board.attach(descriptor)
+    os.close(descriptor)
+    duties = _duties(Settings.from_content(content), board, channel, stopping)
+    signal.sigwait({signal.SIGTERM})
+    stopping.set()
+    duties.stop()
+    return 0
+
+
+def _duties(settings: Settings, board: Board, channel: Channel, stopping: Event) -> Any:  # noqa: ANN401 - Duties, imported late
+    if settings.processor is not None:
+        os.sched_setaffinity(0, {settings.processor})
+    # Not before the signals are blocked: NumPy and gRPC start threads.
+    from mlpserve.server.processes.duties import Duties  # noqa: PLC0415
+
+    return Duties(settings.config, board, channel, on_end=partial(_end, stopping))
+
+
+def _end(stopping: Event) -> None:
+    """End this process with its supervisor: well, or at once where it is ending already."""
+    if stopping.is_set():
+        os._exit(_EXIT_ABANDONED)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What several tests of the model need: processes that write, a full disk, a weights file."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from mlpserve.model.weights import Model, save_model
+
+Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
+PROGRAM = Path(__file__).with_name("publisher.py")
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path, model: Model) -> Path:
+    """Return a file that tells another process what to publish."""
+    path = tmp_path / "to-publish.npz"
+    save_model(path, model)
+    return path
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    """Return a function that starts the program ``publisher.py``."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", str(PROGRAM), *map(str, arguments)]
+        # One thread: a fork of more is not safe, and Python warns of it.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    return start
+
+
+@pytest.fixture
+def start_together() -> Callable[[list[subprocess.Popen[str]]], None]:
+    """Return a function that has processes begin at once, as soon as all of them are ready."""
+
+    def start(processes: list[subprocess.Popen[str]]) -> None:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+
+    return start
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Return what lets no file grow beyond a size for a while, as if the disk were full."""
+
+    @contextmanager
+    def limit(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -1,0 +1,39 @@
+"""A worker that does, while it loads version 2 of any model, what its first argument says.
+
+die       ends at once, each time
+die once  ends at once, unless the file that the second argument names is there; it makes it
+hang      never comes to an end
+raise     has a fault of its own
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mlpserve.server.lifecycle import generations, loading
+from mlpserve.server.processes.worker import main
+
+FAULTY_VERSION = 2
+
+fault, marker = sys.argv[1:3]
+load_checked = loading.load_checked
+
+
+def load_badly(descriptor: int, key: Any, *, reproducible: bool) -> Any:
+    if key.version != FAULTY_VERSION:
+        return load_checked(descriptor, key, reproducible=reproducible)
+    if fault == "hang":
+        threading.Event().wait()
+    if fault == "raise":
+        raise RuntimeError("a fault")
+    if fault == "die" or not Path(marker).exists():
+        Path(marker).touch()
+        os.abort()
+    return load_checked(descriptor, key, reproducible=reproducible)
+
+
+setattr(generations, "load_checked", load_badly)  # noqa: B010 - it is no name of that module's
+del sys.argv[1:3]
+sys.exit(main())

@@ -1,0 +1,59 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mlpserve.server.lifecycle.board import Board
+
+LOW, HIGH = 0, 2**64 - 1  # they differ in all bytes, so that a mixture of both shows
+
+WRITER = f"""
+import sys
+from mlpserve.server.lifecycle.board import Board
+
+board = Board.attach(int(sys.argv[1]))
+for number in range(200_000):
+    board.generation = {LOW} if number % 2 else {HIGH}
+board.generation = 7
+"""
+
+
+@pytest.fixture(params=["memory", "unlinked file"])
+def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    """Return a board, as systems have it that know anonymous memory, and as others do."""
+    if request.param == "unlinked file":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    created = Board.create()
+    yield created
+    created.close()
+
+
+def test_it_begins_at_0_and_those_who_attach_it_see_each_change(board: Board) -> None:
+    attached = Board.attach(board.descriptor)
+    assert board.generation == attached.generation == 0
+    board.generation = 3
+    assert attached.generation == 3
+    attached.close()
+    board.generation = HIGH
+    assert board.generation == HIGH
+
+
+def test_another_process_is_never_seen_in_the_middle_of_a_change(board: Board) -> None:
+    command = [sys.executable, "-c", WRITER, str(board.descriptor)]
+    with subprocess.Popen(command, pass_fds=[board.descriptor]) as writer:
+        seen = set[int]()
+        while board.generation != 7:
+            assert writer.poll() in {None, 0}
+            seen.update(board.generation for _ in range(100))
+        assert writer.wait() == 0
+    assert seen <= {LOW, HIGH, 7}
+
+
+def test_what_is_no_board_is_refused(board: Board) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(ValueError, match="expected a board of 64 bytes, got 0"):
+        Board.attach(reading)
+    os.close(reading)
+    os.close(writing)
