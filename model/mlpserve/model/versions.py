@@ -50,6 +50,18 @@ def load_version(models: Path, name: str, version: int) -> Model:
     return model
 
 
+def load_checked(models: Path, name: str, version: int) -> Model:
+    """Read a version and check all that can be checked here: also its golden samples.
+
+    Raises:
+        WeightsFileError: As for ``load_version``, or the network does not give the probabilities
+            of its golden samples.
+    """
+    model = load_version(models, name, version)
+    check_golden(model)
+    return model
+
+
 def prepare(models: Path, name: str) -> None:
     """Make the folder of a model and prove that a version can be written to it.
 

@@ -128,8 +128,12 @@ def test_file_that_is_there_is_replaced_only_by_force(golden_models: Path, tmp_p
         ("{models}/other", "{models}: has no model 'other'; it has tiny"),
         ("{models}/tiny:9", "{models}/tiny: has no version 9; it has 2, 1"),
         ("{models}/tiny/2", "{models}/tiny: has no model '2'; did you mean {models}/tiny:2?"),
-        ("{models}/no name", "model: expected MODELS/NAME or MODELS/NAME:VERSION, got "),
-        ("{models}/tiny:last", "model: expected a version's number after the colon, as in tiny:1"),
+        ("{models}/no name", "model: expected MODELS/NAME, MODELS/NAME:VERSION or "),
+        ("{models}/tiny:last", "{models}/tiny: has no label 'last'; it has none"),
+        (
+            "{models}/tiny:01",
+            "model: expected a version's number or a label after the colon, as in ",
+        ),
     ],
 )
 def test_what_is_no_version_is_refused_and_nothing_is_written(
