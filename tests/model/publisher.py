@@ -2,12 +2,14 @@
 
     python publisher.py publish MODELS WEIGHTS COUNT
     python publisher.py label MODELS PREFIX COUNT
+    python publisher.py prune MODELS KEEP COUNT
     python publisher.py die-publishing FOLDER WEIGHTS
     python publisher.py die-labelling FOLDER TEMPLATE
 
-The first two say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
-so often; each version carries a file that tells its number. ``label`` gives version 1 so many
-labels: PREFIX-0, PREFIX-1, ...
+The first three say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
+so often, and says the numbers; each version carries a file that tells its own. ``label`` gives
+version 1 so many labels: PREFIX-0, PREFIX-1, ... ``prune`` deletes so often all but the KEEP newest
+versions, and says their numbers.
 The others do something in FOLDER/1, FOLDER/2, ... and are killed at the first moment of it, at the
 second, and so on, until one lives to the end; they say in which folder that was. A moment is a line
 of the code at work, or a call of the operating system, whoever makes it. ``die-publishing``
@@ -26,6 +28,7 @@ from typing import Any
 
 from mlpserve.model import archive, digests, disk, folder, labels, versions, weights
 from mlpserve.model.labels import set_label
+from mlpserve.model.pruning import prune
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, load_model
 
@@ -53,6 +56,14 @@ def label_often(models: str, prefix: str, count: str) -> None:
     _wait_for_start()
     for number in range(int(count)):
         set_label(Path(models), "tiny", f"{prefix}-{number}", 1)
+
+
+def prune_often(models: str, keep: str, count: str) -> None:
+    """Delete old versions, and say their numbers."""
+    _wait_for_start()
+    for _ in range(int(count)):
+        for version in prune(Path(models), "tiny", keep=int(keep)).versions:
+            _say(version)
 
 
 def die_publishing(folder: str, weights_file: str) -> None:
@@ -139,6 +150,7 @@ def _die_at_moment(number: int) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "publish": publish_often,
     "label": label_often,
+    "prune": prune_often,
     "die-publishing": die_publishing,
     "die-labelling": die_labelling,
 }
