@@ -19,6 +19,7 @@ from mlpserve.client import (
     NotFoundError,
     ServerFaultError,
     TimeoutExceededError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from mlpserve.server import registry
@@ -33,6 +34,7 @@ NOT_SERVER_FAULTS = {
     "INVALID_ARGUMENT": InvalidRequestError,
     "RESOURCE_EXHAUSTED": InvalidRequestError,
     "NOT_FOUND": NotFoundError,
+    "UNAUTHENTICATED": UnauthenticatedError,
     "UNAVAILABLE": UnavailableError,
     "DEADLINE_EXCEEDED": TimeoutExceededError,
 }

@@ -18,6 +18,7 @@ DOCUMENTED = [
     "ServerFaultError",
     "TimeoutExceededError",
     "TrainingInfo",
+    "UnauthenticatedError",
     "UnavailableError",
     "VersionInfo",
 ]

@@ -72,7 +72,7 @@ def is_answer_to(answer: Answer, images: Images) -> bool:
 
 
 def queue(**settings: Any) -> RowQueue:
-    return RowQueue(**{"max_batch_rows": MAX_BATCH_ROWS, "max_queued_rows": 10_000, **settings})
+    return RowQueue(**{"max_batch_rows": MAX_BATCH_ROWS, "max_queue_rows": 10_000, **settings})
 
 
 @st.composite
@@ -147,7 +147,7 @@ def test_the_oldest_request_is_in_the_next_pass_whatever_came_after_it() -> None
 
 
 def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
-    model, waiting = EchoModel(), queue(max_queued_rows=10)
+    model, waiting = EchoModel(), queue(max_queue_rows=10)
     large = Caller(0, 100, model)
     waiting.put(large.request())
     with pytest.raises(OverloadedError, match="100 images wait, and with these 1 it would be more"):
@@ -160,7 +160,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
 
 
 def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
-    model, waiting = EchoModel(), queue(max_queued_rows=2)
+    model, waiting = EchoModel(), queue(max_queue_rows=2)
     gone, kept, new = (Caller(number, 1, model) for number in range(3))
     waiting.put(gone.request())
     waiting.put(kept.request())
@@ -283,7 +283,7 @@ def test_many_threads_get_their_own_rows(model: Model) -> None:
 
 def test_a_full_queue_may_be_waited_for() -> None:
     model = HeldModel()
-    batcher = Batcher(queue(max_queued_rows=1), Workspace())
+    batcher = Batcher(queue(max_queue_rows=1), Workspace())
     first, second, third = (Caller(number, 1, model) for number in range(3))
     threads = in_threads([first], batcher)
     assert model.started.wait(TIMEOUT_S)
@@ -305,7 +305,7 @@ def test_a_full_queue_may_be_waited_for() -> None:
 
 def test_requests_whose_answers_nobody_comes_for_do_not_keep_others_out() -> None:
     model = EchoModel()
-    batcher = Batcher(queue(max_queued_rows=2), Workspace())
+    batcher = Batcher(queue(max_queue_rows=2), Workspace())
     slow = [Caller(number, 1, model) for number in range(2)]
     tickets = [batcher.submit(model, caller.images, is_wanted=lambda: True) for caller in slow]
     last = Caller(2, 1, model)

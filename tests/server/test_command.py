@@ -112,8 +112,8 @@ def test_the_health_check_asks_the_server_itself_and_no_proxy(
     [
         (["--models", "no-such-folder"], "no-such-folder: cannot be read: No such file"),
         (["--models", "."], "found none that can be used; train one with: mlpserve-train"),
-        (["--port", "70000"], "port: expected from 0 to 65535, got 70000"),
-        (["--max-batch-images", "0"], "max_batch_images: expected from 1"),
+        (["--port", "70000"], "--port: expected a whole number, from 0 to 65535, got '70000'"),
+        (["--max-batch-images", "0"], "--max-batch-images: expected a whole number, at least 1"),
     ],
     ids=str,
 )

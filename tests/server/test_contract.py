@@ -1,8 +1,6 @@
 """What both adapters must do alike; the answers and errors themselves are in test_service.py."""
 
 import math
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Semaphore, Thread
 from typing import TypeAlias
@@ -10,7 +8,6 @@ from typing import TypeAlias
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.model.weights import Model
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
@@ -173,7 +170,7 @@ def test_calls_that_are_cancelled_while_others_of_their_burst_are_computed_are_n
 def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(
     start_server: Callable[..., Server], model: Model
 ) -> None:
-    server = start_server(max_queued_rows=4)
+    server = start_server(max_queue_rows=4)
     with grpc.insecure_channel(server.address) as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         requests = [request(1, seed=number) for number in range(40)]
@@ -305,35 +302,3 @@ def test_what_has_not_ended_within_the_grace_is_cancelled(
         server.stop()
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         ended.set()
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """Return the key and the certificate of localhost, made anew."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with openssl, which is not here")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    kind = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-    command = ["openssl", *kind, "-keyout", str(key), "-out", str(certificate), *subject]
-    subprocess.run(command, check=True, capture_output=True)
-    return key.read_bytes(), certificate.read_bytes()
-
-
-def test_answers_come_over_tls_and_callers_without_it_get_none(
-    start_server: Callable[..., Server], certificate: tuple[bytes, bytes], model: Model
-) -> None:
-    server = start_server(credentials=grpc.ssl_server_credentials([certificate]))
-    trusted = grpc.ssl_channel_credentials(certificate[1])
-    target = f"localhost:{server.port}"
-    with grpc.secure_channel(target, trusted) as channel:
-        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-        asked = request(64)
-        assert answers_to(model, asked, stub.Predict(asked, timeout=TIMEOUT_S))
-        health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status == 1
-    with grpc.insecure_channel(target) as channel:
-        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-        refused = code_of(lambda: stub.Predict(request(1), timeout=TIMEOUT_S))
-        assert refused == grpc.StatusCode.UNAVAILABLE

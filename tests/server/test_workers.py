@@ -189,8 +189,8 @@ def test_workers_that_cannot_serve_say_so_once(models: Path, publish: Callable[.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", "0"], "workers: expected from 1"),
-        (["--threads", "0"], "threads: expected from 1"),
+        (["--workers", "-1"], "--workers: expected a whole number, at least 0"),
+        (["--threads", "0"], "--threads: expected a whole number, at least 1"),
     ],
     ids=str,
 )

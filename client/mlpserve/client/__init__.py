@@ -21,6 +21,7 @@ from mlpserve.client.errors import (
     NotFoundError,
     ServerFaultError,
     TimeoutExceededError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from mlpserve.client.results import ModelInfo, Predictions, TrainingInfo, VersionInfo
@@ -35,6 +36,7 @@ __all__ = [
     "ServerFaultError",
     "TimeoutExceededError",
     "TrainingInfo",
+    "UnauthenticatedError",
     "UnavailableError",
     "VersionInfo",
 ]

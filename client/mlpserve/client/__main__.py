@@ -19,6 +19,7 @@ except ModuleNotFoundError as missing:
         f"mlpserve-predict needs {missing.name}: pip install 'mlpserve[predict]'"
     ) from missing
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A sign that the output's encoding does not have is written as its number.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with Client(options.target, timeout_s=options.timeout) as client:
+        with _client(options) as client:
             _run(client, options)
     except UnavailableError as error:
         return _fail(f"{error}; is mlpserve-serve running there?")
@@ -66,6 +67,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     return 0
+
+
+def _client(options: argparse.Namespace) -> Client:
+    credentials = None
+    if options.tls or options.tls_ca:
+        credentials = grpc.ssl_channel_credentials(_content(options.tls_ca))
+    token = os.environ.get("MLPSERVE_TOKEN", "")
+    return Client(options.target, timeout_s=options.timeout, credentials=credentials, token=token)
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidRequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _run(client: Client, options: argparse.Namespace) -> None:
@@ -151,7 +167,9 @@ def _fail(message: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlpserve-predict", description="Have a server classify images."
+        prog="mlpserve-predict",
+        description="Have a server classify images.",
+        epilog="A server that asks for a bearer token gets that of the variable MLPSERVE_TOKEN.",
     )
     parser.add_argument(
         "files", type=Path, nargs="*", metavar="FILE", help=".npy, .npz, IDX, PNG or JPEG"
@@ -172,6 +190,15 @@ def _parser() -> argparse.ArgumentParser:
         default="localhost:50051",
         metavar="HOST:PORT",
         help="the server; default: localhost:50051",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="speak TLS, and trust whom this system trusts"
+    )
+    parser.add_argument(
+        "--tls-ca",
+        type=Path,
+        metavar="FILE",
+        help="speak TLS, and trust the certificates in this file",
     )
     parser.add_argument("--model", default="", help="needed where several models are served")
     parser.add_argument(

@@ -57,17 +57,17 @@ def checked_target(target: str) -> str:
     return target
 
 
-def open_channel(target: str) -> grpc.Channel:
-    """Return a channel without encryption; it connects with the first call."""
-    return grpc.insecure_channel(
-        target,
-        options=[
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            # The server's limits count, and it says them; answers are small.
-            ("grpc.max_send_message_length", -1),
-            ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
-            ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-            ("grpc.max_reconnect_backoff_ms", _LAST_RECONNECT_MS),
-            ("grpc.max_receive_message_length", -1),
-        ],
-    )
+def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """Return a channel that connects with the first call; not encrypted without credentials."""
+    options: list[tuple[str, object]] = [
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        # The server's limits count, and it says them; answers are small.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", _LAST_RECONNECT_MS),
+        ("grpc.max_receive_message_length", -1),
+    ]
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)

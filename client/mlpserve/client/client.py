@@ -37,15 +37,27 @@ class Client:
     Args:
         target: ``host:port``. Where a name has several addresses, calls go round all of them.
         timeout_s: Seconds that a call may take, all its requests and retries included.
+        credentials: For TLS, as ``grpc.ssl_channel_credentials`` makes them; without them, nothing
+            is encrypted.
+        token: The bearer token that a server may ask for. It is sent with each call, so that it
+            needs TLS wherever others may listen.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
+    ) -> None:
         self._target = checked_target(target)
         self._timeout_s = _checked_timeout_s(timeout_s)
-        self._channel = open_channel(target)
+        self._metadata = _metadata(token)
+        self._channel = open_channel(target, credentials)
         self._stub = prediction_pb2_grpc.PredictionServiceStub(self._channel)
         self._is_closed = False
 
@@ -99,7 +111,9 @@ class Client:
         with self._translated():
             # Not a future: a call that is waited for is spared a hand-off between threads.
             response = self._stub.Predict(
-                predict_request(first_batch, model, version), timeout=_remaining_s(deadline_s)
+                predict_request(first_batch, model, version),
+                timeout=_remaining_s(deadline_s),
+                metadata=self._metadata,
             )
         first = read_predictions(response, len(first_batch))
         # The version that answered first is the one that the rest is asked of.
@@ -134,7 +148,9 @@ class Client:
         """
         requests = StreamRequests(batches, model, version)
         with self._translated():
-            call = self._stub.PredictStream(requests, timeout=self._allowed_s(timeout_s))
+            call = self._stub.PredictStream(
+                requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+            )
             try:
                 for response in call:
                     yield read_predictions(response, requests.next_count())
@@ -157,7 +173,9 @@ class Client:
         """
         request = get_model_request(name, version)
         with self._translated():
-            response = self._stub.GetModel(request, timeout=self._allowed_s(timeout_s))
+            response = self._stub.GetModel(
+                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+            )
             return read_model(response.model)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
@@ -171,7 +189,9 @@ class Client:
         """
         request = prediction_pb2.ListModelsRequest()
         with self._translated():
-            response = self._stub.ListModels(request, timeout=self._allowed_s(timeout_s))
+            response = self._stub.ListModels(
+                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+            )
             return [read_model(model) for model in response.models]
 
     def _pipelined(
@@ -186,7 +206,9 @@ class Client:
                         count, call = under_way.popleft()
                         yield read_predictions(call.result(), count)
                     request = predict_request(batch, model, version)
-                    call = self._stub.Predict.future(request, timeout=_remaining_s(deadline_s))
+                    call = self._stub.Predict.future(
+                        request, timeout=_remaining_s(deadline_s), metadata=self._metadata
+                    )
                     under_way.append((len(batch), call))
                 while under_way:
                     count, call = under_way.popleft()
@@ -215,6 +237,15 @@ class Client:
             if isinstance(error, grpc.RpcError):
                 raise client_error(error, self._target) from error
             raise
+
+
+def _metadata(token: str) -> tuple[tuple[str, str], ...]:
+    if not token:
+        return ()
+    # gRPC's own complaint would show the token.
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise InvalidRequestError("token: expected printable ASCII characters without spaces")
+    return (("authorization", f"Bearer {token}"),)
 
 
 def _checked_timeout_s(timeout_s: float) -> float:

@@ -3,6 +3,7 @@
     ClientError
     |-- InvalidRequestError    the images or arguments are wrong: mend them; also a ValueError
     |-- NotFoundError          no such model or version is served: ask for another
+    |-- UnauthenticatedError   the server asks for a token, or for another one: give it
     |-- UnavailableError       nothing answers there, or it is too busy: try again later
     |-- TimeoutExceededError   the answer took too long: allow more time; also a TimeoutError
     `-- ServerFaultError       the server failed or broke the contract: tell its operator
@@ -28,6 +29,10 @@ class NotFoundError(ClientError):
     """The server serves no such model, or no such version of it."""
 
 
+class UnauthenticatedError(ClientError):
+    """The server asks for a token, or does not know the one that it was given."""
+
+
 class UnavailableError(ClientError):
     """Nothing answers at the target, or the server is starting, stopping or too busy."""
 
@@ -45,6 +50,7 @@ ERROR_OF_STATUS: Final[Mapping[grpc.StatusCode, type[ClientError]]] = {
     # The message is larger than the server's transport takes: fewer images a request.
     grpc.StatusCode.RESOURCE_EXHAUSTED: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimeoutExceededError,
 }

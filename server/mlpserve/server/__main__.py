@@ -6,21 +6,24 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.processors import granted_processors
 from mlpserve.server import signals
-from mlpserve.server.config import (
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    ServerConfig,
-    address,
-    blas_environment,
+from mlpserve.server.config import ServerConfig, address, blas_environment
+from mlpserve.server.configuration import (
+    VARIABLE_PREFIX,
+    add_flags,
+    as_toml,
+    given_settings,
+    unknown_variables,
+    values,
 )
 from mlpserve.server.errors import StartError
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.security.tokens import new_token
 from mlpserve.server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -31,18 +34,33 @@ _EXIT_FAILED: Final = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    if options.command == "healthcheck":
-        return _healthcheck(options.target or address(options.host, options.port))
     signals.block([signal.SIGCHLD])
     log_to_stderr()
     try:
-        config = _config(options)
-        serve = _serve_alone if config.workers == 1 else _serve_together
-        serve(config)
+        given = given_settings(ServerConfig, vars(options), os.environ)
+        config = ServerConfig(**values(ServerConfig, given))
+        if options.command == "healthcheck":
+            return _healthcheck(config, options)
+        if options.command == "token":
+            return _token(options.name)
+        if options.print_config:
+            print(as_toml(config, given))
+            return 0
+        for problem in unknown_variables(ServerConfig, os.environ):
+            logger.warning(problem)
+        _serve(_with_workers(config))
     except (StartError, ModelError) as error:
-        print(f"mlpserve-serve: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"mlpserve-serve: {line}", file=sys.stderr)
         return _EXIT_FAILED
     return 0
+
+
+def _serve(config: ServerConfig) -> None:
+    if config.workers == 1:
+        _serve_alone(config)
+    else:
+        _serve_together(config)
 
 
 def _serve_alone(config: ServerConfig) -> None:
@@ -73,6 +91,7 @@ def _serve_together(config: ServerConfig) -> None:
 
 def _log_ready(config: ServerConfig, summary: str, port: int, adapter: str) -> None:
     logger.info("ready: serving %s on %s", summary, address(config.host, port))
+    _warn_of_openness(config)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",
         config.workers,
@@ -81,14 +100,33 @@ def _log_ready(config: ServerConfig, summary: str, port: int, adapter: str) -> N
     )
 
 
+def _warn_of_openness(config: ServerConfig) -> None:
+    if config.is_open_to_anybody:
+        logger.warning(
+            "anybody who can reach %s may call, and read what others send: see --token-file and "
+            "--tls-certificate",
+            config.host,
+        )
+
+
 def _log_stopping(config: ServerConfig) -> None:
     logger.info("stopping: up to %g s for open requests", config.stop_grace_s)
 
 
-def _healthcheck(target: str) -> int:
+def _token(name: str) -> int:
+    token, line = new_token(name)
+    print(f"for the caller:           {token}")
+    print(f"line of the token file:   {line}")
+    return 0
+
+
+def _healthcheck(config: ServerConfig, options: argparse.Namespace) -> int:
     from mlpserve.server.healthcheck import health_problem  # noqa: PLC0415 - it takes gRPC
 
-    problem = health_problem(target)
+    target = options.target or address(config.host, config.port)
+    problem = health_problem(
+        target, certificate=config.tls_certificate, key=config.tls_key, name=options.server_name
+    )
     if problem is None:
         return 0
     print(f"mlpserve-serve: {problem}", file=sys.stderr)
@@ -97,11 +135,17 @@ def _healthcheck(target: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlpserve-serve", description="Serve the newest versions of all models in a folder."
+        prog="mlpserve-serve",
+        description="Serve the models of a folder.",
+        epilog=(
+            f"Each setting may also be given as an environment variable ({VARIABLE_PREFIX}PORT) or "
+            "in the TOML file (port = 50051); flags come before variables, and those before it."
+        ),
     )
-    _add_place_flags(parser)
-    _add_limit_flags(parser)
-    _add_process_flags(parser)
+    add_flags(parser, ServerConfig)
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all settings as a TOML file, and end"
+    )
     commands = parser.add_subparsers(dest="command", title="other commands")
     check = commands.add_parser("healthcheck", help="exit with 0 only if a server would answer")
     check.add_argument(
@@ -109,60 +153,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="default: the address that --host and --port name",
     )
+    check.add_argument(
+        "--server-name",
+        default="localhost",
+        metavar="NAME",
+        help="one of the names in the server's certificate, where there is one; default: localhost",
+    )
+    token = commands.add_parser("token", help="make a bearer token, and its line of the token file")
+    token.add_argument("name", metavar="NAME", help="what the caller is called")
     return parser
 
 
-def _add_place_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), help="models folder; default: models")
-    add("--host", default=DEFAULT_HOST, help=f"address to listen on; default: {DEFAULT_HOST}")
-    port_help = f"port to listen on, 0 for a free one; default: {DEFAULT_PORT}"
-    add("--port", type=int, default=DEFAULT_PORT, help=port_help)
-
-
-def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    for flag, default, text in (
-        ("--max-batch-images", ServerConfig.max_batch_images, "most images in one request"),
-        ("--versions-per-model", ServerConfig.versions_per_model, "serve the newest N of each"),
-    ):
-        parser.add_argument(
-            flag, type=int, default=default, metavar="N", help=f"{text}; default: {default}"
-        )
-
-
-def _add_process_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    workers_help = (
-        "processes that serve side by side; default: the processors that are granted, divided by "
-        "--threads"
-    )
-    add("--workers", type=int, metavar="N", help=workers_help)
-    threads_help = f"BLAS threads of each; default: {ServerConfig.threads}"
-    add("--threads", type=int, default=ServerConfig.threads, metavar="N", help=threads_help)
-    pin_help = "let workers move between processors also where there is one for each"
-    add("--no-pin", dest="pins_workers", action="store_false", help=pin_help)
-    same_help = "answer with the same bits whatever else is in the batch; up to four times slower"
-    add("--reproducible", action="store_true", help=same_help)
-    public_help = "answer through the public gRPC API only"
-    add("--no-fast-lane", dest="fast_lane", action="store_false", help=public_help)
-
-
-def _config(options: argparse.Namespace) -> ServerConfig:
-    workers = options.workers
-    if workers is None:
-        workers = max(1, granted_processors() // max(1, options.threads))
-    return ServerConfig(
-        models=options.models,
-        host=options.host,
-        port=options.port,
-        workers=workers,
-        threads=options.threads,
-        pins_workers=options.pins_workers,
-        reproducible=options.reproducible,
-        fast_lane=options.fast_lane,
-        max_batch_images=options.max_batch_images,
-        versions_per_model=options.versions_per_model,
-    )
+def _with_workers(config: ServerConfig) -> ServerConfig:
+    if config.workers:
+        return config
+    return replace(config, workers=max(1, granted_processors() // config.threads))
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ class RowQueue:
 
     Args:
         max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
-        max_queued_rows: So many rows may wait. A request finds room in an empty queue always.
+        max_queue_rows: So many rows may wait. A request finds room in an empty queue always.
     """
 
-    def __init__(self, *, max_batch_rows: int, max_queued_rows: int) -> None:
+    def __init__(self, *, max_batch_rows: int, max_queue_rows: int) -> None:
         self._max_batch_rows = max_batch_rows
-        self._max_queued_rows = max_queued_rows
+        self._max_queue_rows = max_queue_rows
         self._waiting: deque[Request] = deque()
         self._rows = 0
 
@@ -59,7 +59,7 @@ class RowQueue:
 
     def has_room(self, rows: int) -> bool:
         """Return whether a request of so many rows may join the queue."""
-        return not self._rows or self._rows + rows <= self._max_queued_rows
+        return not self._rows or self._rows + rows <= self._max_queue_rows
 
     def put(self, request: Request) -> None:
         """Let a request wait for its turn.
@@ -73,7 +73,7 @@ class RowQueue:
         if not self.has_room(rows):
             raise OverloadedError(
                 f"the server is busy: {self._rows} images wait, and with these {rows} it would be "
-                f"more than {self._max_queued_rows}; try again later"
+                f"more than {self._max_queue_rows}; try again later"
             )
         self._waiting.append(request)
         self._rows += rows

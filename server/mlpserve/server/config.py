@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.settings import (
+    CheckedSettings,
+    internal,
+    path,
+    seconds,
+    switch,
+    text,
+    whole_number,
+)
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
 MAX_REFLECTION_CALLS: Final = 2
 _LARGEST_PORT: Final = 65_535
-_LARGEST_COUNT: Final = 2**31 - 1
 
 
 def address(host: str, port: int) -> str:
@@ -28,66 +36,99 @@ def blas_environment(threads: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ServerConfig:
-    """How to serve, checked when it is made.
-
-    Attributes:
-        models: The models folder.
-        host: The address to listen on.
-        port: The port to listen on; 0 for any that is free.
-        workers: So many processes serve side by side.
-        threads: So many threads BLAS uses in each of them.
-        pins_workers: Whether each worker keeps to a processor of its own where there are as many
-            workers as processors.
-        shares_port: Whether to listen on a port that other processes of this server listen on too.
-        max_batch_images: The most images that one request may carry.
-        versions_per_model: So many of the newest versions of each model are served.
-        max_batch_rows: Requests are joined up to so many images, and a larger one is computed in
-            parts of so many. More take more memory.
-        max_queued_rows: So many images may wait for their turn; what comes then is refused.
-        reproducible: Whether an image's probabilities must not depend, to the bit, on the batch.
-        fast_lane: Whether to use the fast adapter for Predict where it works.
-        worker_threads: So many requests are answered at once.
-        max_streams: So many calls of PredictStream are open at once. Each holds a worker thread,
-            as do calls of reflection, so it must leave some for all other calls.
-        max_stream_batches: So many batches of one call of PredictStream are in flight at once.
-        stop_grace_s: Seconds that requests have to end in after the server is told to stop; less
-            than the 10 after which containers are killed.
+class ServerConfig(CheckedSettings):
+    """How to serve, checked when it is made. Each setting says here what it is for.
 
     Raises:
-        StartError: A setting is out of its range.
+        StartError: Settings are out of their range.
     """
 
-    models: Path
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    workers: int = 1
-    threads: int = 1
-    pins_workers: bool = True
-    shares_port: bool = False
-    max_batch_images: int = 8192
-    versions_per_model: int = 2
-    max_batch_rows: int = 512
-    max_queued_rows: int = 65_536
-    reproducible: bool = False
-    fast_lane: bool = True
-    worker_threads: int = 8
-    max_streams: int = 4
-    max_stream_batches: int = 4
-    stop_grace_s: float = 8.0
+    models: Path = path(Path("models"), "models folder", metavar="DIR")
+    versions_per_model: int = whole_number(2, "serve the newest N versions of each model", lowest=1)
+
+    host: str = text(DEFAULT_HOST, "address to listen on", metavar="ADDRESS")
+    port: int = whole_number(
+        DEFAULT_PORT, "port to listen on, 0 for a free one", lowest=0, highest=_LARGEST_PORT
+    )
+    shares_port: bool = internal(default=False)  # with other processes of this server
+
+    tls_certificate: Path | None = path(
+        None, "certificate chain in PEM; with it, only TLS is spoken", metavar="FILE"
+    )
+    tls_key: Path | None = path(None, "the certificate's key in PEM", metavar="FILE")
+    tls_client_ca: Path | None = path(
+        None, "certificates in PEM, by one of which each caller's must be signed", metavar="FILE"
+    )
+    token_file: Path | None = path(
+        None, "names and digests of bearer tokens, see `mlpserve-serve token`", metavar="FILE"
+    )
+    require_token: bool = switch(
+        "refuse callers that send no token, where there is a token file", default=True
+    )
+    reflection: bool = switch("describe the contract to callers that ask", default=True)
+
+    workers: int = whole_number(
+        0,
+        "processes that serve side by side, 0 for the processors that are granted / threads",
+        lowest=0,
+    )
+    threads: int = whole_number(1, "BLAS threads of each process", lowest=1)
+    pin: bool = switch(
+        "keep each process to a processor of its own where there is exactly one for each",
+        default=True,
+    )
+    fast_lane: bool = switch(
+        "answer Predict in the fast lane, where it works with the grpcio at hand", default=True
+    )
+    reproducible: bool = switch(
+        "answer with the same bits whatever else is in the batch; up to four times slower",
+        default=False,
+    )
+
+    max_batch_images: int = whole_number(8192, "most images in one request", lowest=1)
+    # More take more memory.
+    max_batch_rows: int = whole_number(
+        512,
+        "join requests up to N images, and compute a larger one in parts of so many",
+        lowest=1,
+    )
+    max_queue_rows: int = whole_number(
+        65_536, "most images that may wait for their turn; what comes then is refused", lowest=1
+    )
+    request_threads: int = whole_number(
+        8,
+        "calls outside the fast lane that each process answers at once",
+        lowest=MAX_REFLECTION_CALLS + 2,
+    )
+    # Each holds one of these threads, as do calls of reflection, and must leave some for others.
+    max_streams: int = whole_number(
+        4, "calls of PredictStream that are open at once in each process", lowest=1
+    )
+    max_stream_batches: int = whole_number(
+        4, "batches of one PredictStream that are in flight at once", lowest=1
+    )
+
+    # Less than the 10 after which containers are killed.
+    stop_grace_s: float = seconds(8.0, "how long open requests may take after a signal to stop")
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in (
-            ("port", 0, _LARGEST_PORT),
-            ("workers", 1, _LARGEST_COUNT),
-            ("threads", 1, _LARGEST_COUNT),
-            ("max_batch_images", 1, _LARGEST_COUNT),
-            ("versions_per_model", 1, _LARGEST_COUNT),
-            ("max_batch_rows", 1, _LARGEST_COUNT),
-            ("max_queued_rows", 1, _LARGEST_COUNT),
-            ("max_stream_batches", 1, _LARGEST_COUNT),
-            ("max_streams", 1, self.worker_threads - MAX_REFLECTION_CALLS - 1),
-        ):
-            value = getattr(self, name)
-            if not lowest <= value <= highest:
-                raise StartError(f"{name}: expected from {lowest} to {highest}, got {value}")
+        super().__post_init__()
+        most_streams = self.request_threads - MAX_REFLECTION_CALLS - 1
+        if self.max_streams > most_streams:
+            raise StartError(
+                f"max_streams: expected at most {most_streams}, {MAX_REFLECTION_CALLS + 1} less "
+                f"than request_threads, got {self.max_streams}"
+            )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise StartError("tls_certificate, tls_key: expected both or neither, got one of them")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise StartError(
+                "tls_client_ca: expected tls_certificate and tls_key with it, got none"
+            )
+
+    @property
+    def is_open_to_anybody(self) -> bool:
+        """Return whether other machines may call, with neither encryption nor tokens."""
+        is_local = self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        has_tokens = self.token_file is not None and self.require_token
+        return not is_local and not has_tokens and self.tls_certificate is None

@@ -1,11 +1,12 @@
 """What the server refuses, one class for each reaction of the caller.
 
     ServerError
-    |-- RequestError       the request breaks the contract: mend it, do not repeat it
-    |-- NotServedError     no such model or version here: ask for another
-    |-- OverloadedError    too much at once: repeat it later
-    |-- ExpiredError       nobody waits for the answer any more: nothing to do
-    `-- StartError         the server cannot start: mend its flags, port or models folder
+    |-- RequestError          the request breaks the contract: mend it, do not repeat it
+    |-- NotServedError        no such model or version here: ask for another
+    |-- OverloadedError       too much at once: repeat it later
+    |-- UnauthenticatedError  the caller does not say, or prove, who it is
+    |-- ExpiredError          nobody waits for the answer any more: nothing to do
+    `-- StartError            the server cannot start: mend its flags, port or models folder
 
 All but the last are mapped to gRPC statuses in `mlpserve.server.statuses`, and only there.
 """
@@ -25,6 +26,10 @@ class NotServedError(ServerError):
 
 class OverloadedError(ServerError):
     """The server does as much as it is allowed to do."""
+
+
+class UnauthenticatedError(ServerError):
+    """The call carries no token that is known here."""
 
 
 class ExpiredError(ServerError):

@@ -20,6 +20,9 @@ from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.prediction import FLOAT32
 from mlpserve.server.registry import Registry, load_registry
+from mlpserve.server.security.interceptor import TokenInterceptor
+from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.security.transport import server_credentials
 from mlpserve.server.service import PredictionService
 
 # Far above any batch that is allowed, so that one that is too large is refused by us, with the
@@ -36,16 +39,14 @@ class Server:
 
     Args:
         config: How to serve.
-        credentials: With which to serve over TLS; without them, connections are plain.
 
     Raises:
-        StartError: No model can be served, or the port is taken.
+        StartError: No model can be served, the port is taken, or a certificate or token file cannot
+            be used.
         ModelsFolderError: The models folder cannot be read.
     """
 
-    def __init__(
-        self, config: ServerConfig, credentials: grpc.ServerCredentials | None = None
-    ) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         threadpool_limits(config.threads)
         self._config = config
         self.registry = load_registry(
@@ -55,6 +56,10 @@ class Server:
         )
         self._messages = Messages(self.registry, max_batch_images=config.max_batch_images)
         self._health = HealthService()
+        self._tokens = (
+            Tokens(config.token_file, required=config.require_token) if config.token_file else None
+        )
+        credentials = server_credentials(config)
         self._server = self._build()
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
@@ -87,7 +92,7 @@ class Server:
     def _build(self) -> grpc.Server:
         config = self._config
         server = grpc.server(
-            ThreadPoolExecutor(config.worker_threads, thread_name_prefix="request"),
+            ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
             options=[
                 ("grpc.max_receive_message_length", _message_limit_bytes(self.registry, config)),
                 ("grpc.max_send_message_length", -1),
@@ -95,6 +100,7 @@ class Server:
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
+            interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
         service = PredictionService(
             self._messages,
@@ -104,10 +110,11 @@ class Server:
         )
         server.add_generic_rpc_handlers((service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            ReflectionService(reflected), server
-        )
+        if config.reflection:
+            reflected = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                ReflectionService(reflected), server
+            )
         return server
 
     def _build_fast_lane(self) -> FastLane | None:
@@ -115,13 +122,18 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        work = HotPredict(self._messages, self._row_queue(), Workspace(self._config.max_batch_rows))
+        work = HotPredict(
+            self._messages,
+            self._row_queue(),
+            Workspace(self._config.max_batch_rows),
+            tokens=self._tokens,
+        )
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
     def _row_queue(self) -> RowQueue:
         return RowQueue(
             max_batch_rows=self._config.max_batch_rows,
-            max_queued_rows=self._config.max_queued_rows,
+            max_queue_rows=self._config.max_queue_rows,
         )
 
 

@@ -13,7 +13,12 @@ _TOGETHER_S: Final = 0.1
 
 
 def block(others: Iterable[signal.Signals] = ()) -> None:
-    """Block the signals; before any thread is started, for threads inherit it."""
+    """Block the signals; before any thread is started, for threads inherit it.
+
+    SIGHUP, with which other servers are told to read their certificates again, is ignored: changed
+    ones are found without it.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *others})
 
 

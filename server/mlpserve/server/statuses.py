@@ -13,6 +13,7 @@ from mlpserve.server.errors import (
     OverloadedError,
     RequestError,
     ServerError,
+    UnauthenticatedError,
 )
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 

@@ -181,7 +181,7 @@ def _own_processors(config: ServerConfig) -> list[int | None]:
     where each worker can have one and no processor is left over: otherwise a worker might have to
     share one with another program while others idle.
     """
-    if config.pins_workers and config.threads == 1 and hasattr(os, "sched_getaffinity"):
+    if config.pin and config.threads == 1 and hasattr(os, "sched_getaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         if len(usable) == config.workers:
             return list(usable)

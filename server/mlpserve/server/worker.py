@@ -11,8 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from mlpserve.server import signals
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.settings import from_plain_values, plain_values
 
 _EXIT_FAILED: Final = 1
 _EXIT_ABANDONED: Final = 2
@@ -35,7 +34,7 @@ def settings_line(config: ServerConfig, *, processor: int | None, logs_its_start
         logs_its_start: Whether it logs what happens while it starts. One of the workers does.
     """
     settings = {
-        "config": {**asdict(config), "models": str(config.models)},
+        "config": plain_values(config),
         "processor": processor,
         "logs_its_start": logs_its_start,
     }
@@ -70,8 +69,7 @@ def _started(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a Server, im
     # Not before the signals are blocked: NumPy and gRPC start threads.
     from mlpserve.server.serving import Server  # noqa: PLC0415
 
-    config = settings["config"]
-    server = Server(ServerConfig(**{**config, "models": Path(config["models"])}))
+    server = Server(from_plain_values(ServerConfig, settings["config"]))
     server.start()
     logging.disable(logging.NOTSET)
     return server

@@ -38,6 +38,9 @@ class _Echo:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    def admits(self, call: HotCall) -> bool:
+        return bool(call.metadata)  # gRPC sends who it is
+
     def accept(self, data: bytes, call: HotCall) -> None:
         if data:
             self._waiting.append((data, call))

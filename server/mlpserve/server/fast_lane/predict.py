@@ -7,8 +7,10 @@ from functools import partial
 
 from mlpserve.server.batching import Outcome, Request, RowQueue, answer_together
 from mlpserve.server.compiled import CompiledModel, Workspace
+from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
+from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import refusal
 
 
@@ -19,16 +21,35 @@ class HotPredict:
         messages: The contract.
         queue: Used by this lane only.
         workspace: Used by this lane only.
+        tokens: Whose tokens calls must carry; None for anybody's call.
     """
 
-    def __init__(self, messages: Messages, queue: RowQueue, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        queue: RowQueue,
+        workspace: Workspace,
+        *,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._messages = messages
         self._queue = queue
         self._workspace = workspace
+        self._tokens = tokens
 
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
         return bool(self._queue)
+
+    def admits(self, call: HotCall) -> bool:
+        """Return whether a call carries the right token, where it must; refuse it otherwise."""
+        if self._tokens is not None:
+            try:
+                self._tokens.caller(call.metadata)
+            except UnauthenticatedError as error:
+                call.fail(*refusal("Predict", error))
+                return False
+        return True
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""

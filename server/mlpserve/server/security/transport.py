@@ -1,0 +1,56 @@
+"""TLS: certificates from files, taken over by new connections when the files change."""
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.errors import StartError
+from mlpserve.server.security.changing_files import ChangingFiles
+
+
+def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    """Return what a server with these settings listens with; None for no encryption.
+
+    Raises:
+        StartError: A file cannot be read, or holds no certificate, no key, or those of others.
+    """
+    certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
+    if certificate is None or key is None:
+        return None
+    paths = [certificate, key, *([authority] if authority else [])]
+    files = ChangingFiles(paths, lambda contents: _configuration(paths, contents))
+    credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+        files.get(), files.get, require_client_authentication=authority is not None
+    )
+    return credentials
+
+
+def _configuration(
+    paths: Sequence[Path], contents: Sequence[bytes]
+) -> grpc.ServerCertificateConfiguration:
+    certificate, key, *authorities = paths
+    try:
+        # gRPC would say nothing here, and refuse every connection.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_none)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise StartError(
+            f"{certificate}, {key}: expected a certificate and its key in PEM, without a password: "
+            f"{getattr(error, 'reason', None) or error}"
+        ) from error
+    for authority in authorities:
+        try:
+            ssl.create_default_context(cafile=authority)
+        except (OSError, ValueError) as error:
+            raise StartError(f"{authority}: expected certificates in PEM") from error
+    chain, private, *roots = contents
+    return grpc.ssl_server_certificate_configuration(
+        [(private, chain)], root_certificates=roots[0] if roots else None
+    )
+
+
+def _none() -> str:
+    """Return no password, instead of asking a terminal for one."""
+    return ""
