@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -16,8 +17,6 @@ from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.errors import StartError
-from mlpserve.server.registry import load_registry
 from mlpserve.server.reproducibility import reproducibility_problem
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
@@ -100,8 +99,11 @@ def test_reproducible_answers_are_those_of_the_plain_network(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_what_cannot_be_promised_is_refused_at_start(
-    models: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_a_version_whose_answers_cannot_be_promised_is_not_served(
+    models: Path,
+    publish: Callable[..., None],
+    look_after: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish("digits", versions=1)
     classify = CompiledModel.classify
@@ -114,9 +116,11 @@ def test_what_cannot_be_promised_is_refused_at_start(
         return found
 
     monkeypatch.setattr(CompiledModel, "classify", depends_on_size)
-    with pytest.raises(StartError, match="cannot be promised for digits version 1 .* batch of 33"):
-        load_registry(models, versions_per_model=1, reproducible=True)
-    load_registry(models, versions_per_model=1)
+    promising = look_after(models, reproducible=True).registry.models["digits"]
+    assert promising.versions == ()
+    assert "reproducible: cannot be promised with the BLAS" in promising.quarantined[1]
+    assert "a batch of 33 uint8 images" in promising.quarantined[1]
+    assert look_after(models).served == {"digits": [1]}
 
 
 def test_a_reproducible_server_gives_the_same_bits_to_joined_and_single_calls(

@@ -388,12 +388,22 @@ def test_a_watch_of_health_does_not_keep_a_server_from_stopping(
         assert [change.status for change in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
-def test_a_batch_limit_that_no_message_can_carry_is_refused_with_the_largest_that_can(
-    models: Path, tiny_models: None
+def test_a_batch_limit_that_no_message_can_carry_is_lowered_to_what_one_can(
+    start_server: Callable[..., Server], images: npt.NDArray[np.uint8]
 ) -> None:
-    config = ServerConfig(models=models, port=0, max_batch_images=100_000_000)
-    with pytest.raises(StartError, match="max_batch_images: expected at most 89475754, because"):
-        Server(config)
+    server = start_server(max_batch_images=100_000_000, max_message_mb=1)
+    most = (2**20 - 2**16) // (6 * 4)  # images of six values in float32
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        described = stub.ListModels(prediction_pb2.ListModelsRequest(), timeout=TIMEOUT_S)
+        assert described.models[0].max_batch_images == most
+        largest = np.zeros((most, 6), np.float32)
+        answer = stub.Predict(request(largest), timeout=TIMEOUT_S)
+        assert len(answer.labels) == most * 4
+        too_large = request(np.zeros((most + 1, 6), np.uint8))
+        code, details = failure(lambda: stub.Predict(too_large, timeout=TIMEOUT_S))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert f"from 1 to {most} images a request, got {most + 1}" in details
 
 
 @pytest.mark.parametrize(

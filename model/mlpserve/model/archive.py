@@ -11,6 +11,7 @@ Knows nothing of networks.
 
 import math
 import mmap
+import os
 import struct
 import tokenize
 import zipfile
@@ -53,7 +54,13 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> Non
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays of an uncompressed .npz file.
+    """Read all arrays of an uncompressed .npz file; see ``read_open_arrays``."""
+    with path.open("rb") as file:
+        return read_open_arrays(file)
+
+
+def read_open_arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an uncompressed .npz file that is open; it may be closed afterwards.
 
     Returns:
         Read-only arrays, which are the file as it is mapped into memory. It may be deleted or
@@ -65,8 +72,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         OSError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            _check_entries(archive, path.stat().st_size)
+        with zipfile.ZipFile(file) as archive:
+            _check_entries(archive, os.fstat(file.fileno()).st_size)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return {
                 entry.filename.removesuffix(_SUFFIX): _read_array(archive, entry, mapped)
@@ -131,6 +138,9 @@ def _shared(data: bytes, entry: zipfile.ZipInfo, mapped: mmap.mmap) -> "bytes | 
     end = entry.header_offset + 30 + sum(lengths) + entry.file_size
     start = end - len(data)
     # BLAS is slow with numbers that do not stand at multiples of their size.
-    if start % _ALIGNMENT_BYTES or mapped[start:end] != data:
-        return data
-    return memoryview(mapped)[start:end]
+    view = memoryview(mapped)[start:end]
+    # Compared by NumPy, which lets other threads run meanwhile, and copies nothing.
+    is_same = len(view) == len(data) and np.array_equal(
+        np.frombuffer(view, np.uint8), np.frombuffer(data, np.uint8)
+    )
+    return view if is_same and start % _ALIGNMENT_BYTES == 0 else data

@@ -17,12 +17,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.archive import read_arrays, write_arrays
+from mlpserve.model.archive import read_open_arrays, write_arrays
 from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.metadata import Metadata
@@ -100,11 +100,22 @@ def load_model(path: Path) -> Model:
         # A pipe or a device would be waited for, for ever perhaps.
         if not stat.S_ISREG(path.stat().st_mode):
             raise WeightsFileError("expected a file, got a folder, a pipe or a device")
-        return _model(read_arrays(path))
+        with path.open("rb") as file:
+            return read_model(file)
     except ModelError as error:
         raise WeightsFileError(f"{path}: {error}") from error
     except OSError as error:
         raise WeightsFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_model(file: IO[bytes]) -> Model:
+    """Read and check a weights file that is open; see ``load_model``.
+
+    Raises:
+        ModelError: As for ``load_model``, but the message does not name the file.
+        OSError: It cannot be read.
+    """
+    return _model(read_open_arrays(file))
 
 
 def check_golden(model: Model, *, tolerance: float = GOLDEN_TOLERANCE) -> None:

@@ -22,6 +22,7 @@ from mlpserve.server.configuration import (
     values,
 )
 from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.supervisor import Supervisor
@@ -71,7 +72,8 @@ def _serve_alone(config: ServerConfig) -> None:
 
     server = Server(config)
     server.start()
-    _log_ready(config, server.summary, server.port, server.adapter)
+    plan = server.lifecycle.controller.plan if server.lifecycle else Plan({})
+    _log_ready(config, plan, server.port, server.adapter)
     signals.wait_for_stop()
     _log_stopping(config)
     server.stop()
@@ -82,15 +84,22 @@ def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
     said, port = supervisor.start()
-    _log_ready(config, said["summary"], port, said["adapter"])
+    _log_ready(config, Plan.from_json(said["plan"]), port, said["adapter"])
     supervisor.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
     logger.info("stopped")
 
 
-def _log_ready(config: ServerConfig, summary: str, port: int, adapter: str) -> None:
-    logger.info("ready: serving %s on %s", summary, address(config.host, port))
+def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> None:
+    state = "ready" if plan.is_ready else "not ready"
+    logger.info("%s: serving %s on %s", state, plan.summary, address(config.host, port))
+    if not plan.is_ready:
+        logger.info(
+            "waiting for a first version: %s has no NAME/VERSION/weights.npz that can be used; "
+            "train one with: mlpserve-train --models %s",
+            *(config.models, config.models),
+        )
     _warn_of_openness(config)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",

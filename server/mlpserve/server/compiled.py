@@ -27,6 +27,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 DEFAULT_BLOCK_ROWS: Final = 512
 _REPRODUCIBLE_ROWS: Final = 8
+_FLOAT32_BYTES: Final = 4
 _MOST_VIEWS: Final = 4096
 _LARGEST_SUM: Final = float(np.finfo(np.float32).max) / 2
 
@@ -87,6 +88,8 @@ class CompiledModel:
 
     def __init__(self, model: Model, *, reproducible: bool = False) -> None:
         self.metadata: Final[Metadata] = model.metadata
+        # Of one image in the largest data type in which it may be sent.
+        self.image_bytes: Final[int] = model.metadata.input.values_per_image * _FLOAT32_BYTES
         first, *others = model.network.layers
         # x / d @ W = x @ (W / d): dividing the weights once saves dividing each image.
         divisor = np.float32(model.metadata.input.uint8_divisor)

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mlpserve.model.labels import is_label
 from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.policy import parse_policies
 from mlpserve.server.settings import (
     CheckedSettings,
+    choice,
     internal,
     path,
     seconds,
@@ -18,6 +21,10 @@ from mlpserve.server.settings import (
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
 MAX_REFLECTION_CALLS: Final = 2
+WATCH: Final = "watch"
+MANUAL: Final = "manual"
+_BYTES_PER_MB: Final = 1 << 20
+_LARGEST_MESSAGE_MB: Final = 2047  # gRPC's own limit is 2 GiB less one byte
 _LARGEST_PORT: Final = 65_535
 
 
@@ -44,7 +51,22 @@ class ServerConfig(CheckedSettings):
     """
 
     models: Path = path(Path("models"), "models folder", metavar="DIR")
-    versions_per_model: int = whole_number(2, "serve the newest N versions of each model", lowest=1)
+    # Newest N, "all" or a list, for one model with its name in front: "2 digits=all letters=1,4,7".
+    versions: str = text(
+        "2",
+        "versions to serve of each model: the newest N, 'all' or listed ones as '1,4,7'; after a "
+        "space, those of one model with NAME= in front; those with labels are served in any case",
+        metavar="POLICIES",
+    )
+    default_label: str = text(
+        "stable", "the label whose version answers where none is asked for", metavar="LABEL"
+    )
+    reload: str = choice(
+        WATCH,
+        "follow the models folder, or look into it only at the start and when somebody asks",
+        choices=(WATCH, MANUAL),
+    )
+    max_version_mb: int = whole_number(256, "largest weights file that is loaded, in MB", lowest=1)
 
     host: str = text(DEFAULT_HOST, "address to listen on", metavar="ADDRESS")
     port: int = whole_number(
@@ -85,6 +107,9 @@ class ServerConfig(CheckedSettings):
         default=False,
     )
 
+    max_message_mb: int = whole_number(
+        64, "largest message, in MB", lowest=1, highest=_LARGEST_MESSAGE_MB
+    )
     max_batch_images: int = whole_number(8192, "most images in one request", lowest=1)
     # More take more memory.
     max_batch_rows: int = whole_number(
@@ -119,12 +144,22 @@ class ServerConfig(CheckedSettings):
                 f"max_streams: expected at most {most_streams}, {MAX_REFLECTION_CALLS + 1} less "
                 f"than request_threads, got {self.max_streams}"
             )
+        parse_policies(self.versions)
+        if not is_label(self.default_label):
+            raise StartError(f"default_label: expected a label, got {self.default_label[:80]!r}")
+        if self.models.exists() and not self.models.is_dir():
+            raise StartError(f"models: expected a folder, got a file: {self.models}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise StartError("tls_certificate, tls_key: expected both or neither, got one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise StartError(
                 "tls_client_ca: expected tls_certificate and tls_key with it, got none"
             )
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Return the largest message that the transport takes."""
+        return self.max_message_mb * _BYTES_PER_MB
 
     @property
     def is_open_to_anybody(self) -> bool:

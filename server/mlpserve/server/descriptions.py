@@ -4,17 +4,36 @@ from collections.abc import Sequence
 
 from mlpserve.model.metadata import Training
 from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.registry import ServedModel
 from mlpserve.v1 import prediction_pb2
 
 
 def describe_model(
-    versions: Sequence[CompiledModel], *, max_batch_images: int
+    name: str, model: ServedModel, versions: Sequence[CompiledModel], *, max_batch_images: int
 ) -> prediction_pb2.Model:
-    """Return the description of a model by those versions of it, which are at least one."""
+    """Return the description of a model.
+
+    Args:
+        name: Its name.
+        model: What is served of it.
+        versions: Those of its versions to describe; labels of others are left out.
+        max_batch_images: The most images that one request may carry.
+    """
+    described = {version.metadata.version for version in versions}
     return prediction_pb2.Model(
-        name=versions[0].metadata.name,
+        name=name,
         versions=[_describe_version(version) for version in versions],
         max_batch_images=max_batch_images,
+        labels=[
+            prediction_pb2.ModelLabel(label=label, version=version)
+            for label, version in sorted(model.labels.items())
+            if version in described
+        ],
+        default_version=model.default_version,
+        quarantined_versions=[
+            prediction_pb2.QuarantinedVersion(version=version, reason=reason)
+            for version, reason in model.quarantined.items()
+        ],
     )
 
 

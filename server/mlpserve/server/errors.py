@@ -3,6 +3,8 @@
     ServerError
     |-- RequestError          the request breaks the contract: mend it, do not repeat it
     |-- NotServedError        no such model or version here: ask for another
+    |-- NotReadyError         nothing is served yet: repeat it later
+    |-- UnusableError         a version that was to be loaded failed its checks: publish another
     |-- OverloadedError       too much at once: repeat it later
     |-- UnauthenticatedError  the caller does not say, or prove, who it is
     |-- ExpiredError          nobody waits for the answer any more: nothing to do
@@ -22,6 +24,14 @@ class RequestError(ServerError):
 
 class NotServedError(ServerError):
     """The request names a model or a version that is not served here."""
+
+
+class NotReadyError(ServerError):
+    """No version of any model is served yet."""
+
+
+class UnusableError(ServerError):
+    """A version that was to be loaded failed its checks; what was served before still is."""
 
 
 class OverloadedError(ServerError):

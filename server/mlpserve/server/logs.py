@@ -9,3 +9,5 @@ def log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    # It logs each change of a file, which says nothing of what becomes of it.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)

@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.descriptions import describe_model
 from mlpserve.server.errors import RequestError
+from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.prediction import FLOAT32, UINT8, Answer, ImageDType, decode_images
-from mlpserve.server.registry import Registry
+from mlpserve.server.registry import Registry, ServedModel
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -23,6 +24,8 @@ _DTYPES: Final[Mapping[int, ImageDType]] = {
     prediction_pb2.DATA_TYPE_UINT8: UINT8,
     prediction_pb2.DATA_TYPE_FLOAT32: FLOAT32,
 }
+# What a request has beside its images, names and labels among it; generous.
+_MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
 _Message = TypeVar("_Message", bound=Message)
 _PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
 _PredictResponse: TypeAlias = prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse
@@ -48,13 +51,19 @@ class Messages:
     Safe to use from many threads.
 
     Args:
-        registry: The models.
+        generations: The models. Each request is answered from those that are served when it is
+            read.
         max_batch_images: The most images that one request may carry.
+        max_message_bytes: The largest message that the transport takes; where so many images of a
+            model are larger, fewer are allowed.
     """
 
-    def __init__(self, registry: Registry, *, max_batch_images: int) -> None:
-        self._registry = registry
+    def __init__(
+        self, generations: Generations, *, max_batch_images: int, max_message_bytes: int
+    ) -> None:
+        self._generations = generations
         self._max_batch_images = max_batch_images
+        self._max_image_bytes = max_message_bytes - _MESSAGE_OVERHEAD_BYTES
 
     def images(self, exchange: Exchange, data: bytes) -> tuple[CompiledModel, Images]:
         """Return the model that a request asks, and the images that it carries.
@@ -64,14 +73,16 @@ class Messages:
             NotServedError: It asks for a model that is not served.
         """
         request = _parsed(exchange.request, data)
-        model = self._registry.find(request.model_name, request.model_version)
+        model = self._generations.current.find(
+            request.model_name, request.model_version, request.model_label
+        )
         batch = request.images
         images = decode_images(
             batch.data,
             count=batch.count,
             dtype=_dtype(batch.data_type),
             spec=model.metadata.input,
-            max_batch_images=self._max_batch_images,
+            max_batch_images=self._most_images(model),
         )
         return model, images
 
@@ -87,21 +98,35 @@ class Messages:
     def get_model(self, data: bytes) -> bytes:
         """Return the response to a GetModelRequest; errors as for ``images``."""
         request = _parsed(prediction_pb2.GetModelRequest, data)
-        if request.model_version:
-            found = self._registry.find(request.model_name, request.model_version)
-            versions: tuple[CompiledModel, ...] = (found,)
-        else:
-            versions = self._registry.versions(request.model_name)
-        return prediction_pb2.GetModelResponse(model=self._describe(versions)).SerializeToString()
+        registry = self._generations.current
+        name, model = registry.model(request.model_name)
+        versions = model.versions
+        if request.model_version or request.model_label:
+            found = registry.find(request.model_name, request.model_version, request.model_label)
+            versions = (found,)
+        described = self._describe(name, model, versions)
+        return prediction_pb2.GetModelResponse(model=described).SerializeToString()
 
     def list_models(self, data: bytes) -> bytes:
         """Return the response to a ListModelsRequest; errors as for ``images``."""
         _parsed(prediction_pb2.ListModelsRequest, data)
-        described = [self._describe(versions) for versions in self._registry.models.values()]
+        described = self.describe_all(self._generations.current)
         return prediction_pb2.ListModelsResponse(models=described).SerializeToString()
 
-    def _describe(self, versions: tuple[CompiledModel, ...]) -> prediction_pb2.Model:
-        return describe_model(versions, max_batch_images=self._max_batch_images)
+    def describe_all(self, registry: Registry) -> list[prediction_pb2.Model]:
+        """Return the descriptions of all models, in the order of their names."""
+        return [
+            self._describe(name, model, model.versions) for name, model in registry.models.items()
+        ]
+
+    def _describe(
+        self, name: str, model: ServedModel, versions: tuple[CompiledModel, ...]
+    ) -> prediction_pb2.Model:
+        most = min(map(self._most_images, versions), default=self._max_batch_images)
+        return describe_model(name, model, versions, max_batch_images=most)
+
+    def _most_images(self, model: CompiledModel) -> int:
+        return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))
 
 
 def _parsed(kind: type[_Message], data: bytes) -> _Message:

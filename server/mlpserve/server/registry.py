@@ -1,43 +1,66 @@
-"""The models that a server serves: loaded from the models folder, found by name and version."""
+"""The models that a server serves at one time, found by name and version or label."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from mlpserve.model.errors import ModelError, WeightsFileError
-from mlpserve.model.folder import model_names, versions, weights_path
-from mlpserve.model.versions import load_version
 from mlpserve.server.compiled import CompiledModel
-from mlpserve.server.errors import NotServedError, RequestError, StartError
-from mlpserve.server.prediction import self_test
-from mlpserve.server.reproducibility import reproducibility_problem
-
-logger = logging.getLogger(__name__)
+from mlpserve.server.errors import NotReadyError, NotServedError, RequestError
 
 _NAMES_IN_MESSAGE: Final = 10
+_SHOWN_CHARACTERS: Final = 80
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is served of one model; see ``PlannedModel``.
+
+    Attributes:
+        versions: The versions, the newest first; none where all are quarantined.
+        labels: What each label means: the number of one of ``versions``.
+        default_version: What answers where neither version nor label is asked for; 0 where there is
+            no version.
+        quarantined: Versions that failed their checks, the newest first, and why in a sentence.
+    """
+
+    versions: tuple[CompiledModel, ...]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    default_version: int = 0
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+
+    def version(self, number: int) -> CompiledModel:
+        """Return one of ``versions`` by its number."""
+        return next(model for model in self.versions if model.metadata.version == number)
 
 
 class Registry:
-    """Models by name, the versions of each the newest first.
+    """Models by name.
 
     Safe to use from many threads: nothing in it changes.
 
     Args:
-        models: At least one name, each with at least one version, the newest first.
+        models: The models by their names.
     """
 
-    def __init__(self, models: Mapping[str, tuple[CompiledModel, ...]]) -> None:
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = dict(sorted(models.items()))
-        self._found = dict(_asked(self._models))
+        self._served = [name for name, model in self._models.items() if model.versions]
+        self._found = {
+            asked: model for name in self._served for asked, model in self._asked_for(name)
+        }
 
     @property
-    def models(self) -> Mapping[str, tuple[CompiledModel, ...]]:
-        """Return all models, in the order of their names."""
+    def models(self) -> Mapping[str, ServedModel]:
+        """Return all models, in the order of their names, also those of which nothing is served."""
         return self._models
 
-    def versions(self, name: str) -> tuple[CompiledModel, ...]:
-        """Return the versions of a model, the newest first.
+    @property
+    def is_ready(self) -> bool:
+        """Return whether there is anything that could answer."""
+        return bool(self._served)
+
+    def model(self, name: str) -> tuple[str, ServedModel]:
+        """Return a model with its name.
 
         Args:
             name: The model's name; may be empty where one model only is served.
@@ -45,126 +68,83 @@ class Registry:
         Raises:
             RequestError: ``name`` is empty though several models are served.
             NotServedError: There is no model of this name.
+            NotReadyError: Nothing is served yet.
         """
-        if not name and len(self._models) == 1:
-            return next(iter(self._models.values()))
+        if not name and len(self._served) == 1:
+            name = self._served[0]
+        if name in self._models:
+            return name, self._models[name]
+        if not self._served:
+            raise NotReadyError("no model is served yet: the server waits for the first version")
         if not name:
             raise RequestError(
-                f"model_name: required, because several models are served: {self._names()}"
+                f"model_name: required, because several models are served: {_listed(self._served)}"
             )
-        if name not in self._models:
-            raise NotServedError(
-                f"model_name: no model {name[:80]!r} is served; served are: {self._names()}"
-            )
-        return self._models[name]
+        raise NotServedError(
+            f"model_name: no model {name[:_SHOWN_CHARACTERS]!r} is served; "
+            f"served are: {_listed(self._served)}"
+        )
 
-    def find(self, name: str, version: int) -> CompiledModel:
+    def find(self, name: str, version: int, label: str = "") -> CompiledModel:
         """Return one version of a model.
 
         Args:
-            name: As for ``versions``.
-            version: The version's number; 0 for the newest.
+            name: As for ``model``.
+            version: The version's number; 0 to leave it to ``label``.
+            label: The label of the version; empty for the default version.
 
         Raises:
-            RequestError: As for ``versions``, or ``version`` is negative.
-            NotServedError: There is no such model, or no such version of it.
+            RequestError: As for ``model``, or ``version`` is negative, or both are given.
+            NotServedError: There is no such model, or no such version or label of it.
+            NotReadyError: Nothing is served yet.
         """
-        found = self._found.get((name, version))
-        return self._refuse(name, version) if found is None else found
+        found = self._found.get((name, version, label))
+        return self._refuse(name, version, label) if found is None else found
 
-    def _refuse(self, name: str, version: int) -> NoReturn:
-        candidates = self.versions(name)
+    def _asked_for(self, name: str) -> Iterator[tuple[tuple[str, int, str], CompiledModel]]:
+        """Yield what a request may ask for to mean a version of a model, with that version."""
+        model = self._models[name]
+        for asked in {name} if len(self._served) > 1 else {name, ""}:
+            yield (asked, 0, ""), model.version(model.default_version)
+            yield from (((asked, found.metadata.version, ""), found) for found in model.versions)
+            for label, number in model.labels.items():
+                yield (asked, 0, label), model.version(number)
+
+    def _refuse(self, name: str, version: int, label: str) -> NoReturn:
         if version < 0:
             raise RequestError(
-                f"model_version: expected a positive number, or 0 for the newest, got {version}"
+                f"model_version: expected a positive number, or 0 for the default, got {version}"
             )
-        served = _listed([str(model.metadata.version) for model in candidates])
+        if version and label:
+            raise RequestError(
+                f"model_label: expected none beside model_version {version}, "
+                f"got {label[:_SHOWN_CHARACTERS]!r}"
+            )
+        if not self._served:
+            raise NotReadyError("no model is served yet: the server waits for the first version")
+        name, model = self.model(name)
+        if label:
+            raise NotServedError(
+                f"model_label: no version of model {name!r} that can be served has the label "
+                f"{label[:_SHOWN_CHARACTERS]!r}; labels are: {_listed(list(model.labels))}"
+            )
+        numbers = [str(served.metadata.version) for served in model.versions]
+        asked = f"version {version}" if version else "any version"
         raise NotServedError(
-            f"model_version: version {version} of model {candidates[0].metadata.name!r} is not "
-            f"served; served are: {served}"
+            f"model_version: {asked} of model {name!r} is not served; served are: "
+            f"{_listed(numbers)}{_why(model, version)}"
         )
 
-    def _names(self) -> str:
-        return _listed(list(self._models))
 
-
-def _asked(
-    models: Mapping[str, tuple[CompiledModel, ...]],
-) -> Iterator[tuple[tuple[str, int], CompiledModel]]:
-    """Yield all names and versions that a request may have, with the model that is meant."""
-    for name, served in models.items():
-        for asked in {name} if len(models) > 1 else {name, ""}:
-            yield (asked, 0), served[0]
-            yield from (((asked, model.metadata.version), model) for model in served)
+def _why(model: ServedModel, version: int) -> str:
+    """Return the rest of a message about a version that is not served, where there is a reason."""
+    if version in model.quarantined:
+        return f"; it failed its checks: {model.quarantined[version]}"
+    return ""
 
 
 def _listed(names: Sequence[str]) -> str:
     """Return names for a message; a few, because the transport limits how long a message may be."""
     more = len(names) - _NAMES_IN_MESSAGE
-    listed = ", ".join(names[:_NAMES_IN_MESSAGE])
+    listed = ", ".join(names[:_NAMES_IN_MESSAGE]) or "none"
     return f"{listed} and {more} more (see ListModels)" if more > 0 else listed
-
-
-def load_registry(models: Path, *, versions_per_model: int, reproducible: bool = False) -> Registry:
-    """Load the newest versions of every model in a folder.
-
-    A version that cannot be used, or fails its self-test, is left out and logged: an older one then
-    answers for it. So is a model whose folder cannot be read.
-
-    Args:
-        models: The models folder.
-        versions_per_model: So many of the newest versions of each.
-        reproducible: As ``CompiledModel`` has it; checked with each version.
-
-    Raises:
-        StartError: No version of any model can be used, or one is not reproducible though it must.
-        ModelsFolderError: The folder is missing or cannot be read.
-    """
-    loaded = {
-        name: _load_versions(models, name, versions_per_model, reproducible=reproducible)
-        for name in model_names(models)
-    }
-    usable = {name: found for name, found in loaded.items() if found}
-    if not usable:
-        raise StartError(
-            f"models: expected NAME/VERSION/weights.npz in {models}, found none that can be used; "
-            f"train one with: mlpserve-train --models {models}"
-        )
-    return Registry(usable)
-
-
-def _load_versions(
-    models: Path, name: str, count: int, *, reproducible: bool
-) -> tuple[CompiledModel, ...]:
-    """Return the newest ``count`` versions that can be used, the newest first."""
-    found: list[CompiledModel] = []
-    for version in _versions(models, name):
-        if len(found) == count:
-            break
-        try:
-            found.append(_load_version(models, name, version, reproducible=reproducible))
-        except ModelError as error:
-            logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
-    return tuple(found)
-
-
-def _versions(models: Path, name: str) -> list[int]:
-    try:
-        return versions(models, name)
-    except ModelError as error:
-        logger.error("not served: %s", error)  # noqa: TRY400 - the sentence says it all
-        return []
-
-
-def _load_version(models: Path, name: str, version: int, *, reproducible: bool) -> CompiledModel:
-    loaded = load_version(models, name, version)
-    model = CompiledModel(loaded, reproducible=reproducible)
-    if (problem := self_test(model, loaded.golden)) is not None:
-        path = weights_path(models, name, version)
-        raise WeightsFileError(f"{path}: self-test: {problem}")
-    if reproducible and (problem := reproducibility_problem(model)) is not None:
-        raise StartError(
-            f"reproducible: cannot be promised for {name} version {version} with the BLAS of this "
-            f"machine: {problem}; serve without --reproducible"
-        )
-    return model

@@ -9,11 +9,13 @@ import grpc
 
 from mlpserve.server.errors import (
     ExpiredError,
+    NotReadyError,
     NotServedError,
     OverloadedError,
     RequestError,
     ServerError,
     UnauthenticatedError,
+    UnusableError,
 )
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,

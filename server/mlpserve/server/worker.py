@@ -54,7 +54,8 @@ def main() -> int:
     except (StartError, ModelError) as error:
         _say({"problem": str(error)})
         return _EXIT_FAILED
-    _say({"problem": None, "summary": server.summary, "adapter": server.adapter})
+    plan = server.lifecycle.controller.plan
+    _say({"problem": None, "plan": plan.to_json(), "adapter": server.adapter})
     signal.sigwait({signal.SIGTERM})
     stopping.set()
     server.stop()

@@ -1,0 +1,8 @@
+"""How models come and go while a server serves: found, checked, changed over, let go.
+
+    models folder --scanning--> FolderState --selection--> Plan --snapshots--> Crew --> Generations
+
+`controller` goes through this whenever `watching` or a person asks; what fails its checks is in
+`quarantine`. All but `generations` and `loading`, which are for the processes that serve, import
+neither NumPy nor gRPC.
+"""
