@@ -156,7 +156,13 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
 
 
 def read_model(model: prediction_pb2.Model) -> ModelInfo:
-    """Return the description of a model."""
+    """Return the description of a model.
+
+    Raises:
+        ServerFaultError: It has no name.
+    """
+    if not model.name:
+        raise ServerFaultError("answer: expected a model, got one without a name")
     return ModelInfo(
         name=model.name,
         versions=tuple(_read_version(version) for version in model.versions),
