@@ -79,6 +79,24 @@ def test_the_table_says_the_same_of_the_version_that_is_named(model: Path, data:
         assert f"{100 * found['recall']:.2f} %" in done.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to Linux's full disk")
+def test_a_disk_that_is_full_is_said_to_be(model: Path, data: Path) -> None:
+    command = ["-m", "mlpserve.trainer", "evaluate", "--model", str(model), "--data", str(data)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mlpserve-train: the output cannot be written: No space left on device\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("reference", "source", "message"),
     [

@@ -14,6 +14,8 @@ from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.labels import set_label
 from mlpserve.model.versions import load_version
 from mlpserve.model.weights import check_golden
+from mlpserve.trainer import publication
+from mlpserve.trainer.__main__ import main
 from mlpserve.trainer.calibration import without_temperature
 from mlpserve.trainer.evaluation import accuracy, evaluate, expected_calibration_error
 
@@ -74,6 +76,16 @@ def test_the_report_lies_beside_the_weights_and_names_its_version(
         report = weights_path(models, "thirds", version).with_name("report.html")
         assert f"<title>thirds version {version}</title>" in report.read_text()
         assert done.stdout.endswith(f"; see {report}\n")
+
+
+def test_a_report_that_cannot_be_made_does_not_keep_the_version_from_being_published(
+    models: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publication, "render_report", lambda *_: 1 / 0)
+    assert main(["--data", str(data), "--models", str(models), *GOOD]) == 0
+    assert not weights_path(models, "thirds", 1).with_name("report.html").exists()
+    assert load_version(models, "thirds", 1).metadata.version == 1
+    assert "the report could not be made; the version is published without" in caplog.text
 
 
 def test_no_report_is_published_where_none_is_wanted(

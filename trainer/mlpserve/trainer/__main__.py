@@ -1,6 +1,7 @@
 """The command `mlpserve-train`: flags in, a run of the job, an exit code out."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals.install()
     try:
         if arguments and arguments[0] in _COMMANDS:
-            _COMMANDS[arguments[0]](arguments[1:])
+            _run(_COMMANDS[arguments[0]], arguments[1:])
         else:
             _train(arguments, signals)
     except (DatasetError, ExportError, ModelError, ModuleNotFoundError, TrainingError) as error:
@@ -64,6 +65,19 @@ def _train(arguments: Sequence[str], signals: StopSignals) -> None:
         if config.checkpoint_folder is None or signals.is_stop_wanted:
             raise
         raise StoppedError from end
+
+
+def _run(command: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> None:
+    """Run a command whose output is what it is for."""
+    try:
+        command(arguments)
+        sys.stdout.flush()
+    except OSError as error:
+        # What Python still holds back would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough, as `head` has; that is no failure.
+        if not isinstance(error, BrokenPipeError):
+            raise TrainingError(f"the output cannot be written: {error.strerror}") from error
 
 
 def _ended(message: str, code: int) -> int:

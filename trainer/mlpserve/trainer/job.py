@@ -36,6 +36,7 @@ from mlpserve.trainer.publication import (
     judge_rival,
     load_rival,
     publish_candidate,
+    published_before,
 )
 from mlpserve.trainer.signals import StopSignals
 
@@ -79,7 +80,9 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         training = _Run(config, material, display, signals)
         version = candidate(training.train(), material, name)
         check_good_enough(version, least)
-        published = publish_candidate(config.models, version, with_report=config.with_report)
+        published = published_before(config.models, version) if training.is_resumed else None
+        if published is None:
+            published = publish_candidate(config.models, version, with_report=config.with_report)
     training.end()
     _show_published(published, config, display)
 
@@ -118,6 +121,7 @@ class _Run(Observer):
         self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
         self._saved_at_s = time.monotonic()
         self._is_at_end = False
+        self.is_resumed = False
 
     def train(self) -> Outcome:
         """Train from the beginning, or from where the last checkpoint was written."""
@@ -138,6 +142,7 @@ class _Run(Observer):
             )
             if snapshot is not None:
                 fit.resume(snapshot)
+                self.is_resumed = True
             try:
                 self._display.begin(
                     recipe,

@@ -190,6 +190,28 @@ def publish_candidate(models: Path, candidate: Candidate, *, with_report: bool) 
     return publish(models, candidate.model, attachments=attachments)
 
 
+def published_before(models: Path, candidate: Candidate) -> Model | None:
+    """Return the newest version of a model if it is the candidate itself; None if it is another.
+
+    A run that was killed after it had published, and before it removed its checkpoints, comes to
+    the same bits once more when it is resumed.
+    """
+    metadata = candidate.model.metadata
+    try:
+        newest = load_reference(parse_reference(metadata.name, models=models))
+    except ModelError:
+        return None
+    found, made = newest.metadata.training, metadata.training
+    same_run = (found.recipe, found.hyperparameters, found.seed, found.data_digest) == (
+        made.recipe,
+        made.hyperparameters,
+        made.seed,
+        made.data_digest,
+    )
+    pairs = zip(newest.network.parameters, candidate.model.network.parameters, strict=False)
+    return newest if same_run and all(np.array_equal(a, b) for a, b in pairs) else None
+
+
 @contextmanager
 def _comparing() -> Iterator[None]:
     try:
