@@ -1,6 +1,7 @@
 """The server as its users run it: a process, its log, its signals, its exit code."""
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,29 @@ def test_a_server_says_when_it_is_ready_and_ends_well_when_told_to(
     assert process.returncode == 0
     assert log.endswith("stopped\n")
     assert finished("healthcheck", "--target", ready[2]).returncode == 1
+
+
+def test_more_versions_are_served_than_files_may_usually_be_open(
+    models: Path, publish: Callable[..., None]
+) -> None:
+    publish("digits", versions=30)
+    usual = 64
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
+
+    command = [*START, "--models", str(models), "--port", "0", "--workers", "1"]
+    with subprocess.Popen(
+        [*command, "--versions", "all"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,  # noqa: PLW1509 - nothing else runs in this process
+    ) as process:
+        assert process.stderr is not None
+        assert "ready: serving digits version 30 and 29 and" in process.stderr.readline()
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def test_a_server_ends_however_its_signals_come(models: Path, tiny_models: None) -> None:
@@ -107,11 +131,35 @@ def test_the_health_check_asks_the_server_itself_and_no_proxy(
         process.communicate(timeout=30)
 
 
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+def test_a_server_may_be_started_before_there_is_a_model(
+    models: Path, publish: Callable[..., None], *, is_there: bool
+) -> None:
+    if is_there:
+        models.mkdir()
+    command = [*START, "--models", str(models), "--port", "0", "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        told = (re.search(r"not ready: listening on (\S+), but (.*)", line) for line in lines)
+        waiting = next(filter(None, told))
+        assert f"train one with: mlpserve-train --models {models}" in waiting[2]
+        check = finished("healthcheck", "--target", waiting[1])
+        assert check.returncode == 1
+        assert "is not ready: NOT_SERVING" in check.stderr
+        publish("digits", versions=1)
+        assert any("ready: serving digits version 1" in line for line in lines)
+        assert health_problem(waiting[1]) is None
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "no-such-folder"], "no-such-folder: cannot be read: No such file"),
-        (["--models", "."], "found none that can be used; train one with: mlpserve-train"),
+        (["--models", "file"], "models: expected a folder, got a file: file"),
+        (["--versions", "some"], "versions: expected a number N for the newest N, 'all', or"),
+        (["--default-label", "7"], "default_label: expected a label, got '7'"),
         (["--port", "70000"], "--port: expected a whole number, from 0 to 65535, got '70000'"),
         (["--max-batch-images", "0"], "--max-batch-images: expected a whole number, at least 1"),
     ],
@@ -121,6 +169,7 @@ def test_what_cannot_be_served_is_said_in_one_sentence(
     tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("file").write_text("no folder")
     done = finished(*arguments)
     assert done.returncode == 1
     assert message in done.stderr

@@ -411,5 +411,5 @@ def test_a_batch_limit_that_no_message_can_carry_is_lowered_to_what_one_can(
     [("port", -1), ("port", 65536), ("max_batch_images", 0), ("max_streams", 8)],
 )
 def test_a_setting_out_of_its_range_is_refused_by_name(setting: str, value: int) -> None:
-    with pytest.raises(StartError, match=f"{setting}: expected from"):
+    with pytest.raises(StartError, match=f"{setting}: expected "):
         ServerConfig(models=Path(), **{setting: value})  # type: ignore[arg-type]

@@ -13,16 +13,19 @@ from threading import Barrier, Thread
 
 import numpy as np
 
+from mlpserve.model.folder import model_names, versions
+from mlpserve.model.versions import load_version
 from mlpserve.server.compiled import CompiledModel, Workspace
-from mlpserve.server.registry import load_registry
 
 _SEED = 3
 
 
 def main() -> None:
     """Measure."""
-    models, batch, threads, seconds = sys.argv[1:]
-    model = load_registry(Path(models), versions_per_model=1).find("", 0)
+    folder, batch, threads, seconds = sys.argv[1:]
+    models = Path(folder)
+    (name,) = model_names(models)
+    model = CompiledModel(load_version(models, name, versions(models, name)[0]))
     begin = Barrier(int(threads))
     rates: list[float] = []
 

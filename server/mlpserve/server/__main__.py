@@ -21,6 +21,7 @@ from mlpserve.server.configuration import (
     unknown_variables,
     values,
 )
+from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(as_toml(config, given))
             return 0
+        allow_many()
         for problem in unknown_variables(ServerConfig, os.environ):
             logger.warning(problem)
         _serve(_with_workers(config))
@@ -92,13 +94,13 @@ def _serve_together(config: ServerConfig) -> None:
 
 
 def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> None:
-    state = "ready" if plan.is_ready else "not ready"
-    logger.info("%s: serving %s on %s", state, plan.summary, address(config.host, port))
-    if not plan.is_ready:
+    if plan.is_ready:
+        logger.info("ready: serving %s on %s", plan.summary, address(config.host, port))
+    else:
         logger.info(
-            "waiting for a first version: %s has no NAME/VERSION/weights.npz that can be used; "
+            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used; "
             "train one with: mlpserve-train --models %s",
-            *(config.models, config.models),
+            *(address(config.host, port), config.models, config.models),
         )
     _warn_of_openness(config)
     logger.info(
