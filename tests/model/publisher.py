@@ -5,6 +5,7 @@
     python publisher.py prune MODELS KEEP COUNT
     python publisher.py die-publishing FOLDER WEIGHTS
     python publisher.py die-labelling FOLDER TEMPLATE
+    python publisher.py die-pruning FOLDER TEMPLATE
 
 The first three say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
 so often, and says the numbers; each version carries a file that tells its own. ``label`` gives
@@ -13,7 +14,8 @@ versions, and says their numbers.
 The others do something in FOLDER/1, FOLDER/2, ... and are killed at the first moment of it, at the
 second, and so on, until one lives to the end; they say in which folder that was. A moment is a line
 of the code at work, or a call of the operating system, whoever makes it. ``die-publishing``
-publishes; ``die-labelling`` copies the folder TEMPLATE, and has the label stable mean version 2.
+publishes; the other two copy the folder TEMPLATE, and have the label stable mean version 2, or
+delete all versions but the newest.
 """
 
 import itertools
@@ -26,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpserve.model import archive, digests, disk, folder, labels, versions, weights
+from mlpserve.model import archive, digests, disk, folder, labels, pruning, versions, weights
 from mlpserve.model.labels import set_label
 from mlpserve.model.pruning import prune
 from mlpserve.model.versions import publish
@@ -34,7 +36,10 @@ from mlpserve.model.weights import Model, load_model
 
 NUMBER_FILE_NAME = "number.txt"
 SYSTEM_CALLS = ("open", "os.", "shutil.", "fcntl.")
-TRACED = {module.__file__ for module in (archive, digests, disk, folder, labels, versions, weights)}
+TRACED = {
+    module.__file__
+    for module in (archive, digests, disk, folder, labels, pruning, versions, weights)
+}
 
 
 def main() -> None:
@@ -79,6 +84,15 @@ def die_labelling(folder: str, template: str) -> None:
     _die_at_each_moment(
         Path(folder),
         lambda models: set_label(models, "tiny", "stable", 2),
+        lambda models: shutil.copytree(template, models),
+    )
+
+
+def die_pruning(folder: str, template: str) -> None:
+    """Delete versions in folder after folder, and be killed a moment later in each."""
+    _die_at_each_moment(
+        Path(folder),
+        lambda models: prune(models, "tiny", keep=1),
         lambda models: shutil.copytree(template, models),
     )
 
@@ -153,6 +167,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prune": prune_often,
     "die-publishing": die_publishing,
     "die-labelling": die_labelling,
+    "die-pruning": die_pruning,
 }
 
 

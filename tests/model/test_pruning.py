@@ -1,9 +1,11 @@
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from mlpserve.model.errors import LabelsFileError, ModelsFolderError, NoVersionE
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.labels import labels_path, roll_back, set_label
 from mlpserve.model.pruning import UNFINISHED_AGE_S, Pruned, prune
-from mlpserve.model.versions import publish
+from mlpserve.model.versions import load_checked, publish
 from mlpserve.model.weights import Model, load_model
+
+Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -156,6 +160,26 @@ def test_number_of_a_deleted_version_is_not_given_again(
 ) -> None:
     prune(models, "tiny", keep=1)
     assert publish(models, model).metadata.version == 6
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_leaves_no_half_version(
+    models: Path, tmp_path: Path, model: Model, publisher: Publisher
+) -> None:
+    for _ in range(2):
+        publish(models, model)
+    output = publisher("die-pruning", tmp_path / "moments", models).communicate(timeout=120)[0]
+    left = []
+    for moment in range(1, int(output) + 1):
+        folder = tmp_path / "moments" / str(moment)
+        left.append(versions(folder, "tiny"))
+        for version in left[-1]:
+            load_checked(folder, "tiny", version)
+        prune(folder, "tiny", keep=1)
+        # What was left behind is gone as well.
+        assert sorted(path.name for path in (folder / "tiny").iterdir()) == [".labels.lock", "2"]
+    assert left.count([2, 1]) > 50
+    assert left.count([2]) > 3
 
 
 def test_damaged_labels_keep_everything(models: Path, five: Path) -> None:
