@@ -56,7 +56,7 @@ def examine_all(models: Path, name: str) -> Iterator[Examined]:
     for version in versions(models, name):
         found = examine(models, name, version)
         # One that is deleted meanwhile has no problem: it is not there.
-        if found.problem is None or weights_path(models, name, version).parent.exists():
+        if found.problem is None or version in versions(models, name):
             yield found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlpserve.model.commands.examination import Examined, examine, labels_of, readable_labels
 from mlpserve.model.commands.lines import percent, printable
-from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import Label
 from mlpserve.model.metadata import Calibration, Training
@@ -52,7 +52,10 @@ def show_version(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:  # it may be deleted meanwhile
+        raise ModelsFolderError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _place(found: Examined, folder: Path, labels: Mapping[str, Label]) -> dict[str, str]:
