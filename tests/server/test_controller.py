@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -458,3 +459,16 @@ def test_what_goes_wrong_unexpectedly_is_told_to_the_log_only(
     reason = "it cannot be loaded; the server's log has the cause"
     assert local.registry.models["digits"].quarantined == {1: reason}
     assert "the secret of /etc/shadow" in caplog.text
+
+
+def test_a_reason_is_one_line_of_bounded_length_whatever_is_in_the_file(
+    models: Path, publish: Publish, look_after: LookAfter
+) -> None:
+    publish("digits", versions=1)
+    path = weights_path(models, "digits", 1)
+    (path.parent / DIGEST_FILE_NAME).unlink()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x\n" * 2000 + "\udce4.npy".encode("utf-8", "replace").decode(), b"none")
+    (reason,) = look_after(models).registry.models["digits"].quarantined.values()
+    assert len(reason) <= 500
+    assert "\n" not in reason

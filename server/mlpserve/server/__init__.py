@@ -1,8 +1,9 @@
 """The gRPC server: loads published models and answers batches of images.
 
 The request path (`compiled`, `registry`, `prediction`, `batching`) knows neither gRPC nor
-protobuf. `messages` knows protobuf; the adapters `service` (the public API) and `fast_lane` know
-gRPC. `serving` puts one process together, `supervisor` several.
+protobuf; `lifecycle` decides what is in the registry. `messages` knows protobuf; the adapters
+`service` (the public API) and `fast_lane` know gRPC. `serving` puts one process together,
+`supervisor` several.
 """
 
 from importlib.util import find_spec

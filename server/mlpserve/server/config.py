@@ -147,8 +147,6 @@ class ServerConfig(CheckedSettings):
         parse_policies(self.versions)
         if not is_label(self.default_label):
             raise StartError(f"default_label: expected a label, got {self.default_label[:80]!r}")
-        if self.models.exists() and not self.models.is_dir():
-            raise StartError(f"models: expected a folder, got a file: {self.models}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise StartError("tls_certificate, tls_key: expected both or neither, got one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:

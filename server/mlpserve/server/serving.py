@@ -69,8 +69,8 @@ class Server:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
         if self.lifecycle is not None:
             self.lifecycle.start()
-        (self._fast_lane or self._server).start()
         self.show_health()
+        (self._fast_lane or self._server).start()
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""

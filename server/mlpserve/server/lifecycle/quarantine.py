@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.lifecycle.scanning import Signature
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_REASON: Final = 500
 
 
 class Failure(NamedTuple):
@@ -36,6 +38,7 @@ class Quarantine:
 
     def add(self, key: VersionKey, failure: Failure) -> None:
         """Put a version into quarantine; log it, unless it has failed like this just before."""
+        failure = failure._replace(reason=_as_sentence(failure.reason))
         self._failures[key] = failure
         if self._last_reasons.get(key) != failure.reason:
             logger.error("not served: %s: %s", key, failure.reason)
@@ -60,3 +63,8 @@ class Quarantine:
         """Forget all versions but these: the others are gone."""
         self._failures = {key: known for key, known in self._failures.items() if key in keys}
         self._last_reasons = {key: why for key, why in self._last_reasons.items() if key in keys}
+
+
+def _as_sentence(reason: str) -> str:
+    """Return a reason as it may be logged and sent, whatever a broken file has put into it."""
+    return " ".join(reason.split())[:_LONGEST_REASON].encode(errors="replace").decode()

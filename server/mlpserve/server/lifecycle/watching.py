@@ -88,34 +88,31 @@ class Watcher:
 
     def _changes(self, folders: _Folders) -> Iterator[None]:
         """Yield at each change and after each period; end after one where none can be seen."""
-        # Not before it is needed: it takes a while.
-        import watchfiles  # noqa: PLC0415
-
         if folders:
             try:
-                yield from map(
-                    _nothing,
-                    watchfiles.watch(
-                        *(path for path, _, _ in folders),
-                        watch_filter=None,
-                        debounce=_LONGEST_WAIT_MS,
-                        step=_QUIET_MS,
-                        stop_event=self._stopping,
-                        rust_timeout=round(1000 * self._period_s),
-                        yield_on_timeout=True,
-                        raise_interrupt=False,
-                        recursive=False,
-                    ),
-                )
-            except OSError as error:
+                yield from self._events(folders)
+            except Exception as error:  # noqa: BLE001 - looking once a second is left
                 if not self._is_without_events:
                     logger.info("the file system tells of no change: %s", error)
                 self._is_without_events = True
         self._stopping.wait(self._period_s)
 
+    def _events(self, folders: _Folders) -> Iterator[None]:
+        # Not before it is needed: it takes a while.
+        import watchfiles  # noqa: PLC0415
 
-def _nothing(_: object) -> None:
-    """Return nothing, whatever has changed: all is looked at."""
+        for _ in watchfiles.watch(
+            *(path for path, _, _ in folders),
+            watch_filter=None,
+            debounce=_LONGEST_WAIT_MS,
+            step=_QUIET_MS,
+            stop_event=self._stopping,
+            rust_timeout=round(1000 * self._period_s),
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            recursive=False,
+        ):
+            yield  # whatever has changed, all is looked at
 
 
 def _is_model(entry: "os.DirEntry[str]") -> bool:
