@@ -39,11 +39,15 @@ def refusal(done: Done) -> str:
 def wait_until_open(process: subprocess.Popen[str], path: Path) -> None:
     """Wait until a process has opened a file, for a minute at most."""
     deadline_s = time.monotonic() + 60
-    while not any(
-        entry.exists() and entry.samefile(path)
-        for entry in Path(f"/proc/{process.pid}/fd").iterdir()
-    ):
+    while not any(_is_same(entry, path) for entry in Path(f"/proc/{process.pid}/fd").iterdir()):
         assert time.monotonic() < deadline_s
+
+
+def _is_same(entry: Path, path: Path) -> bool:
+    try:
+        return entry.samefile(path)
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 def test_labels_are_set_promoted_rolled_back_and_removed(
