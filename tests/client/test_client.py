@@ -270,7 +270,10 @@ def test_a_model_must_be_named_where_several_are_served(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"version": -1}, "version: expected a positive number, or 0 for the newest, got -1"),
+        (
+            {"version": -1},
+            "version: expected a positive number, or 0 for none in particular",
+        ),
         ({"version": 2**63}, "version: expected a positive number, or 0"),
         ({"timeout_s": 0}, "timeout_s: expected seconds above 0, got 0"),
         ({"timeout_s": -1}, "timeout_s: expected seconds above 0, got -1"),

@@ -299,13 +299,13 @@ def test_parts_of_a_large_call_that_do_not_fit_together_are_a_fault_of_the_serve
         client.predict(MANY_IMAGES)
 
 
-def test_a_model_without_a_version_is_a_fault_of_the_server(serve: Callable[..., str]) -> None:
+def test_a_model_without_a_name_is_a_fault_of_the_server(serve: Callable[..., str]) -> None:
     def get(request: Any, context: grpc.ServicerContext) -> prediction_pb2.GetModelResponse:
         return prediction_pb2.GetModelResponse()
 
     with (
         Client(serve(GetModel=get)) as client,
-        pytest.raises(ServerFaultError, match="answer: expected versions of model ''"),
+        pytest.raises(ServerFaultError, match="answer: expected a model, got one without"),
     ):
         client.model()
 

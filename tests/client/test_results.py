@@ -30,14 +30,21 @@ def described(model: Model, version: int) -> VersionInfo:
 
 
 def test_a_model_is_described_as_it_was_published(client: Client, model: Model) -> None:
-    both = ModelInfo("tiny", (described(model, 2), described(model, 1)), max_batch_images=64)
+    both = ModelInfo(
+        "tiny",
+        (described(model, 2), described(model, 1)),
+        max_batch_images=64,
+        default_version=2,
+    )
     assert client.model() == both
     assert client.model("tiny") == both
     assert client.models() == [both]
 
 
 def test_one_version_can_be_asked_for(client: Client, model: Model) -> None:
-    assert client.model(version=1) == ModelInfo("tiny", (described(model, 1),), max_batch_images=64)
+    assert client.model(version=1) == ModelInfo(
+        "tiny", (described(model, 1),), max_batch_images=64, default_version=2
+    )
 
 
 def test_when_a_version_was_made_is_known_to_the_microsecond_and_with_its_zone(

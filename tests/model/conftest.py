@@ -9,12 +9,17 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 
+from mlpserve.model.golden import golden_samples
+from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, save_model
 
 Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
+Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 PROGRAM = Path(__file__).with_name("publisher.py")
+COMMAND = [sys.executable, "-W", "error", "-m", "mlpserve.model"]
 
 
 @pytest.fixture
@@ -70,3 +75,24 @@ def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def run(models: Path) -> Run:
+    """Return a function that runs a command on the models folder."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "--models", str(models), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+@pytest.fixture
+def three(models: Path, model: Model) -> Path:
+    """Publish three versions, with golden samples; return their folder."""
+    images = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    golden = golden_samples(model.network, model.metadata.input, images)
+    for _ in range(3):
+        publish(models, Model(model.network, model.metadata, golden))
+    return models / "tiny"

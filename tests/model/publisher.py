@@ -2,16 +2,20 @@
 
     python publisher.py publish MODELS WEIGHTS COUNT
     python publisher.py label MODELS PREFIX COUNT
+    python publisher.py prune MODELS KEEP COUNT
     python publisher.py die-publishing FOLDER WEIGHTS
     python publisher.py die-labelling FOLDER TEMPLATE
+    python publisher.py die-pruning FOLDER TEMPLATE
 
-The first two say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
-so often; each version carries a file that tells its number. ``label`` gives version 1 so many
-labels: PREFIX-0, PREFIX-1, ...
+The first three say "ready" and wait for a line. ``publish`` publishes the model of the file WEIGHTS
+so often, and says the numbers; each version carries a file that tells its own. ``label`` gives
+version 1 so many labels: PREFIX-0, PREFIX-1, ... ``prune`` deletes so often all but the KEEP newest
+versions, and says their numbers.
 The others do something in FOLDER/1, FOLDER/2, ... and are killed at the first moment of it, at the
 second, and so on, until one lives to the end; they say in which folder that was. A moment is a line
 of the code at work, or a call of the operating system, whoever makes it. ``die-publishing``
-publishes; ``die-labelling`` copies the folder TEMPLATE, and has the label stable mean version 2.
+publishes; the other two copy the folder TEMPLATE, and have the label stable mean version 2, or
+delete all versions but the newest.
 """
 
 import itertools
@@ -24,14 +28,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpserve.model import archive, digests, disk, folder, labels, versions, weights
+from mlpserve.model import archive, digests, disk, folder, labels, pruning, versions, weights
 from mlpserve.model.labels import set_label
+from mlpserve.model.pruning import prune
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, load_model
 
 NUMBER_FILE_NAME = "number.txt"
 SYSTEM_CALLS = ("open", "os.", "shutil.", "fcntl.")
-TRACED = {module.__file__ for module in (archive, digests, disk, folder, labels, versions, weights)}
+TRACED = {
+    module.__file__
+    for module in (archive, digests, disk, folder, labels, pruning, versions, weights)
+}
 
 
 def main() -> None:
@@ -55,6 +63,14 @@ def label_often(models: str, prefix: str, count: str) -> None:
         set_label(Path(models), "tiny", f"{prefix}-{number}", 1)
 
 
+def prune_often(models: str, keep: str, count: str) -> None:
+    """Delete old versions, and say their numbers."""
+    _wait_for_start()
+    for _ in range(int(count)):
+        for version in prune(Path(models), "tiny", keep=int(keep)).versions:
+            _say(version)
+
+
 def die_publishing(folder: str, weights_file: str) -> None:
     """Publish in folder after folder, and be killed a moment later in each."""
     model = load_model(Path(weights_file))
@@ -68,6 +84,15 @@ def die_labelling(folder: str, template: str) -> None:
     _die_at_each_moment(
         Path(folder),
         lambda models: set_label(models, "tiny", "stable", 2),
+        lambda models: shutil.copytree(template, models),
+    )
+
+
+def die_pruning(folder: str, template: str) -> None:
+    """Delete versions in folder after folder, and be killed a moment later in each."""
+    _die_at_each_moment(
+        Path(folder),
+        lambda models: prune(models, "tiny", keep=1),
         lambda models: shutil.copytree(template, models),
     )
 
@@ -139,8 +164,10 @@ def _die_at_moment(number: int) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "publish": publish_often,
     "label": label_often,
+    "prune": prune_often,
     "die-publishing": die_publishing,
     "die-labelling": die_labelling,
+    "die-pruning": die_pruning,
 }
 
 

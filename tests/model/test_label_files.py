@@ -200,6 +200,17 @@ def test_unwritable_folder_is_refused(
     assert read_labels(public_folder, "tiny") == {"stable": Label(1)}
 
 
+def test_folder_that_may_not_be_looked_at_is_refused(
+    public_folder: Path, as_ordinary_user: Callable[[], AbstractContextManager[None]]
+) -> None:
+    models = public_folder / "models"
+    add_versions(models, 1)
+    models.chmod(0)
+    with as_ordinary_user(), pytest.raises(ModelsFolderError) as refused:
+        set_label(models, "tiny", "stable", 1)
+    assert str(refused.value) == f"{models}/tiny: cannot be read: Permission denied"
+
+
 def test_lock_file_of_another_user_is_no_obstacle(
     public_folder: Path, as_ordinary_user: Callable[[], AbstractContextManager[None]]
 ) -> None:

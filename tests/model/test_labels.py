@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.model.errors import NoVersionError
+from mlpserve.model.folder import versions
 from mlpserve.model.labels import (
     MAX_HISTORY,
     MAX_LABELS,
@@ -19,6 +21,8 @@ from mlpserve.model.labels import (
     roll_back,
     set_label,
 )
+from mlpserve.model.versions import publish
+from mlpserve.model.weights import Model
 
 LABELS = st.sampled_from(["canary", "stable", "v1.2"])
 VERSIONS = st.integers(1, 5)
@@ -116,6 +120,23 @@ def test_rolling_back_passes_over_versions_that_were_deleted(models: Path) -> No
     (models / "tiny" / "2").rmdir()
     assert roll_back(models, "tiny", "stable") == 1
     assert read_labels(models, "tiny") == {"stable": Label(1)}
+
+
+def test_number_that_a_label_knows_is_not_given_to_another_version(
+    models: Path, model: Model
+) -> None:
+    add_versions(models, 1, 2, 3)
+    for label, version in (("canary", 2), ("stable", 3), ("stable", 1)):
+        set_label(models, "tiny", label, version)
+    for version in versions(models, "tiny"):
+        shutil.rmtree(models / "tiny" / str(version))
+    assert publish(models, model).metadata.version == 4
+
+
+def test_damaged_labels_keep_nobody_from_publishing(models: Path, model: Model) -> None:
+    publish(models, model)
+    labels_path(models, "tiny").write_text("{")
+    assert publish(models, model).metadata.version == 2
 
 
 def test_label_is_removed_with_its_history(models: Path) -> None:

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from mlpserve.model.errors import NoVersionError, WeightsFileError
 from mlpserve.model.folder import weights_path
+from mlpserve.model.labels import set_label
 from mlpserve.model.references import Reference, load_reference, parse_reference
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
-NUMBERS = st.none() | st.integers(1, 10**18 - 1)
+NUMBERS = st.integers(1, 10**18 - 1)
+LABELS = NAMES.filter(lambda text: not text.isdecimal())
 # Folders as people have them, with colons in them too; a path that ends in ".." names no folder.
 FOLDERS = st.from_regex(r"/?([A-Za-z0-9: ]{1,9}/){0,3}[A-Za-z0-9: ]{1,9}", fullmatch=True)
 
@@ -27,10 +29,13 @@ def refusal(text: str, models: Path | None = None) -> str:
     return str(refused.value)
 
 
-@given(folder=FOLDERS, name=NAMES, number=NUMBERS)
-def test_what_is_written_is_what_is_meant(folder: str, name: str, number: int | None) -> None:
-    text = name if number is None else f"{name}:{number}"
-    meant = Reference(Path(folder), name, number)
+@given(folder=FOLDERS, name=NAMES, which=st.none() | NUMBERS | LABELS)
+def test_what_is_written_is_what_is_meant(folder: str, name: str, which: int | str | None) -> None:
+    text = name if which is None else f"{name}:{which}"
+    if isinstance(which, str):
+        meant = Reference(Path(folder), name, label=which)
+    else:
+        meant = Reference(Path(folder), name, version=which)
     assert parse_reference(f"{folder}/{text}") == meant
     assert parse_reference(text, models=Path(folder)) == meant
 
@@ -41,20 +46,22 @@ def test_folder_that_is_not_named_is_the_current_one() -> None:
 
 @pytest.mark.parametrize("text", ["", ".", "/", "..", "models/..", ":1", "a b", "models/.hidden:1"])
 def test_what_names_no_model_is_refused(text: str) -> None:
-    assert refusal(text) == f"model: expected MODELS/NAME or MODELS/NAME:VERSION, got {text!r}"
+    assert refusal(text) == (
+        f"model: expected MODELS/NAME, MODELS/NAME:VERSION or MODELS/NAME:LABEL, got {text!r}"
+    )
 
 
 def test_path_is_refused_where_the_folder_is_known(models: Path) -> None:
     assert refusal("models/tiny", models) == (
-        "model: expected NAME or NAME:VERSION, got 'models/tiny'"
+        "model: expected NAME, NAME:VERSION or NAME:LABEL, got 'models/tiny'"
     )
 
 
-@pytest.mark.parametrize("number", ["", "latest", "0", "01", "-1", "1.0", "1:2", "1" * 19])
-def test_what_is_no_number_is_refused(number: str) -> None:
-    assert refusal(f"models/digits:{number}") == (
-        "model: expected a version's number after the colon, as in digits:1, or neither for the "
-        f"newest, got 'models/digits:{number}'"
+@pytest.mark.parametrize("which", ["", "0", "01", "-1", "a b", ".a", "1:2", "1" * 19, "a" * 65])
+def test_what_is_neither_a_number_nor_a_label_is_refused(which: str) -> None:
+    assert refusal(f"models/digits:{which}") == (
+        "model: expected a version's number or a label after the colon, as in digits:1 or "
+        f"digits:stable, or neither for the newest, got 'models/digits:{which}'"
     )
 
 
@@ -84,6 +91,26 @@ def test_version_that_is_not_there_is_said_with_those_that_are(
     models: Path, tiny_models: None
 ) -> None:
     assert refusal(f"{models}/tiny:3") == f"{models}/tiny: has no version 3; it has 2, 1"
+
+
+def test_version_is_found_by_its_label(models: Path, tiny_models: None) -> None:
+    set_label(models, "tiny", "stable", 1)
+    assert loaded(f"{models}/tiny:stable") == loaded("tiny:stable", models) == ("tiny", 1)
+    assert refusal(f"{models}/tiny:canary") == (
+        f"{models}/tiny: has no label 'canary'; it has stable"
+    )
+
+
+def test_label_of_a_version_that_was_deleted_means_no_other(
+    models: Path, tiny_models: None
+) -> None:
+    for version in (1, 2):
+        set_label(models, "tiny", "stable", version)
+    shutil.rmtree(models / "tiny" / "2")
+    assert refusal(f"{models}/tiny:stable") == (
+        f"{models}/tiny: label 'stable' means version 2, which was deleted; roll it back, or "
+        "promote another"
+    )
 
 
 def test_folder_of_a_version_is_answered_with_what_was_meant(

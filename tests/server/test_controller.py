@@ -4,9 +4,7 @@ import logging
 import os
 import shutil
 import weakref
-import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,11 @@ import pytest
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.folder import weights_path
-from mlpserve.model.labels import labels_path, remove_label, roll_back, set_label
+from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.server import prediction
 from mlpserve.server.compiled import CompiledModel, Workspace
-from mlpserve.server.errors import NotServedError, RequestError, UnusableError
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import Crew
 from mlpserve.server.lifecycle.holdings import SnapshotTaker
@@ -205,103 +202,6 @@ def test_other_weights_that_fail_their_checks_do_not_take_its_place(
     assert local.registry.find("tiny", 2) is old
 
 
-def test_a_models_folder_that_goes_away_takes_nothing_with_it(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
-) -> None:
-    publish("digits", versions=2)
-    local = look_after(models)
-    away = models.with_name("away")
-    models.rename(away)
-    assert local.reloaded() == {"digits": [2, 1]}
-    assert "cannot be read: No such file or directory; what was known of it" in caplog.text
-    models.write_text("a file in its place")
-    assert local.reloaded() == {"digits": [2, 1]}
-    models.unlink()
-    away.rename(models)
-    publish("digits", versions=1)
-    assert local.reloaded() == {"digits": [3, 2]}
-
-
-def test_a_folder_that_cannot_be_read_takes_nothing_with_it(
-    public_folder: Path,
-    model: Model,
-    look_after: LookAfter,
-    as_ordinary_user: Callable[[], AbstractContextManager[None]],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    publish_model(public_folder, model)
-    with as_ordinary_user():
-        local = look_after(public_folder)
-    for unreadable in (public_folder / "tiny", public_folder):
-        unreadable.chmod(0)
-        with as_ordinary_user():
-            assert local.reloaded() == {"tiny": [1]}
-            assert local.reloaded() == {"tiny": [1]}
-        unreadable.chmod(0o755)
-        assert caplog.text.count(f"{unreadable}: cannot be read: Permission denied") == 1
-
-
-def test_a_file_without_the_right_to_read_it_is_served_once_there_is_the_right(
-    public_folder: Path,
-    model: Model,
-    look_after: LookAfter,
-    as_ordinary_user: Callable[[], AbstractContextManager[None]],
-) -> None:
-    publish_model(public_folder, model)
-    weights = weights_path(public_folder, "tiny", 1)
-    for private in (weights.with_name(DIGEST_FILE_NAME), weights, weights.parent):
-        mode = private.stat().st_mode
-        private.chmod(0)
-        with as_ordinary_user():
-            local = look_after(public_folder)
-            assert local.served == {"tiny": []}
-        assert "cannot be read: Permission denied" in local.registry.models["tiny"].quarantined[1]
-        private.chmod(mode)
-        with as_ordinary_user():
-            assert local.reloaded() == {"tiny": [1]}
-
-
-def test_damaged_labels_mean_what_they_meant(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
-) -> None:
-    publish("digits", versions=3)
-    set_label(models, "digits", "stable", 1)
-    local = look_after(models)
-    labels_path(models, "digits").write_text("{")
-    publish("digits", versions=1)
-    assert local.reloaded() == {"digits": [4, 3, 1]}
-    assert local.registry.find("digits", 0).metadata.version == 1
-    assert str(labels_path(models, "digits")) in caplog.text
-
-
-def test_what_is_no_model_and_no_version_is_passed_over(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=1)
-    for name in (".hidden", "-dash", "with space", "ünïcode", "x" * 65):
-        shutil.copytree(models / "digits", models / name)
-    for name in ("01", "-1", "1.0", "2x", ".unfinished-0", "9" * 19, "٣"):
-        shutil.copytree(models / "digits" / "1", models / "digits" / name)
-    (models / "file").write_text("no folder")
-    (models / "digits" / "7").write_text("no folder")
-    (models / "loop").symlink_to(models / "loop")
-    (models / "digits" / "8").symlink_to(models / "digits" / "8")
-    assert look_after(models, versions="all").served == {"digits": [1]}
-
-
-def test_a_thousand_broken_versions_are_no_trouble(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=1)
-    for number in range(2, 1002):
-        (models / "digits" / str(number)).mkdir()
-    set_label(models, "digits", "stable", 1)
-    local = look_after(models)
-    assert local.served == {"digits": [1]}
-    assert len(local.registry.models["digits"].quarantined) == 1000
-    assert local.controller.reload() is False
-
-
 def test_old_memory_goes_with_the_last_who_uses_it(
     models: Path, publish: Publish, look_after: LookAfter
 ) -> None:
@@ -326,86 +226,6 @@ def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
     assert len(answers_of(model)) == 3 * 4
     del model
     assert is_gone() is None
-
-
-def test_a_folder_that_is_missing_at_the_start_is_waited_for_in_silence(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
-) -> None:
-    local = look_after(models)
-    local.controller.reload()
-    assert caplog.text == ""
-    publish("digits", versions=1)
-    assert local.reloaded() == {"digits": [1]}
-
-
-def test_a_version_is_loaded_and_unloaded_by_hand(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=4)
-    local = look_after(models)
-    local.controller.load("digits", 1)
-    assert local.served == {"digits": [4, 3, 1]}
-    local.controller.unload("digits", 4)
-    assert local.served == {"digits": [3, 2, 1]}
-    assert local.reloaded() == {"digits": [3, 2, 1]}
-    local.controller.unload("digits")
-    assert local.reloaded() == {}
-    local.controller.load("digits", 2)
-    assert local.reloaded() == {"digits": [2]}
-    local.controller.load("digits")
-    assert local.reloaded() == {"digits": [4, 3]}
-
-
-def test_loading_by_hand_looks_at_nothing_else(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=2)
-    local = look_after(models)
-    publish("digits", versions=2)
-    publish("letters", versions=1)
-    local.controller.load("digits", 3)
-    assert local.served == {"digits": [3, 2, 1]}
-    local.controller.load("digits")
-    assert local.served == {"digits": [4, 3]}
-    local.controller.load("letters", 1)
-    assert local.served == {"digits": [4, 3], "letters": [1]}
-
-
-def test_loading_what_is_not_there_or_broken_says_so_and_changes_nothing(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=2)
-    local = look_after(models)
-    publish("digits", versions=1)
-    publish("letters", versions=1)
-    damage(models, "digits", 3)
-    damage(models, "letters", 1)
-    controller = local.controller
-    refused: list[tuple[Callable[[], None], type[Exception], str]] = [
-        (lambda: controller.load("digits", 9), NotServedError, "version 9 of model 'digits' is no"),
-        (lambda: controller.load("none"), NotServedError, "'none' is not in the models folder"),
-        (lambda: controller.load("../digits"), RequestError, "model_name: expected the name of"),
-        (lambda: controller.load("digits", -1), RequestError, "model_version: expected a positiv"),
-        (lambda: controller.load("digits", 3), UnusableError, "failed its checks: expected the SH"),
-        (lambda: controller.load("letters"), UnusableError, "version 1: expected the SHA-256"),
-        (lambda: controller.unload("digits", 3), NotServedError, "version 3 .* is not served"),
-        (lambda: controller.unload("none"), NotServedError, "model 'none' is not served"),
-    ]
-    for call, kind, message in refused:
-        with pytest.raises(kind, match=message):
-            call()
-        assert local.served.get("digits") == [2, 1]
-        assert not local.served.get("letters")
-
-
-def test_a_version_that_was_loaded_by_hand_and_is_gone_is_forgotten(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=4)
-    local = look_after(models)
-    local.controller.load("digits", 1)
-    shutil.rmtree(models / "digits" / "1")
-    assert local.reloaded() == {"digits": [4, 3]}
 
 
 class StubbornCrew:
@@ -484,16 +304,3 @@ def test_what_goes_wrong_unexpectedly_is_told_to_the_log_only(
     reason = "it cannot be loaded; the server's log has the cause"
     assert local.registry.models["digits"].quarantined == {1: reason}
     assert "the secret of /etc/shadow" in caplog.text
-
-
-def test_a_reason_is_one_line_of_bounded_length_whatever_is_in_the_file(
-    models: Path, publish: Publish, look_after: LookAfter
-) -> None:
-    publish("digits", versions=1)
-    path = weights_path(models, "digits", 1)
-    (path.parent / DIGEST_FILE_NAME).unlink()
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x\n" * 2000 + "\udce4.npy".encode("utf-8", "replace").decode(), b"none")
-    (reason,) = look_after(models).registry.models["digits"].quarantined.values()
-    assert len(reason) <= 500
-    assert "\n" not in reason

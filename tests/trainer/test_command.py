@@ -180,7 +180,10 @@ def test_a_job_that_is_started_again_unless_published_trains_only_once(
         ("--checkpoint-every -1", "--checkpoint-every: expected at least 0 seconds, got -1"),
         ("--resume", "--resume: expected --checkpoint, to know where to look for one"),
         ("--log-format xml", "invalid choice: 'xml'"),
-        ("--compare-to a/b", "--compare-to: model: expected NAME or NAME:VERSION, got 'a/b'"),
+        (
+            "--compare-to a/b",
+            "--compare-to: model: expected NAME, NAME:VERSION or NAME:LABEL, got 'a/b'",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and value.startswith("--") else "",
 )

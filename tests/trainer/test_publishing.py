@@ -11,6 +11,7 @@ import pytest
 
 from mlpserve.datasets import load_dataset, load_test_split
 from mlpserve.model.folder import versions, weights_path
+from mlpserve.model.labels import set_label
 from mlpserve.model.versions import load_version
 from mlpserve.model.weights import check_golden
 from mlpserve.trainer import publication
@@ -117,7 +118,8 @@ def test_what_is_worse_than_another_version_is_not_published_and_what_is_as_good
     train: Train, models: Path, data: Path
 ) -> None:
     assert train("--data", data, *GOOD, "--name", "good").returncode == 0
-    done = train("--data", data, *BAD, "--compare-to", "good")
+    set_label(models, "good", "stable", 1)
+    done = train("--data", data, *BAD, "--compare-to", "good:stable")
     assert done.returncode == 1
     assert re.fullmatch(
         r"mlpserve-train: not published: the test accuracy is \d+\.\d\d %, "

@@ -27,6 +27,8 @@ from mlpserve.client import (
     Client,
     ClientError,
     InvalidRequestError,
+    ModelInfo,
+    NotFoundError,
     Predictions,
     UnavailableError,
     VersionInfo,
@@ -37,6 +39,7 @@ from mlpserve.client.client import DEFAULT_TIMEOUT_S
 _EXIT_FAILED: Final = 1
 _EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _KNOWN_DATA: Final = ("mnist", "drawn")
+_VERSION_HELP: Final = "default: that of the server's default label, or else the newest"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,22 +88,33 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def _run(client: Client, options: argparse.Namespace) -> None:
-    served = client.model(options.model, version=options.version)
+    served = client.model(options.model, version=options.version, label=options.label)
+    # What is asked for by name from here on, whatever the server takes up meanwhile.
+    version = _answering(served)
 
     def predict(images: npt.NDArray[Any]) -> Predictions:
         return client.predict(
             images,
             model=options.model,
-            version=served.versions[0].version,
+            version=version.version,
             max_images_per_request=min(MAX_IMAGES_PER_REQUEST, served.max_batch_images),
         )
 
     if options.data:
-        results = [_predict_data(predict, options, served.versions[0])]
+        results = [_predict_data(predict, options, version)]
     else:
-        results = list(_predict_files(predict, options, served.versions[0]))
+        results = list(_predict_files(predict, options, version))
     WRITERS[options.output](results, sys.stdout)
     sys.stdout.flush()
+
+
+def _answering(served: ModelInfo) -> VersionInfo:
+    """Return the default version, or the only one, where one was asked for."""
+    if not served.versions:
+        reasons = "; ".join(served.quarantined_versions.values()) or "the server gives no reason"
+        raise NotFoundError(f"model: no version of {served.name!r} is served: {reasons}")
+    described = {version.version: version for version in served.versions}
+    return described.get(served.default_version, served.versions[0])
 
 
 def _predict_files(
@@ -201,9 +215,9 @@ def _parser() -> argparse.ArgumentParser:
         help="speak TLS, and trust the certificates in this file",
     )
     parser.add_argument("--model", default="", help="needed where several models are served")
-    parser.add_argument(
-        "--version", type=int, default=0, metavar="N", help="default: the newest that is served"
-    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, default=0, metavar="N", help=_VERSION_HELP)
+    which.add_argument("--label", default="", help="the version that this label means: canary")
     parser.add_argument(
         "--timeout",
         type=float,

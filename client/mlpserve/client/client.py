@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlpserve.client.batches import MAX_IMAGES_PER_REQUEST, as_wire_array, split
 from mlpserve.client.channel import checked_target, open_channel
 from mlpserve.client.errors import ClientError, InvalidRequestError, client_error
-from mlpserve.client.requests import StreamRequests, get_model_request, predict_request
+from mlpserve.client.requests import Asked, StreamRequests, get_model_request, predict_request
 from mlpserve.client.results import (
     ModelInfo,
     Predictions,
@@ -85,19 +85,22 @@ class Client:
         *,
         model: str = "",
         version: int = 0,
+        label: str = "",
         timeout_s: float | None = None,
         max_images_per_request: int = MAX_IMAGES_PER_REQUEST,
     ) -> Predictions:
         """Classify images.
 
         Many images are sent as several requests. All of them are answered by one version, even
-        if the server takes up a newer one meanwhile.
+        if the server takes up a newer one meanwhile, or a label comes to mean another.
 
         Args:
             images: (N, D) or (N, height, width), N at least 1; uint8 in 0..255, or float in 0..1,
                 which is sent as float32. uint8 is four times smaller.
             model: The model to ask; may be left out where the server serves one only.
-            version: The version that must answer; 0 for the newest.
+            version: The version that must answer; 0 leaves it to ``label``.
+            label: The label whose version must answer; without it, and without ``version``, that
+                of the server's default label does, or else the newest.
             timeout_s: Seconds for this call, instead of the client's.
             max_images_per_request: The most images to send as one request; a server may ask for
                 fewer than is usual, as ``ModelInfo.max_batch_images``.
@@ -107,17 +110,18 @@ class Client:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         deadline_s = time.monotonic() + self._allowed_s(timeout_s)
+        asked = Asked(model, version, label)
         first_batch, *batches = split(as_wire_array(images), max_images=max_images_per_request)
         with self._translated():
             # Not a future: a call that is waited for is spared a hand-off between threads.
             response = self._stub.Predict(
-                predict_request(first_batch, model, version),
+                predict_request(first_batch, asked),
                 timeout=_remaining_s(deadline_s),
                 metadata=self._metadata,
             )
         first = read_predictions(response, len(first_batch))
         # The version that answered first is the one that the rest is asked of.
-        rest = self._pipelined(batches, model, first.model_version, deadline_s)
+        rest = self._pipelined(batches, Asked(model, first.model_version), deadline_s)
         return join_predictions([first, *rest])
 
     def predict_stream(
@@ -126,6 +130,7 @@ class Client:
         *,
         model: str = "",
         version: int = 0,
+        label: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[Predictions]:
         """Classify batch after batch over one call, for jobs too big for memory.
@@ -136,7 +141,9 @@ class Client:
         Args:
             batches: Each as ``images`` of ``predict``, and small enough for one request.
             model: As for ``predict``.
-            version: As for ``predict``; with 0, each batch is answered by the newest.
+            version: As for ``predict``.
+            label: As for ``predict``; what it means, or which is the default, is looked up anew for
+                each batch.
             timeout_s: Seconds for the whole stream, instead of the client's.
 
         Yields:
@@ -146,7 +153,7 @@ class Client:
             InvalidRequestError: A batch is not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        requests = StreamRequests(batches, model, version)
+        requests = StreamRequests(batches, Asked(model, version, label))
         with self._translated():
             call = self._stub.PredictStream(
                 requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata
@@ -159,19 +166,25 @@ class Client:
         requests.check_end()
 
     def model(
-        self, name: str = "", *, version: int = 0, timeout_s: float | None = None
+        self,
+        name: str = "",
+        *,
+        version: int = 0,
+        label: str = "",
+        timeout_s: float | None = None,
     ) -> ModelInfo:
         """Describe one model.
 
         Args:
             name: The model; may be left out where the server serves one only.
             version: Describe this version only; 0 for all that are served.
+            label: Describe only the version that this label means.
             timeout_s: Seconds for this call, instead of the client's.
 
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        request = get_model_request(name, version)
+        request = get_model_request(Asked(name, version, label))
         with self._translated():
             response = self._stub.GetModel(
                 request, timeout=self._allowed_s(timeout_s), metadata=self._metadata
@@ -195,7 +208,7 @@ class Client:
             return [read_model(model) for model in response.models]
 
     def _pipelined(
-        self, batches: Iterable[npt.NDArray[Any]], model: str, version: int, deadline_s: float
+        self, batches: Iterable[npt.NDArray[Any]], asked: Asked, deadline_s: float
     ) -> Iterator[Predictions]:
         """Send batches, several at once, and yield their answers in order."""
         under_way: deque[tuple[int, grpc.Future[prediction_pb2.PredictResponse]]] = deque()
@@ -205,7 +218,7 @@ class Client:
                     if len(under_way) == _MAX_IN_FLIGHT:
                         count, call = under_way.popleft()
                         yield read_predictions(call.result(), count)
-                    request = predict_request(batch, model, version)
+                    request = predict_request(batch, asked)
                     call = self._stub.Predict.future(
                         request, timeout=_remaining_s(deadline_s), metadata=self._metadata
                     )

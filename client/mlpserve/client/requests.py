@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -11,29 +12,53 @@ from mlpserve.client.errors import InvalidRequestError, ServerFaultError
 from mlpserve.v1 import prediction_pb2
 
 
-def predict_request(
-    images: npt.NDArray[Any], model: str, version: int
-) -> prediction_pb2.PredictRequest:
-    """Return the request for (N, D) images, as ``as_wire_array`` returns them.
+@dataclass(frozen=True)
+class Asked:
+    """Which version of which model is asked; checked when it is made.
+
+    Attributes:
+        model: The model; empty where the server serves one only.
+        version: The version; 0 for none in particular.
+        label: The label whose version it is; empty for none.
 
     Raises:
-        InvalidRequestError: ``model`` is not valid Unicode, or ``version`` is out of its range.
+        InvalidRequestError: ``model`` or ``label`` is not valid Unicode, ``version`` is out of its
+            range, or there is a ``label`` beside it.
     """
+
+    model: str = ""
+    version: int = 0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_text("model", self.model)
+        _check_text("label", self.label)
+        if not 0 <= self.version < 2**63:
+            raise InvalidRequestError(
+                f"version: expected a positive number, or 0 for none in particular, "
+                f"got {self.version}"
+            )
+        if self.version and self.label:
+            raise InvalidRequestError(
+                f"label: expected either a version or a label, got version {self.version} and "
+                f"label {self.label!r}"
+            )
+
+
+def predict_request(images: npt.NDArray[Any], asked: Asked) -> prediction_pb2.PredictRequest:
+    """Return the request for (N, D) images, as ``as_wire_array`` returns them."""
     return prediction_pb2.PredictRequest(
-        model_name=_checked_name(model),
-        model_version=_checked_version(version),
+        model_name=asked.model,
+        model_version=asked.version,
+        model_label=asked.label,
         images=encode(images),
     )
 
 
-def get_model_request(name: str, version: int) -> prediction_pb2.GetModelRequest:
-    """Return the request for the description of a model.
-
-    Raises:
-        InvalidRequestError: ``name`` is not valid Unicode, or ``version`` is out of its range.
-    """
+def get_model_request(asked: Asked) -> prediction_pb2.GetModelRequest:
+    """Return the request for the description of a model."""
     return prediction_pb2.GetModelRequest(
-        model_name=_checked_name(name), model_version=_checked_version(version)
+        model_name=asked.model, model_version=asked.version, model_label=asked.label
     )
 
 
@@ -45,20 +70,15 @@ class StreamRequests:
 
     Args:
         batches: Each as ``images`` of ``Client.predict``.
-        model: The model to ask.
-        version: The version that must answer; 0 for the newest.
-
-    Raises:
-        InvalidRequestError: ``model`` is not valid Unicode, or ``version`` is out of its range.
+        asked: What is to answer.
     """
 
-    def __init__(self, batches: Iterable[npt.ArrayLike], model: str, version: int) -> None:
+    def __init__(self, batches: Iterable[npt.ArrayLike], asked: Asked) -> None:
         self._counts: deque[int] = deque()
         self._failure: BaseException | None = None
         self._are_all_sent = False
         self._batches = iter(batches)
-        self._model = _checked_name(model)
-        self._version = _checked_version(version)
+        self._asked = asked
 
     def __iter__(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
         """Return the iterator itself."""
@@ -76,7 +96,10 @@ class StreamRequests:
             raise StopIteration from error
         self._counts.append(len(images))
         return prediction_pb2.PredictStreamRequest(
-            model_name=self._model, model_version=self._version, images=encode(images)
+            model_name=self._asked.model,
+            model_version=self._asked.version,
+            model_label=self._asked.label,
+            images=encode(images),
         )
 
     def next_count(self) -> int:
@@ -93,18 +116,9 @@ class StreamRequests:
             raise ServerFaultError("answer: expected one for each batch, but the stream ended")
 
 
-def _checked_name(name: str) -> str:
+def _check_text(name: str, text: str) -> None:
     # A command line that is no Unicode becomes half characters, and those no message can hold.
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"model: expected valid Unicode text, got {name!r}") from error
-    return name
-
-
-def _checked_version(version: int) -> int:
-    if not 0 <= version < 2**63:
-        raise InvalidRequestError(
-            f"version: expected a positive number, or 0 for the newest, got {version}"
-        )
-    return version
+        raise InvalidRequestError(f"{name}: expected valid Unicode text, got {text!r}") from error

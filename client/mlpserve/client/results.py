@@ -1,7 +1,7 @@
 """What calls return: plain values, read from the messages of the wire contract."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -86,13 +86,22 @@ class ModelInfo:
 
     Attributes:
         name: The model's name.
-        versions: Those of its versions that are served, the newest first.
+        versions: Those of its versions that are served, the newest first; none where all of them
+            failed their checks.
         max_batch_images: The most images that one request may carry.
+        labels: The version that each label means.
+        default_version: The version that answers where neither a version nor a label is asked for;
+            0 where none is served, and with servers of earlier releases.
+        quarantined_versions: Versions that are not served, because they failed their checks, the
+            newest first, and why, in a sentence.
     """
 
     name: str
     versions: tuple[VersionInfo, ...]
     max_batch_images: int
+    labels: Mapping[str, int] = field(default_factory=dict)
+    default_version: int = 0
+    quarantined_versions: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_predictions(
@@ -150,14 +159,19 @@ def read_model(model: prediction_pb2.Model) -> ModelInfo:
     """Return the description of a model.
 
     Raises:
-        ServerFaultError: It has no version.
+        ServerFaultError: It has no name.
     """
-    if not model.versions:
-        raise ServerFaultError(f"answer: expected versions of model {model.name!r}, got none")
+    if not model.name:
+        raise ServerFaultError("answer: expected a model, got one without a name")
     return ModelInfo(
         name=model.name,
         versions=tuple(_read_version(version) for version in model.versions),
         max_batch_images=model.max_batch_images,
+        labels={label.label: label.version for label in model.labels},
+        default_version=model.default_version,
+        quarantined_versions={
+            quarantined.version: quarantined.reason for quarantined in model.quarantined_versions
+        },
     )
 
 

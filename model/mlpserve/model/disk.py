@@ -14,6 +14,7 @@ from mlpserve.model.errors import ModelsFolderError
 
 # What has a dot in front is nobody's version, so no reader looks into it.
 UNFINISHED_PREFIX: Final = ".unfinished-"
+DELETED_PREFIX: Final = ".deleted-"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -70,6 +71,11 @@ def make_unfinished(folder: Path) -> Path:
 def unfinished_path(folder: Path) -> Path:
     """Return a name in a folder that nobody uses and no reader looks at."""
     return folder / f"{UNFINISHED_PREFIX}{secrets.token_hex(8)}"
+
+
+def deleted_path(folder: Path) -> Path:
+    """Return a name in a folder for what is to be deleted; no reader looks at it either."""
+    return folder / f"{DELETED_PREFIX}{secrets.token_hex(8)}"
 
 
 def sync_folder(folder: Path) -> None:

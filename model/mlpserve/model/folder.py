@@ -50,10 +50,25 @@ def versions(models: Path, name: str) -> list[int]:
     """
     folder = models / name
     # A name may come from a caller, and must not lead out of the models folder.
-    if not is_model_name(name) or not _is_folder(folder):
+    if not is_model_name(name) or not is_folder(folder):
         return []
     numbers = (int(entry) for entry in _folder_names(folder) if is_version(entry))
     return sorted(numbers, reverse=True)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there.
+
+    Raises:
+        ModelsFolderError: It may not be looked at.
+    """
+    # Path.is_dir would, from Python 3.14 on, say False of a folder that may not be looked at.
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ModelsFolderError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def weights_path(models: Path, name: str, version: int) -> Path:
@@ -66,16 +81,6 @@ def _exists(models: Path, name: str) -> bool:
         return bool(versions(models, name))
     except ModelsFolderError:
         return True  # whoever asks for its versions is told what is wrong
-
-
-def _is_folder(path: Path) -> bool:
-    # Path.is_dir would, from Python 3.14 on, say False of a folder that may not be looked at.
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise ModelsFolderError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _folder_names(folder: Path) -> list[str]:

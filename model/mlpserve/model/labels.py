@@ -26,7 +26,7 @@ from typing import Final
 from mlpserve.model.disk import replace_file, writing_to
 from mlpserve.model.document import Document, parse_document
 from mlpserve.model.errors import LabelsFileError, NoVersionError, WeightsFileError
-from mlpserve.model.folder import LARGEST_VERSION, is_model_name, is_version, versions
+from mlpserve.model.folder import LARGEST_VERSION, is_folder, is_model_name, is_version, versions
 from mlpserve.model.missing import no_label, no_model, no_version
 
 logger = logging.getLogger(__name__)
@@ -180,10 +180,10 @@ def locked(models: Path, name: str) -> Iterator[None]:
 
     Raises:
         NoVersionError: There is no such model.
-        ModelsFolderError: The folder cannot be written to.
+        ModelsFolderError: The folder cannot be read or written to.
     """
     folder = models / name
-    if not is_model_name(name) or not folder.is_dir():
+    if not is_model_name(name) or not is_folder(folder):
         raise no_model(models, name)
     with writing_to(folder):
         descriptor = _open(folder / _LOCK_FILE_NAME)

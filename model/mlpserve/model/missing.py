@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import NoVersionError
-from mlpserve.model.folder import is_version, model_names, weights_path
+from mlpserve.model.folder import is_folder, is_version, model_names, weights_path
 
 _NAMES_IN_MESSAGE: Final = 10
 
 
 def no_model(models: Path, name: str) -> NoVersionError:
-    """Return the error for a model that is not there."""
-    if not models.is_dir():
+    """Return the error for a model that is not there.
+
+    Raises:
+        ModelsFolderError: The folder cannot be read.
+    """
+    if not is_folder(models):
         return NoVersionError(f"{models}: there is no such folder")
     if is_version(name) and weights_path(models.parent, models.name, int(name)).exists():
         advice = f"did you mean {models}:{name}?"

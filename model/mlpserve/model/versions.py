@@ -7,7 +7,7 @@ business. Knows no network.
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -20,8 +20,9 @@ from mlpserve.model.disk import (
     write_file,
     writing_to,
 )
-from mlpserve.model.errors import ModelsFolderError, WeightsFileError
+from mlpserve.model.errors import LabelsFileError, ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, is_version, versions, weights_path
+from mlpserve.model.labels import read_labels
 from mlpserve.model.weights import Model, check_golden, load_model, save_model
 
 # What goes beside the weights of a version whose number is known: contents by the files' names.
@@ -47,6 +48,18 @@ def load_version(models: Path, name: str, version: int) -> Model:
             f"{path}: expected version {version} of {name!r}, but it says that it is version "
             f"{described[1]} of {described[0]!r}; publish versions, do not copy them"
         )
+    return model
+
+
+def load_checked(models: Path, name: str, version: int) -> Model:
+    """Read a version and check all that can be checked here: also its golden samples.
+
+    Raises:
+        WeightsFileError: As for ``load_version``, or the network does not give the probabilities
+            of its golden samples.
+    """
+    model = load_version(models, name, version)
+    check_golden(model)
     return model
 
 
@@ -114,14 +127,25 @@ def publish(models: Path, model: Model, *, attachments: Attachments = no_attachm
 
 
 def _next_version(models: Path, name: str, last: int) -> int:
-    """Return the number after all that exist, and after the last one that was tried."""
+    """Return the number after all that exist, that labels know, and that were tried."""
     # What stood in the last one's way may be no version, a file for example.
-    version = max(last, *versions(models, name), 0) + 1
+    version = max(last, 0, *versions(models, name), *_labelled(models, name)) + 1
     if not is_version(str(version)):
         raise ModelsFolderError(
             f"{models / name}: no number is left after {version - 1}; use another name"
         )
     return version
+
+
+def _labelled(models: Path, name: str) -> Iterator[int]:
+    """Yield the numbers that labels know, also those of versions that were deleted."""
+    try:
+        labels = read_labels(models, name).values()
+    except LabelsFileError:
+        return  # no reason not to publish
+    for label in labels:
+        # A label must not come to mean a version that nobody gave it to.
+        yield from (label.version, *label.history)
 
 
 def _check_names(files: Mapping[str, bytes]) -> None:

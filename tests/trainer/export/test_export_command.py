@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
+from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import weights_path
 from mlpserve.model.golden import golden_samples
@@ -128,8 +129,12 @@ def test_file_that_is_there_is_replaced_only_by_force(golden_models: Path, tmp_p
         ("{models}/other", "{models}: has no model 'other'; it has tiny"),
         ("{models}/tiny:9", "{models}/tiny: has no version 9; it has 2, 1"),
         ("{models}/tiny/2", "{models}/tiny: has no model '2'; did you mean {models}/tiny:2?"),
-        ("{models}/no name", "model: expected MODELS/NAME or MODELS/NAME:VERSION, got "),
-        ("{models}/tiny:last", "model: expected a version's number after the colon, as in tiny:1"),
+        ("{models}/no name", "model: expected MODELS/NAME, MODELS/NAME:VERSION or "),
+        ("{models}/tiny:last", "{models}/tiny: has no label 'last'; it has none"),
+        (
+            "{models}/tiny:01",
+            "model: expected a version's number or a label after the colon, as in ",
+        ),
     ],
 )
 def test_what_is_no_version_is_refused_and_nothing_is_written(
@@ -152,6 +157,7 @@ def test_version_that_does_not_give_its_golden_samples_is_not_exported(
     model = load_model(path)
     other = model.network.with_parameters([array / 2 for array in model.network.parameters])
     save_model(path, replace(model, network=other))
+    path.with_name(DIGEST_FILE_NAME).unlink()  # it would tell already
     output = tmp_path / "tiny.safetensors"
     message = refusal("--model", golden_models / "tiny", "--output", output)
     assert message.startswith("golden samples of tiny:2: expected probabilities within 0.0001 of")

@@ -74,8 +74,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        metavar="MODELS/NAME[:VERSION]",
-        help="the version, as in models/digits:3; without a number the newest",
+        metavar="MODELS/NAME[:VERSION|:LABEL]",
+        help="the version, as in models/digits:3 or models/digits:stable; alone, the newest",
     )
 
 
@@ -119,7 +119,7 @@ def _add_publication(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--compare-to",
-        metavar="NAME[:VERSION]",
+        metavar="NAME[:VERSION|:LABEL]",
         help="publish nothing, and fail, if this version is better on the same test images",
     )
     group.add_argument(
