@@ -154,7 +154,12 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
         )
-        reflected: tuple[str, ...] = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflected: tuple[str, ...] = (
+            SERVICE_NAME,
+            OIP_SERVICE_NAME,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
         server.add_generic_rpc_handlers(self._handlers())
         if manager is not None:
             management = ManagementService(manager, self.messages, self._management_calls)

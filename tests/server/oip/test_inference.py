@@ -8,6 +8,10 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
@@ -301,6 +305,14 @@ def test_known_and_unknown_parameters_change_no_answer(
 def test_what_is_not_implemented_says_so(channel: grpc.Channel, method: str) -> None:
     ask = lambda: call(channel, method, pb.ServerLiveRequest(), pb.ServerLiveResponse)  # noqa: E731
     assert refusal(ask)[0] == "UNIMPLEMENTED"
+
+
+def test_reflection_describes_the_protocol_too(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert SERVICE in database.get_services()
+    service = descriptor_pool.DescriptorPool(database).FindServiceByName(SERVICE)
+    assert service.methods_by_name["ModelInfer"].input_type.name == "ModelInferRequest"
+    assert "TraceSetting" not in service.methods_by_name
 
 
 def test_predict_and_model_infer_go_through_the_network_together(

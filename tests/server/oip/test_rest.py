@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import trustme
+from PIL import Image
 
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
@@ -20,6 +21,7 @@ from mlpserve.server.security.tokens import new_token
 from mlpserve.server.serving import Server
 from oip_calls import infer, raw_outputs, raw_request
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 TIMEOUT_S = 10.0
 INFER = "/v2/models/tiny/infer"
 LENGTH = "Inference-Header-Content-Length"
@@ -94,6 +96,13 @@ def test_a_body_may_be_nothing_but_pixels(ask: Ask, images: Images) -> None:
     assert ask(INFER, images.tobytes(), {LENGTH: "0"}) == ask(
         INFER, {"inputs": [described(images)]}
     )
+
+
+def test_the_example_is_the_picture_beside_it() -> None:
+    (tensor,) = json.loads((EXAMPLES / "digit.json").read_text())["inputs"]
+    with Image.open(EXAMPLES / "digit.png") as picture:
+        assert tensor["data"] == np.asarray(picture).tolist()
+    assert tensor["shape"] == [1, 28, 28]
 
 
 def test_the_paths_answer_what_the_rpcs_do(ask: Ask) -> None:
