@@ -249,9 +249,8 @@ class Batcher:
             OverloadedError: The queue is full.
         """
         ticket = Ticket(self)
-        request = Request(model, images, is_wanted, ticket.reply, priority)
-        if received_ns is not None:
-            request.received_ns = received_ns
+        received_ns = monotonic_ns() if received_ns is None else received_ns
+        request = Request(model, images, is_wanted, ticket.reply, priority, received_ns)
         with self._changed:
             while not self._queue.has_room(len(images)):
                 if not self._is_running:
