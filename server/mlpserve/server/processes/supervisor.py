@@ -45,8 +45,10 @@ class Supervisor:
         self._shared_port = SharedPort(config.host, config.port)
         self.port = self._shared_port.port
         self._shared_http_port = _shared_http_port(config, self._shared_port)
+        self.http_port: int | None = None
         if self._shared_http_port is not None:
-            config = replace(config, http_port=self._shared_http_port.port)
+            self.http_port = self._shared_http_port.port
+            config = replace(config, http_port=self.http_port)
         self._config = replace(config, port=self.port, shares_port=True)
         self._command = command
         self._processors = _own_processors(config)
