@@ -72,7 +72,7 @@ proto-check: $(VENV)/installed  ## prove that the committed protobuf code is cur
 
 lock:  ## choose the newest packages for the images anew (needs Docker)
 	docker run --rm --volume "$$PWD:/source:ro" --workdir /source python:3.13-slim sh -c ' \
-		pip install --quiet --root-user-action ignore ".[trainer,server,predict]" >&2 && \
+		pip install --quiet --root-user-action ignore ".[trainer,server,http,predict]" >&2 && \
 		grep "^#" constraints.txt && pip freeze --exclude mlpserve' > constraints.new
 	mv constraints.new constraints.txt
 
