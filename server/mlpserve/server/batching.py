@@ -7,12 +7,13 @@ next one. Knows neither gRPC nor protobuf.
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Condition
 from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.metrics.recorder import Recorder, RequestRecord
 from mlpserve.server.prediction import Answer, answers
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class Request:
         images: (N, D), N at least 1, as ``decode_images`` returns them.
         is_wanted: Whether anybody still waits for the answer.
         reply: Takes the answer, or why there is none; called once.
+        record: Is told when the request is computed.
     """
 
     model: CompiledModel
     images: Images
     is_wanted: Callable[[], bool]
     reply: Callable[[Outcome], None]
+    record: RequestRecord = field(default_factory=RequestRecord)
 
 
 class RowQueue:
@@ -56,6 +59,10 @@ class RowQueue:
     def __bool__(self) -> bool:
         """Return whether any request waits."""
         return bool(self._waiting)
+
+    def depth(self) -> tuple[int, int]:
+        """Return how many requests wait, and how many rows; safe to call from any thread."""
+        return len(self._waiting), self._rows
 
     def has_room(self, rows: int) -> bool:
         """Return whether a request of so many rows may join the queue."""
@@ -115,13 +122,17 @@ class RowQueue:
         )
 
 
-def answer_together(group: Sequence[Request], workspace: Workspace) -> None:
+def answer_together(group: Sequence[Request], workspace: Workspace, recorder: Recorder) -> None:
     """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows."""
     if not group:
         return
     outcomes: Sequence[Outcome]
+    started_s = recorder.clock()
     try:
-        outcomes = answers(group[0].model, [request.images for request in group], workspace)
+        images = [request.images for request in group]
+        outcomes = answers(group[0].model, images, workspace)
+        rows = sum(map(len, images))
+        recorder.computed([request.record for request in group], rows=rows, started_s=started_s)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
         outcomes = [error] * len(group)
     for request, outcome in zip(group, outcomes, strict=True):
@@ -164,11 +175,13 @@ class Batcher:
     Args:
         queue: Used by this batcher only.
         workspace: Used by this batcher only.
+        recorder: Is told of the passes.
     """
 
-    def __init__(self, queue: RowQueue, workspace: Workspace) -> None:
+    def __init__(self, queue: RowQueue, workspace: Workspace, recorder: Recorder) -> None:
         self._queue = queue
         self._workspace = workspace
+        self._recorder = recorder
         self._changed = Condition()
         self._is_running = False
 
@@ -179,6 +192,7 @@ class Batcher:
         *,
         is_wanted: Callable[[], bool],
         waits_for_room: bool = False,
+        record: RequestRecord | None = None,
     ) -> Ticket:
         """Hand in a request; see ``Request``.
 
@@ -187,6 +201,7 @@ class Batcher:
             images: As in ``Request``.
             is_wanted: As in ``Request``; called from any thread.
             waits_for_room: Whether to wait where the queue is full, instead of being refused.
+            record: As in ``Request``.
 
         Raises:
             OverloadedError: The queue is full.
@@ -201,7 +216,8 @@ class Batcher:
                     self._changed.wait()
                 else:
                     break
-            self._queue.put(Request(model, images, is_wanted, ticket.reply))
+            known = RequestRecord() if record is None else record
+            self._queue.put(Request(model, images, is_wanted, ticket.reply, known))
         return ticket
 
     def result(self, ticket: Ticket) -> Answer:
@@ -222,7 +238,7 @@ class Batcher:
         group = self._queue.take()
         self._changed.release()
         try:
-            answer_together(group, self._workspace)
+            answer_together(group, self._workspace, self._recorder)
         finally:
             self._changed.acquire()
             self._is_running = False

@@ -9,7 +9,7 @@ from mlpserve.server.config import MAX_MANAGEMENT_CALLS
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import Messages, parsed
-from mlpserve.server.statuses import statuses
+from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2
 
 MANAGEMENT_SERVICE_NAME: Final = model_management_pb2.DESCRIPTOR.services_by_name[
@@ -23,13 +23,15 @@ class ManagementService:
     Args:
         manager: Does what is asked.
         messages: Describes the models that are served then.
+        calls: What is done about calls besides answering them.
     """
 
-    def __init__(self, manager: Manager, messages: Messages) -> None:
+    def __init__(self, manager: Manager, messages: Messages, calls: Calls) -> None:
         self._manager = manager
         self._messages = messages
+        self._calls = calls
         # A call waits, in a thread, until all processes have changed over.
-        self._calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
+        self._limit = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server calls."""
@@ -50,8 +52,10 @@ class ManagementService:
         self, method: str, answer: Callable[[bytes], bytes]
     ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def respond(data: bytes, context: grpc.ServicerContext) -> bytes:
-            with statuses(method, context), self._calls:
-                return answer(data)
+            with self._calls.handling(method, context) as record, self._limit:
+                response = answer(data)
+                self._calls.recorder.ended(record, "OK")
+            return response
 
         return respond
 

@@ -20,6 +20,8 @@ from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
+from mlpserve.server.metrics.snapshots import Snapshot
+from mlpserve.server.observation import Observation
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import TokenInterceptor
@@ -67,6 +69,8 @@ class Server:
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
         )
+        self._observation = Observation(config)
+        self._calls = self._observation.calls_of_many_threads()
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
         )
@@ -89,6 +93,11 @@ class Server:
         self._server.stop(self._config.stop_grace_s).wait()
         if self.lifecycle is not None:
             self.lifecycle.stop()
+        self._observation.close()
+
+    def metrics(self, process: str) -> Snapshot:
+        """Return what was counted and timed so far; see ``Measures.snapshot``."""
+        return self._observation.measures.snapshot(process)
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
@@ -115,25 +124,28 @@ class Server:
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
-            interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
+            interceptors=[TokenInterceptor(self._tokens, self._calls)] if self._tokens else [],
         )
         reflected: tuple[str, ...] = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         server.add_generic_rpc_handlers((self._prediction_service().handlers(),))
         if manager is not None:
-            management = ManagementService(manager, self.messages)
+            management = ManagementService(manager, self.messages, self._calls)
             server.add_generic_rpc_handlers((management.handlers(),))
             reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-                ReflectionService(reflected), server
+                ReflectionService(reflected, self._calls), server
             )
         return server
 
     def _prediction_service(self) -> PredictionService:
         return PredictionService(
             self.messages,
-            Batcher(self._row_queue(), Workspace(self._config.max_batch_rows)),
+            Batcher(
+                self._row_queue(), Workspace(self._config.max_batch_rows), self._calls.recorder
+            ),
+            self._calls,
             max_streams=self._config.max_streams,
             max_stream_batches=self._config.max_stream_batches,
         )
@@ -147,15 +159,18 @@ class Server:
             self.messages,
             self._row_queue(),
             Workspace(self._config.max_batch_rows),
+            self._observation.calls_of_one_thread(),
             tokens=self._tokens,
         )
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
     def _row_queue(self) -> RowQueue:
-        return RowQueue(
+        queue = RowQueue(
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )
+        self._observation.measures.watch_queue(queue.depth)
+        return queue
 
 
 def _bind(

@@ -198,6 +198,9 @@ class HotCall:
         event: The call's first event.
         lane: The lane that it is in.
         work: Takes the request.
+
+    Attributes:
+        metadata: What the caller sent along: pairs of a key and a value.
     """
 
     __slots__ = (
@@ -238,15 +241,29 @@ class HotCall:
         message = cygrpc.SendMessageOperation(data, _NO_FLAGS)
         self._end(cygrpc.StatusCode.ok, b"", message)
 
-    def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """End the call with a status other than OK."""
-        self._end(code.value[0], details.encode())
+    def fail(
+        self, code: grpc.StatusCode, details: str, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """End the call with a status other than OK.
 
-    def _end(self, code: int, details: bytes, *message: cygrpc.SendMessageOperation) -> None:
+        Args:
+            code: The status.
+            details: Its message.
+            metadata: What is sent along.
+        """
+        self._end(code.value[0], details.encode(), metadata=metadata)
+
+    def _end(
+        self,
+        code: int,
+        details: bytes,
+        *message: cygrpc.SendMessageOperation,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             *message,
-            cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
         )
         if not self._is_watched:  # to be told once is what a call needs in any case
             self._is_watched = True

@@ -10,8 +10,9 @@ from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
+from mlpserve.server.metrics.recorder import RequestRecord
 from mlpserve.server.security.tokens import Tokens
-from mlpserve.server.statuses import refusal
+from mlpserve.server.statuses import Calls
 
 
 class HotPredict:
@@ -21,6 +22,7 @@ class HotPredict:
         messages: The contract.
         queue: Used by this lane only.
         workspace: Used by this lane only.
+        calls: Used by this lane only.
         tokens: Whose tokens calls must carry; None for anybody's call.
     """
 
@@ -29,12 +31,15 @@ class HotPredict:
         messages: Messages,
         queue: RowQueue,
         workspace: Workspace,
+        calls: Calls,
         *,
         tokens: Tokens | None = None,
     ) -> None:
         self._messages = messages
         self._queue = queue
         self._workspace = workspace
+        self._calls = calls
+        self._recorder = calls.recorder
         self._tokens = tokens
 
     def __bool__(self) -> bool:
@@ -47,25 +52,31 @@ class HotPredict:
             try:
                 self._tokens.caller(call.metadata)
             except UnauthenticatedError as error:
-                call.fail(*refusal("Predict", error))
+                record = self._recorder.arrived("Predict", call.metadata)
+                call.fail(*self._calls.refusal(record, error))
                 return False
         return True
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
+        record = self._recorder.arrived("Predict", call.metadata)
         try:
             model, images = self._messages.images(PREDICT, data)
-            reply = partial(self._reply, call, model)
-            self._queue.put(Request(model, images, call.is_wanted, reply))
+            record.asks(model.metadata.name, model.metadata.version)
+            reply = partial(self._reply, call, record, model)
+            self._queue.put(Request(model, images, call.is_wanted, reply, record))
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            call.fail(*refusal("Predict", error))
+            call.fail(*self._calls.refusal(record, error))
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
-        answer_together(self._queue.take(), self._workspace)
+        answer_together(self._queue.take(), self._workspace, self._recorder)
 
-    def _reply(self, call: HotCall, model: CompiledModel, outcome: Outcome) -> None:
+    def _reply(
+        self, call: HotCall, record: RequestRecord, model: CompiledModel, outcome: Outcome
+    ) -> None:
         if isinstance(outcome, Exception):
-            call.fail(*refusal("Predict", outcome))
+            call.fail(*self._calls.refusal(record, outcome))
         else:
             call.answer(self._messages.answer(PREDICT, model, outcome))
+            self._recorder.answered(record)
