@@ -90,11 +90,14 @@ def _serve_alone(config: ServerConfig) -> None:
 def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
+    endpoint = open_endpoint(config, Aggregate(supervisor.metrics))
     adapter = supervisor.start()
     _log_ready(config, supervisor.lifecycle.controller.plan, supervisor.port, adapter)
     signals.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
+    if endpoint is not None:
+        endpoint.close()
     logger.info("stopped")
 
 

@@ -20,7 +20,8 @@ from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
-from mlpserve.server.metrics.snapshots import Snapshot
+from mlpserve.server.metrics.models import lifecycle_snapshot
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.observation import Observation
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
@@ -95,9 +96,12 @@ class Server:
             self.lifecycle.stop()
         self._observation.close()
 
-    def metrics(self, process: str) -> Snapshot:
+    def metrics(self, process: str) -> MetricsSnapshot:
         """Return what was counted and timed so far; see ``Measures.snapshot``."""
-        return self._observation.measures.snapshot(process)
+        own = self._observation.measures.snapshot(process)
+        if self.lifecycle is None:
+            return own
+        return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 from typing import Generic, TypeVar
 
-from mlpserve.server.metrics.snapshots import Snapshot, merged, of_the_past
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged, of_the_past
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -12,29 +12,25 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Aggregate(Generic[_Key]):
     """Adds up the snapshots of several processes. Safe to use from many threads.
 
-    A process that does not answer in time keeps what it had counted when it last did.
-
     Args:
-        collect: Asks all processes that live, and returns the snapshots of those that answer, each
-            under a key that no other process of this server has or had.
+        collect: Asks all processes, and returns what each has counted, under a key that no other
+            process of this server has or had; None for one that lives but does not answer, which
+            keeps what it had counted when it last did. One that is not among them is gone.
     """
 
-    def __init__(self, collect: Callable[[], Mapping[_Key, Snapshot]]) -> None:
+    def __init__(self, collect: Callable[[], Mapping[_Key, MetricsSnapshot | None]]) -> None:
         self._collect = collect
         self._lock = Lock()
-        self._last: dict[_Key, Snapshot] = {}
-        self._retired: Snapshot = {}
+        self._last: dict[_Key, MetricsSnapshot] = {}
+        self._retired: MetricsSnapshot = {}
 
-    def snapshot(self) -> Snapshot:
-        """Return what all of them have counted."""
-        answers = self._collect()
+    def snapshot(self) -> MetricsSnapshot:
+        """Return what all of them have counted. What one counts after it was last asked is lost."""
         with self._lock:
+            told = self._collect()
+            for key in self._last.keys() - told.keys():
+                self._retired = merged([self._retired, of_the_past(self._last.pop(key))])
+            answers = {key: answer for key, answer in told.items() if answer is not None}
             self._last.update(answers)
             silent = [of_the_past(last) for key, last in self._last.items() if key not in answers]
             return merged([self._retired, *silent, *answers.values()])
-
-    def retire(self, key: _Key) -> None:
-        """Note that a process is gone for good. What it counted since the last scrape is lost."""
-        with self._lock:
-            last = self._last.pop(key, {})
-            self._retired = merged([self._retired, of_the_past(last)])

@@ -11,7 +11,7 @@ from typing import Final
 
 from mlpserve.server.metrics import catalog
 from mlpserve.server.metrics.catalog import SECONDS
-from mlpserve.server.metrics.snapshots import Series, Snapshot, merged
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, Series, merged
 
 _OK: Final = "OK"
 _BUCKETS: Final = len(SECONDS) + 1
@@ -48,7 +48,7 @@ class Times:
         self.compute_s += compute_s
         self.total_s += total_s
 
-    def snapshot(self, method: str, model: str, version: int) -> Snapshot:
+    def snapshot(self, method: str, model: str, version: int) -> MetricsSnapshot:
         """Return the metrics of these requests."""
         labels = [method, model]
         return {
@@ -119,12 +119,12 @@ class Counters:
             key = (model, str(version), agrees)
             self._shadow_rows[key] = self._shadow_rows.get(key, 0) + count
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> MetricsSnapshot:
         """Return all that was counted so far."""
         # The dictionaries are copied in one step each, because the writer goes on meanwhile.
         answered = [times.snapshot(*key) for key, times in list(self._times.items())]
         batches = [([model], list(value)) for model, value in list(self._batches.items())]
-        others: Snapshot = {
+        others: MetricsSnapshot = {
             catalog.REQUESTS.name: _series(self._calls),
             catalog.BATCH_ROWS.name: batches,
             catalog.SHADOW_ROWS.name: _series(self._shadow_rows),

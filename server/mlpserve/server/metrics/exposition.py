@@ -8,17 +8,17 @@ from itertools import accumulate
 from typing import Final
 
 from mlpserve.server.metrics.catalog import METRICS, Metric
-from mlpserve.server.metrics.snapshots import Snapshot, Value
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, Value
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(snapshot: Snapshot) -> str:
+def exposition(snapshot: MetricsSnapshot) -> str:
     """Return a page with all metrics of the catalog, in its order."""
     return "".join(f"{line}\n" for metric in METRICS for line in _lines(metric, snapshot))
 
 
-def _lines(metric: Metric, snapshot: Snapshot) -> Iterator[str]:
+def _lines(metric: Metric, snapshot: MetricsSnapshot) -> Iterator[str]:
     yield f"# HELP {metric.name} {_escaped(metric.help)}"
     yield f"# TYPE {metric.name} {metric.kind}"
     for labels, value in snapshot.get(metric.name, []):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mlpserve.server.metrics import catalog
 from mlpserve.server.metrics.counters import Counters, SharedCounters
 from mlpserve.server.metrics.processes import process_snapshot
-from mlpserve.server.metrics.snapshots import Snapshot, merged
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 
 
 class Measures:
@@ -33,14 +33,14 @@ class Measures:
         """
         self._depths.append(depth)
 
-    def snapshot(self, process: str) -> Snapshot:
+    def snapshot(self, process: str) -> MetricsSnapshot:
         """Return what was measured so far; safe to call from any thread.
 
         Args:
             process: What this process is called in labels.
         """
         depths = [depth() for depth in self._depths]
-        queues: Snapshot = {
+        queues: MetricsSnapshot = {
             catalog.QUEUE_REQUESTS.name: [([], sum(requests for requests, _ in depths))],
             catalog.QUEUE_ROWS.name: [([], sum(rows for _, rows in depths))],
             catalog.WORKERS.name: [([], 1)],

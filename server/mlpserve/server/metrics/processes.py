@@ -9,12 +9,12 @@ from typing import Final
 
 from mlpserve.server.logs import lines_dropped
 from mlpserve.server.metrics import catalog
-from mlpserve.server.metrics.snapshots import Snapshot
+from mlpserve.server.metrics.snapshots import MetricsSnapshot
 
 _OWN: Final = Path("/proc/self")
 
 
-def process_snapshot(process: str) -> Snapshot:
+def process_snapshot(process: str) -> MetricsSnapshot:
     """Return what this process uses; outside Linux, its processor time only.
 
     Args:
@@ -26,7 +26,7 @@ def process_snapshot(process: str) -> Snapshot:
         found[catalog.RESIDENT_BYTES.name] = pages * os.sysconf("SC_PAGE_SIZE")
         found[catalog.OPEN_DESCRIPTORS.name] = _entries(_OWN / "fd")
         found[catalog.THREADS.name] = _entries(_OWN / "task")
-    used: Snapshot = {name: [([process], value)] for name, value in found.items()}
+    used: MetricsSnapshot = {name: [([process], value)] for name, value in found.items()}
     return {
         **used,
         catalog.LOG_LINES_DROPPED.name: [([], lines_dropped())],

@@ -9,12 +9,12 @@ from mlpserve.server.metrics.catalog import METRICS, Metric
 Value: TypeAlias = float | Sequence[float]
 # Label values, and the value that a metric has with these.
 Series: TypeAlias = Sequence[tuple[list[str], Value]]
-Snapshot: TypeAlias = Mapping[str, Series]  # by the metric's name
+MetricsSnapshot: TypeAlias = Mapping[str, Series]  # by the metric's name
 
 _METRICS: Final[Mapping[str, Metric]] = {metric.name: metric for metric in METRICS}
 
 
-def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
+def merged(snapshots: Iterable[MetricsSnapshot]) -> MetricsSnapshot:
     """Return one snapshot for several: counters and histograms added up, and most gauges.
 
     Metrics that are not in the catalog are left out: a process of another release may know more.
@@ -30,7 +30,7 @@ def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
     }
 
 
-def of_the_past(snapshot: Snapshot) -> Snapshot:
+def of_the_past(snapshot: MetricsSnapshot) -> MetricsSnapshot:
     """Return what stays true of a process that is gone: all but its gauges."""
     return {
         name: series
