@@ -24,7 +24,7 @@ from mlpserve.server.ports import SharedPort
 REPOSITORY = Path(__file__).parents[2]
 DASHBOARD = REPOSITORY / "monitoring" / "grafana" / "dashboards" / "mlpserve.json"
 TIMEOUT_S = 30.0
-WORKERS = "1"
+WORKERS = "2"
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ QUEUE_REQUESTS: Final = Metric(
 SHADOW_ROWS: Final = Metric(
     "mlpserve_shadow_rows_total",
     "counter",
-    "Images that a shadow classified as well, by whether it gave the answer's label.",
+    "Images that a shadow classified as well, by whether it gave the label of the answer.",
     ("model", "version", "agrees"),
 )
 LOADS: Final = Metric(
@@ -101,7 +101,7 @@ QUARANTINED_VERSIONS: Final = Metric(
 GENERATION: Final = Metric(
     "mlpserve_generation",
     "gauge",
-    "How often what is served has changed since the start.",
+    "The number of the latest plan of what is to be served; grows with each change.",
     is_alike=True,
 )
 WORKERS: Final = Metric(
