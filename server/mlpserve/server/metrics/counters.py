@@ -65,7 +65,7 @@ class Counters:
     def __init__(self) -> None:
         self._times: dict[tuple[str, str, int], Times] = {}
         self._calls: dict[tuple[str, ...], int] = {}
-        self._batches: dict[str, list[float]] = {}
+        self._batches: dict[str, list[int]] = {}
         self._shadow_rows: dict[tuple[str, ...], int] = {}
 
     def add_answered(  # noqa: PLR0917 - keywords would cost as much as the rest
@@ -109,7 +109,7 @@ class Counters:
         """Count images that went through a network together."""
         value = self._batches.get(model)
         if value is None:
-            value = self._batches[model] = [0.0] * (len(catalog.ROWS) + 2)
+            value = self._batches[model] = [0] * (len(catalog.ROWS) + 2)
         value[bisect_left(catalog.ROWS, rows)] += 1
         value[-1] += rows
 

@@ -43,7 +43,7 @@ def _samples(metric: Metric, pairs: Sequence[str], value: Value) -> Iterator[str
 
 def _sample(name: str, pairs: Sequence[str], value: float) -> str:
     labels = f"{{{','.join(pairs)}}}" if pairs else ""
-    return f"{name}{labels} {float(value)!r}"
+    return f"{name}{labels} {value!r}"
 
 
 def _escaped(text: str) -> str:
