@@ -22,6 +22,7 @@ from mlpserve.server.metrics.catalog import METRICS, SECONDS
 from mlpserve.server.metrics.counters import Counters
 from mlpserve.server.metrics.endpoint import MetricsEndpoint, open_endpoint
 from mlpserve.server.metrics.exposition import exposition
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
@@ -134,7 +135,7 @@ def test_a_server_tells_what_it_uses(server: Server) -> None:
 def test_times_fall_into_the_buckets_that_prometheus_expects() -> None:
     counters = Counters()
     for total_s in (SECONDS[0], SECONDS[0] * 1.01, 1e9):
-        counters.add_answered("Predict", "tiny", 1, 0.0, 0.0, total_s)
+        counters.add_answered(RequestRecord("Predict"), total_s)
     found = page_of(counters.snapshot())["mlpserve_request_seconds_bucket"]
     in_order = sorted(found.items(), key=lambda item: float(dict(item[0])["le"]))
     assert [count for _, count in in_order] == [1, *[2] * (len(SECONDS) - 1), 3]

@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.metrics.recorder import Recorder, RequestRecord
+from mlpserve.server.metrics.recorder import Recorder
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer, answers
 
 logger = logging.getLogger(__name__)

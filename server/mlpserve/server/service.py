@@ -7,7 +7,7 @@ import grpc
 from mlpserve.server.batching import Batcher
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
-from mlpserve.server.metrics.recorder import RequestRecord
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.statuses import Calls
 from mlpserve.server.streaming import ReadAhead
 

@@ -16,7 +16,8 @@ from mlpserve.server.errors import (
     UnauthenticatedError,
     UnusableError,
 )
-from mlpserve.server.metrics.recorder import Recorder, RequestRecord
+from mlpserve.server.metrics.recorder import Recorder
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.request_log import REQUEST_ID_KEY, RequestLog, request_id
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {

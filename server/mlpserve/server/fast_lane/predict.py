@@ -10,7 +10,7 @@ from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
-from mlpserve.server.metrics.recorder import RequestRecord
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import Calls
 

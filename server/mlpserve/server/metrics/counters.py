@@ -11,6 +11,7 @@ from typing import Final
 
 from mlpserve.server.metrics import catalog
 from mlpserve.server.metrics.catalog import SECONDS
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.metrics.snapshots import MetricsSnapshot, Series, merged
 
 _OK: Final = "OK"
@@ -37,17 +38,6 @@ class Times:
         self.total_counts = [0] * _BUCKETS
         self.queue_s = self.compute_s = self.total_s = 0.0
 
-    def add(self, queue_s: float, compute_s: float, total_s: float) -> None:
-        """Count a request. A time that equals a bound is below it, as Prometheus has it."""
-        # Written out, because this is done for each request: it is a third of what calls would be.
-        self.count += 1
-        self.queue_counts[bisect_left(SECONDS, queue_s)] += 1
-        self.compute_counts[bisect_left(SECONDS, compute_s)] += 1
-        self.total_counts[bisect_left(SECONDS, total_s)] += 1
-        self.queue_s += queue_s
-        self.compute_s += compute_s
-        self.total_s += total_s
-
     def snapshot(self, method: str, model: str, version: int) -> MetricsSnapshot:
         """Return the metrics of these requests."""
         labels = [method, model]
@@ -68,30 +58,28 @@ class Counters:
         self._batches: dict[str, list[int]] = {}
         self._shadow_rows: dict[tuple[str, ...], int] = {}
 
-    def add_answered(  # noqa: PLR0917 - keywords would cost as much as the rest
-        self,
-        method: str,
-        model: str,
-        version: int,
-        queue_s: float,
-        compute_s: float,
-        total_s: float,
-    ) -> None:
-        """Count a request that a network has answered.
+    def add_answered(self, record: RequestRecord, ended_s: float) -> None:
+        """Count a request that a network has answered. A time that equals a bound is below it.
 
         Args:
-            method: The rpc.
-            model: The model's name.
-            version: The version that answered.
-            queue_s: How long it waited.
-            compute_s: How long the network ran.
-            total_s: How long it took in all.
+            record: The request.
+            ended_s: When it was answered, by the clock of the record.
         """
-        key = (method, model, version)
+        key = (record.method, record.model, record.version)
         times = self._times.get(key)
         if times is None:
             times = self._times[key] = Times()
-        times.add(queue_s, compute_s, total_s)
+        queue_s = record.started_s - record.arrived_s
+        compute_s = record.computed_s - record.started_s
+        total_s = ended_s - record.arrived_s
+        # Written out, because this is done for each request: calls would take twice as long.
+        times.count += 1
+        times.queue_counts[bisect_left(SECONDS, queue_s)] += 1
+        times.compute_counts[bisect_left(SECONDS, compute_s)] += 1
+        times.total_counts[bisect_left(SECONDS, total_s)] += 1
+        times.queue_s += queue_s
+        times.compute_s += compute_s
+        times.total_s += total_s
 
     def add_call(self, method: str, code: str, *, model: str = "", version: int = 0) -> None:
         """Count a call that was refused, or one that no network ran for.
@@ -139,18 +127,10 @@ class SharedCounters(Counters):
         super().__init__()
         self._lock = Lock()
 
-    def add_answered(  # noqa: PLR0917 - as above
-        self,
-        method: str,
-        model: str,
-        version: int,
-        queue_s: float,
-        compute_s: float,
-        total_s: float,
-    ) -> None:
+    def add_answered(self, record: RequestRecord, ended_s: float) -> None:
         """See ``Counters.add_answered``."""
         with self._lock:
-            super().add_answered(method, model, version, queue_s, compute_s, total_s)
+            super().add_answered(record, ended_s)
 
     def add_call(self, method: str, code: str, *, model: str = "", version: int = 0) -> None:
         """See ``Counters.add_call``."""

@@ -5,45 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from mlpserve.server.metrics.counters import Counters
+from mlpserve.server.metrics.records import Metadata, RequestRecord
 
 Clock: TypeAlias = Callable[[], float]
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
-
-
-class RequestRecord:
-    """What is known of one request.
-
-    Attributes:
-        method: The rpc.
-        metadata: What the caller sent along: pairs of a key and a value.
-        arrived_s: When it came, by the recorder's clock.
-        started_s: When its network started.
-        computed_s: When its network was done.
-        model: The name of the model that it asks; empty as long as it is not known.
-        version: The version of it; 0 as long as it is not known.
-    """
-
-    __slots__ = (
-        "arrived_s",
-        "computed_s",
-        "metadata",
-        "method",
-        "model",
-        "started_s",
-        "version",
-    )
-
-    def __init__(self, method: str = "", metadata: Metadata = (), arrived_s: float = 0.0) -> None:
-        self.method = method
-        self.metadata = metadata
-        self.arrived_s = self.started_s = self.computed_s = arrived_s
-        self.model = ""
-        self.version = 0
-
-    def asks(self, model: str, version: int) -> None:
-        """Note which model it is for, now that this is known."""
-        self.model = model
-        self.version = version
 
 
 class Tracer(Protocol):
@@ -91,14 +55,7 @@ class Recorder:
     def answered(self, record: RequestRecord) -> None:
         """Note that a request was answered, by a network."""
         ended_s = self.clock()
-        self._counters.add_answered(
-            record.method,
-            record.model,
-            record.version,
-            record.started_s - record.arrived_s,
-            record.computed_s - record.started_s,
-            ended_s - record.arrived_s,
-        )
+        self._counters.add_answered(record, ended_s)
         if self._tracer is not None:
             self._tracer.trace(record, "OK", ended_s)
 
