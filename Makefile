@@ -51,10 +51,14 @@ lint-proto:  ## lint the wire contract (needs Node.js; left out where there is n
 
 PROTOC = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet,only_sync:$(1) \
-	$$(find proto -name '*.proto')
+	proto/mlpserve/v1/*.proto
+# Descriptors and types only: the classes are made when they are loaded, in a pool of their own.
+PROTOC_OIP = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+	--pyi_out=$(1) --descriptor_set_out=$(1)/mlpserve/oip/inference.binpb proto/mlpserve/oip/inference.proto
 
 proto: $(VENV)/installed  ## generate the protobuf code anew, beside its .proto files
 	$(call PROTOC,proto)
+	$(call PROTOC_OIP,proto)
 
 settings: $(VENV)/installed  ## write the table of all settings of the server anew
 	$(BIN)/python docs/settings_table.py
@@ -63,7 +67,8 @@ metrics: $(VENV)/installed  ## write the table of all metrics of the server anew
 	$(BIN)/python docs/metrics_table.py
 
 proto-check: $(VENV)/installed  ## prove that the committed protobuf code is current
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call PROTOC,"$$fresh") && \
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir -p "$$fresh/mlpserve/oip" && \
+	$(call PROTOC,"$$fresh") && $(call PROTOC_OIP,"$$fresh") && \
 	for file in $$(cd "$$fresh" && find . -type f); do \
 		cmp "$$fresh/$$file" "proto/$$file" || { echo 'proto-check: run `make proto`' >&2; exit 1; }; \
 	done && echo 'generated code: current'

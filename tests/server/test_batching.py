@@ -1,5 +1,6 @@
 """Who gets which rows, whatever joins, fails or is cancelled."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Barrier, Event, Thread
@@ -17,6 +18,7 @@ from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.metrics.counters import Counters
 from mlpserve.server.metrics.recorder import Recorder
 from mlpserve.server.prediction import Answer
+from mlpserve.server.statistics import Statistics
 
 MAX_BATCH_ROWS = 8
 TIMEOUT_S = 10.0
@@ -110,9 +112,9 @@ def test_each_caller_gets_exactly_its_own_rows_or_the_reason_why_not(
         waiting.put(caller.request())
         caller.is_wanted = not arrival["cancels"]
         if arrival["pass_after"]:
-            answer_together(waiting.take(), workspace, recorder())
+            answer_together(waiting.take(), workspace, waiting.statistics, recorder())
     while waiting:
-        answer_together(waiting.take(), workspace, recorder())
+        answer_together(waiting.take(), workspace, waiting.statistics, recorder())
     for caller in callers:
         (outcome,) = caller.outcomes
         if not caller.is_wanted:
@@ -134,7 +136,7 @@ def test_a_pass_has_at_most_the_rows_that_are_allowed_and_large_requests_go_alon
     for number, count in enumerate(counts):
         waiting.put(Caller(number, count, model).request())
     while waiting:
-        answer_together(waiting.take(), Workspace(), recorder())
+        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     for rows in model.passes:
         assert len(rows) == 1 or sum(rows) <= MAX_BATCH_ROWS
     # No two neighbours could have been one pass.
@@ -158,7 +160,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
     waiting.put(large.request())
     with pytest.raises(OverloadedError, match="100 images wait, and with these 1 it would be more"):
         waiting.put(Caller(1, 1, model).request())
-    answer_together(waiting.take(), Workspace(), recorder())
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert large.got_exactly_its_own_rows()
     for number in range(10):
         waiting.put(Caller(number, 1, model).request())
@@ -172,10 +174,49 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     waiting.put(kept.request())
     gone.is_wanted = False
     waiting.put(new.request())
-    answer_together(waiting.take(), Workspace(), recorder())
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
+
+
+def test_a_higher_priority_has_its_turn_first_and_the_oldest_of_the_same() -> None:
+    waiting, model = queue(max_batch_rows=1), EchoModel()
+    order: list[int] = []
+    for number, priority in enumerate((2, 3, 1, 2, 1)):
+        images = Caller(number, 1, model).images
+        waiting.put(
+            Request(model, images, lambda: True, lambda _, n=number: order.append(n), priority)  # type: ignore[misc]
+        )
+    while waiting:
+        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    assert order == [2, 4, 0, 3, 1]
+
+
+def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
+    waiting, model = queue(max_queue_rows=5), EchoModel()
+    callers = [Caller(0, 2, model), Caller(1, 1, model), Caller(2, 2, model, is_wanted=False)]
+    for caller in callers:
+        waiting.put(caller.request())
+    with pytest.raises(OverloadedError):
+        waiting.put(Caller(3, 4, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    model.fails_at = 1
+    waiting.put(Caller(4, 1, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    figures = waiting.statistics.figures(model)
+    assert (figures.images, figures.passes) == (3, 1)
+    assert (figures.succeeded.count, figures.failed.count) == (2, 3)
+    assert {size: found.running.count for size, found in figures.by_size.items()} == {3: 1}
+
+
+def test_figures_go_with_their_model() -> None:
+    waiting, model = queue(), EchoModel()
+    waiting.put(Caller(0, 1, model).request())
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    forgotten = weakref.ref(model)
+    del model
+    assert forgotten() is None
 
 
 def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers(
@@ -186,8 +227,12 @@ def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers
 
     model = EchoModel()
     lost, other = Caller(0, 1, model), Caller(1, 1, model)
-    group = [Request(model, lost.images, lambda: True, unreachable), other.request()]
-    answer_together(group, Workspace(), recorder())
+    answer_together(
+        [Request(model, lost.images, lambda: True, unreachable), other.request()],
+        Workspace(),
+        Statistics(),
+        recorder(),
+    )
     assert other.got_exactly_its_own_rows()
     assert "ConnectionError: gone" in caplog.text
 

@@ -67,7 +67,8 @@ def main() -> None:
         options=[("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)],
     )
     server.add_insecure_port(f"127.0.0.1:{sys.argv[2]}")
-    FastLane(server, _METHOD, Echo()).start()
+    echo = Echo()
+    FastLane(server, {_METHOD: echo.accept}, echo).start()
     threading.Event().wait()
 
 

@@ -2,8 +2,8 @@
 
 The request path (`compiled`, `registry`, `prediction`, `batching`) knows neither gRPC nor
 protobuf; `lifecycle` decides what is in the registry. `messages` knows protobuf; the adapters
-`service` (the public API) and `fast_lane` know gRPC. `serving` puts one process together,
-`processes` several.
+`service` (the public API) and `fast_lane` know gRPC. `oip` answers the Open Inference Protocol over
+gRPC and HTTP, from the same request path. `serving` puts one process together, `processes` several.
 """
 
 from importlib.util import find_spec

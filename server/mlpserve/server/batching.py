@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition
+from time import monotonic_ns
 from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
@@ -16,10 +17,15 @@ from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.metrics.recorder import Recorder
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer, answers
+from mlpserve.server.statistics import Passage, Statistics
 
 logger = logging.getLogger(__name__)
 
 Outcome: TypeAlias = Answer | Exception
+
+HIGHEST_PRIORITY: Final = 1
+NORMAL_PRIORITY: Final = 2
+LOWEST_PRIORITY: Final = 3
 
 _EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 
@@ -33,6 +39,9 @@ class Request:
         images: (N, D), N at least 1, as ``decode_images`` returns them.
         is_wanted: Whether anybody still waits for the answer.
         reply: Takes the answer, or why there is none; called once.
+        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
+        received_ns: When the request came in, by ``time.monotonic_ns``.
+        queued_ns: When it had been read.
         record: Is told when the request is computed.
     """
 
@@ -40,18 +49,27 @@ class Request:
     images: Images
     is_wanted: Callable[[], bool]
     reply: Callable[[Outcome], None]
+    priority: int = NORMAL_PRIORITY
+    received_ns: int = field(default_factory=monotonic_ns)
+    queued_ns: int = field(default_factory=monotonic_ns)
     record: RequestRecord = field(default_factory=RequestRecord)
 
 
 class RowQueue:
-    """Requests that wait for the next pass, the oldest first. For one thread at a time.
+    """Requests that wait for the next pass. For one thread at a time.
+
+    Those of a higher priority come first, and of the same the oldest.
 
     Args:
         max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
         max_queue_rows: So many rows may wait. A request finds room in an empty queue always.
+        statistics: Where requests and passes are counted; in figures of its own by default.
     """
 
-    def __init__(self, *, max_batch_rows: int, max_queue_rows: int) -> None:
+    def __init__(
+        self, *, max_batch_rows: int, max_queue_rows: int, statistics: Statistics | None = None
+    ) -> None:
+        self.statistics = Statistics() if statistics is None else statistics
         self._max_batch_rows = max_batch_rows
         self._max_queue_rows = max_queue_rows
         self._waiting: deque[Request] = deque()
@@ -79,11 +97,12 @@ class RowQueue:
         if not self.has_room(rows):
             self._drop_unwanted()
         if not self.has_room(rows):
+            self._count_failed(request)
             raise OverloadedError(
                 f"the server is busy: {self._rows} images wait, and with these {rows} it would be "
                 f"more than {self._max_queue_rows}; try again later"
             )
-        self._waiting.append(request)
+        self._waiting.insert(self._place_of(request), request)
         self._rows += rows
 
     def take(self) -> list[Request]:
@@ -105,7 +124,7 @@ class RowQueue:
                 group.append(request)
                 rows += len(request.images)
             else:
-                _reply(request, ExpiredError(_EXPIRED))
+                self._drop(request)
         self._waiting.extendleft(reversed(passed_over))
         return group
 
@@ -113,7 +132,21 @@ class RowQueue:
         for request in [waiting for waiting in self._waiting if not waiting.is_wanted()]:
             self._waiting.remove(request)
             self._rows -= len(request.images)
-            _reply(request, ExpiredError(_EXPIRED))
+            self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        self._count_failed(request)
+        _reply(request, ExpiredError(_EXPIRED))
+
+    def _count_failed(self, request: Request) -> None:
+        ns = monotonic_ns() - request.received_ns
+        self.statistics.failed(request.model, requests=1, ns=ns)
+
+    def _place_of(self, request: Request) -> int:
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].priority > request.priority:
+            place -= 1
+        return place
 
     def _fits(self, request: Request, first: Request, rows: int) -> bool:
         return (
@@ -123,21 +156,41 @@ class RowQueue:
         )
 
 
-def answer_together(group: Sequence[Request], workspace: Workspace, recorder: Recorder) -> None:
+def answer_together(
+    group: Sequence[Request], workspace: Workspace, statistics: Statistics, recorder: Recorder
+) -> None:
     """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows."""
     if not group:
         return
-    outcomes: Sequence[Outcome]
-    started_s = recorder.clock()
+    model, started_ns, started_s = group[0].model, monotonic_ns(), recorder.clock()
     try:
-        images = [request.images for request in group]
-        outcomes = answers(group[0].model, images, workspace)
-        rows = sum(map(len, images))
-        recorder.computed([request.record for request in group], rows=rows, started_s=started_s)
+        outcomes = answers(model, [request.images for request in group], workspace)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-        outcomes = [error] * len(group)
+        passage = _passage(group, started_ns)
+        taken_ns = len(group) * passage.ended_ns - passage.received_ns
+        statistics.failed(model, requests=len(group), ns=taken_ns)
+        for request in group:
+            _reply(request, error)
+        return
+    passage = _passage(group, started_ns)
+    statistics.passed(model, passage)
+    records = [request.record for request in group]
+    recorder.computed(records, rows=passage.images, started_s=started_s)
     for request, outcome in zip(group, outcomes, strict=True):
         _reply(request, outcome)
+    statistics.replied(model, passage, ns=monotonic_ns() - passage.ended_ns)
+
+
+def _passage(group: Sequence[Request], started_ns: int) -> Passage:
+    """Return what is to be recorded of a pass that has just ended."""
+    return Passage(
+        requests=len(group),
+        images=sum(len(request.images) for request in group),
+        received_ns=sum(request.received_ns for request in group),
+        queued_ns=sum(request.queued_ns for request in group),
+        started_ns=started_ns,
+        ended_ns=monotonic_ns(),
+    )
 
 
 def _reply(request: Request, outcome: Outcome) -> None:
@@ -193,6 +246,8 @@ class Batcher:
         *,
         is_wanted: Callable[[], bool],
         waits_for_room: bool = False,
+        priority: int = NORMAL_PRIORITY,
+        received_ns: int | None = None,
         record: RequestRecord | None = None,
     ) -> Ticket:
         """Hand in a request; see ``Request``.
@@ -202,12 +257,19 @@ class Batcher:
             images: As in ``Request``.
             is_wanted: As in ``Request``; called from any thread.
             waits_for_room: Whether to wait where the queue is full, instead of being refused.
-            record: As in ``Request``.
+            priority: As in ``Request``.
+            received_ns: As in ``Request``; now where it is None.
+            record: As in ``Request``; one that nobody looks at where it is None.
 
         Raises:
             OverloadedError: The queue is full.
         """
         ticket = Ticket(self)
+        request = Request(model, images, is_wanted, ticket.reply, priority)
+        if received_ns is not None:
+            request.received_ns = received_ns
+        if record is not None:
+            request.record = record
         with self._changed:
             while not self._queue.has_room(len(images)):
                 if not self._is_running:
@@ -217,8 +279,7 @@ class Batcher:
                     self._changed.wait()
                 else:
                     break
-            known = RequestRecord() if record is None else record
-            self._queue.put(Request(model, images, is_wanted, ticket.reply, known))
+            self._queue.put(request)
         return ticket
 
     def result(self, ticket: Ticket) -> Answer:
@@ -239,7 +300,7 @@ class Batcher:
         group = self._queue.take()
         self._changed.release()
         try:
-            answer_together(group, self._workspace, self._recorder)
+            answer_together(group, self._workspace, self._queue.statistics, self._recorder)
         finally:
             self._changed.acquire()
             self._is_running = False

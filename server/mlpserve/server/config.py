@@ -22,8 +22,8 @@ from mlpserve.server.settings import (
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
 MAX_REFLECTION_CALLS: Final = 2
-MAX_MANAGEMENT_CALLS: Final = 4
 NO_PORT: Final = -1
+MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
 _BYTES_PER_MB: Final = 1 << 20
@@ -78,6 +78,12 @@ class ServerConfig(CheckedSettings):
     host: str = text(DEFAULT_HOST, "address to listen on", metavar="ADDRESS")
     port: int = whole_number(
         DEFAULT_PORT, "port to listen on, 0 for a free one", lowest=0, highest=_LARGEST_PORT
+    )
+    http_port: int = whole_number(
+        NO_PORT,
+        f"port for the Open Inference Protocol over HTTP, 0 for a free one, {NO_PORT} for none",
+        lowest=NO_PORT,
+        highest=_LARGEST_PORT,
     )
     shares_port: bool = internal(default=False)  # with other processes of this server
 

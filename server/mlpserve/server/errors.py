@@ -2,7 +2,10 @@
 
     ServerError
     |-- RequestError          the request breaks the contract: mend it, do not repeat it
+    |   `-- TooLargeError     it is longer than any may be: send less at once
     |-- NotServedError        no such model or version here: ask for another
+    |-- UnsupportedError      a part of a protocol that is not answered here: do without it
+    |-- NotAllowedError       the operator did not allow it: ask the operator
     |-- NotReadyError         nothing is served yet: repeat it later
     |-- UnusableError         a version that was to be loaded failed its checks: publish another
     |-- OverloadedError       too much at once: repeat it later
@@ -22,8 +25,20 @@ class RequestError(ServerError):
     """A field of the request has a value that the contract rules out."""
 
 
+class TooLargeError(RequestError):
+    """The body of the request is longer than any may be."""
+
+
 class NotServedError(ServerError):
     """The request names a model or a version that is not served here."""
+
+
+class UnsupportedError(ServerError):
+    """The request asks for a part of a protocol that this server does not have."""
+
+
+class NotAllowedError(ServerError):
+    """The request asks for what the server was not told to allow."""
 
 
 class NotReadyError(ServerError):

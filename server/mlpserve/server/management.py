@@ -5,7 +5,6 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.config import MAX_MANAGEMENT_CALLS
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import Messages, parsed
@@ -24,14 +23,16 @@ class ManagementService:
         manager: Does what is asked.
         messages: Describes the models that are served then.
         calls: What is done about calls besides answering them.
+        limit: How many may be open. Each waits, in a thread, until all processes have changed over.
     """
 
-    def __init__(self, manager: Manager, messages: Messages, calls: Calls) -> None:
+    def __init__(
+        self, manager: Manager, messages: Messages, calls: Calls, limit: CallLimit
+    ) -> None:
         self._manager = manager
         self._messages = messages
         self._calls = calls
-        # A call waits, in a thread, until all processes have changed over.
-        self._limit = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
+        self._limit = limit
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server calls."""

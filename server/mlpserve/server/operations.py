@@ -1,16 +1,28 @@
 """Health and reflection: grpcio's own services, kept from harming the calls that matter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from mlpserve.oip import inference_pb2
 from mlpserve.server.config import MAX_REFLECTION_CALLS
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.statuses import Calls
+from mlpserve.v1 import model_management_pb2, prediction_pb2
+
+_REFLECTED: Final = (
+    health_pb2.DESCRIPTOR,
+    inference_pb2.DESCRIPTOR,  # in a pool of its own, of which reflection would not know
+    model_management_pb2.DESCRIPTOR,
+    prediction_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+)
 
 
 class HealthService(health.HealthServicer):  # type: ignore[misc]
@@ -48,7 +60,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
     """Server reflection of which only a few calls may be open: each holds a worker thread."""
 
     def __init__(self, service_names: tuple[str, ...], calls: Calls) -> None:
-        super().__init__(service_names)
+        super().__init__(service_names, _pool_of(_REFLECTED))
         self._calls = calls
         self._limit = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
 
@@ -60,3 +72,22 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         """Answer questions about the contract."""
         with self._calls.handling("ServerReflectionInfo", context), self._limit:
             yield from super().ServerReflectionInfo(request_iterator, context)
+
+
+def _pool_of(files: Iterable[Any]) -> DescriptorPool:
+    """Return a pool of files from several pools, with all that they need."""
+    pool = DescriptorPool()
+    added: set[str] = set()
+
+    def add(file: Any) -> None:  # noqa: ANN401 - of protobuf's two kinds of descriptors
+        if file.name not in added:
+            added.add(file.name)
+            for needed in file.dependencies:
+                add(needed)
+            described = FileDescriptorProto()
+            file.CopyToProto(described)
+            pool.AddSerializedFile(described.SerializeToString())
+
+    for each in files:
+        add(each)
+    return pool

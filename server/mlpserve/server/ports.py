@@ -31,6 +31,32 @@ def cannot_listen(host: str, port: int, reason: object) -> StartError:
     )
 
 
+def listening_sockets(host: str, port: int, *, shares_port: bool) -> list[socket.socket]:
+    """Return sockets that listen on an address: one for each family that the host has.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for any that is free.
+        shares_port: Whether other processes of this server listen on it as well.
+
+    Raises:
+        StartError: The address is taken, or not of this machine.
+    """
+    option = socket.SO_REUSEPORT if shares_port else socket.SO_REUSEADDR
+    found: list[socket.socket] = []
+    try:
+        for family, (name, asked, *rest) in _targets(host, port):
+            # The address of the first family has chosen the port where any would do.
+            chosen = found[0].getsockname()[1] if found else asked
+            found.append(_bound(family, (name, chosen, *rest), option))
+            found[-1].listen(socket.SOMAXCONN)
+    except OSError as error:
+        for opened in found:
+            opened.close()
+        raise cannot_listen(host, port, error.strerror) from error
+    return found
+
+
 class SharedPort:
     """A port for the processes of one server, which share it by SO_REUSEPORT, and of no other.
 

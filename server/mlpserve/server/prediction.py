@@ -96,7 +96,7 @@ def decode_images(
         )
     images: Images = np.frombuffer(data, dtype).reshape(-1, values)
     if dtype == FLOAT32:
-        _check_range(images)
+        check_range(images, "images.data")
     return images
 
 
@@ -136,7 +136,16 @@ def _answered(model: CompiledModel, images: npt.NDArray[Any]) -> npt.NDArray[np.
     return np.frombuffer(found.probabilities, FLOAT32).reshape(len(images), -1)
 
 
-def _check_range(images: Images) -> None:
+def check_range(images: Images, field: str) -> None:
+    """Check that float32 values, at least one, are from 0 to 1.
+
+    Args:
+        images: The values.
+        field: What the caller calls the field that they come from.
+
+    Raises:
+        RequestError: One is not.
+    """
     lowest, highest = images.min(), images.max()
     # Written so that a NaN, which compares false, is refused as well.
     if not (lowest >= 0 and highest <= 1):
@@ -144,7 +153,8 @@ def _check_range(images: Images) -> None:
         if lowest >= 0 and 1 < highest <= np.iinfo(np.uint8).max:
             hint = "; values up to 255 are sent as uint8, or divided by 255"
         raise RequestError(
-            f"images.data: expected float32 values from 0 to 1, got {lowest:g} to {highest:g}{hint}"
+            f"{field}: expected {images.dtype.name} values from 0 to 1, "
+            f"got {lowest:g} to {highest:g}{hint}"
         )
 
 

@@ -1,6 +1,7 @@
 """The adapter on the public gRPC API: each call in a thread of a pool, bytes in and bytes out."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic_ns
 
 import grpc
 
@@ -21,7 +22,7 @@ class PredictionService:
         messages: The contract.
         batcher: What runs the networks.
         calls: What is done about calls besides answering them.
-        max_streams: So many calls of PredictStream may be open at once.
+        streams: How many calls that last may be open.
         max_stream_batches: So many batches of one such call are in flight at once.
     """
 
@@ -31,14 +32,14 @@ class PredictionService:
         batcher: Batcher,
         calls: Calls,
         *,
-        max_streams: int,
+        streams: CallLimit,
         max_stream_batches: int,
     ) -> None:
         self._messages = messages
         self._batcher = batcher
         self._calls = calls
         self._recorder = calls.recorder
-        self._streams = CallLimit(max_streams, "streams: the most")
+        self._streams = streams
         self._max_stream_batches = max_stream_batches
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -57,19 +58,19 @@ class PredictionService:
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         with self._calls.handling("Predict", context) as record:
-            return self._start(PREDICT, data, record, lambda: _is_wanted(context))()
+            return self._start(PREDICT, data, record, lambda: is_wanted(context))()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
 
-        def is_wanted() -> bool:
-            return _is_wanted(context) and not ahead.is_abandoned
+        def is_awaited() -> bool:
+            return is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
             record = self._recorder.arrived("PredictStream", context.invocation_metadata())
-            return self._start(PREDICT_STREAM, data, record, is_wanted, waits_for_room=True)
+            return self._start(PREDICT_STREAM, data, record, is_awaited, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
         with self._calls.handling("PredictStream", context), self._streams:
@@ -99,10 +100,16 @@ class PredictionService:
         waits_for_room: bool = False,
     ) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
+        received_ns = monotonic_ns()
         model, images = self._messages.images(exchange, data)
         record.asks(model.metadata.name, model.metadata.version)
         ticket = self._batcher.submit(
-            model, images, is_wanted=is_wanted, waits_for_room=waits_for_room, record=record
+            model,
+            images,
+            is_wanted=is_wanted,
+            waits_for_room=waits_for_room,
+            received_ns=received_ns,
+            record=record,
         )
 
         def response() -> bytes:
@@ -113,5 +120,6 @@ class PredictionService:
         return response
 
 
-def _is_wanted(context: grpc.ServicerContext) -> bool:
+def is_wanted(context: grpc.ServicerContext) -> bool:
+    """Return whether the caller still waits."""
     return context.is_active() and context.time_remaining() > 0

@@ -1,7 +1,9 @@
 """A running server: the port, health, reflection, start and stop."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -10,25 +12,39 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.batching import Batcher, RowQueue
 from mlpserve.server.compiled import Workspace
-from mlpserve.server.config import MAX_MANAGEMENT_CALLS, ServerConfig, address
+from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
 from mlpserve.server.fast_lane.check import why_unusable
+from mlpserve.server.fast_lane.infer import HotInfer
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
+from mlpserve.server.fast_lane.queued import QueuedCalls
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.limits import CallLimit
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
 from mlpserve.server.metrics.models import lifecycle_snapshot
 from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.observation import Observation
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
+from mlpserve.server.oip.repository import Repository
+from mlpserve.server.oip.rest.opening import open_http
+from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import TokenInterceptor
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.security.transport import server_credentials
 from mlpserve.server.service import PredictionService
+from mlpserve.server.statistics import Statistics
+
+if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
+    from mlpserve.server.oip.rest.listening import HttpServer
+
+logger = logging.getLogger(__name__)
 
 
 class Server:
@@ -70,16 +86,33 @@ class Server:
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
         )
-        self._observation = Observation(config)
-        self._calls = self._observation.calls_of_many_threads()
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
         )
         credentials = server_credentials(config)
-        self._server = self._build(manager if config.allow_management else None)
+        manager = manager if config.allow_management else None
+        self._observation = Observation(config)
+        self._calls = self._observation.calls_of_many_threads()
+        self._statistics = Statistics()
+        self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
+        self._inference = Inference(
+            generations, self._statistics, max_batch_images=config.max_batch_images
+        )
+        self._repository = Repository(
+            generations,
+            self._statistics,
+            max_batch_images=config.max_batch_images,
+            manager=manager,
+            management_calls=self._management_calls,
+        )
+        self._batcher = Batcher(
+            self._row_queue(), Workspace(config.max_batch_rows), self._calls.recorder
+        )
+        self._server = self._build(manager)
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
+        self.http = self._open_http() if config.http_port != NO_PORT else None
 
     def start(self) -> None:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
@@ -87,11 +120,17 @@ class Server:
             self.lifecycle.start()
         self.show_health()
         (self._fast_lane or self._server).start()
+        if self.http is not None:
+            self.http.start()
+            logger.info("HTTP is answered on %s", address(self._config.host, self.http.port))
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
         self._health.stop()
-        self._server.stop(self._config.stop_grace_s).wait()
+        has_ended = self._server.stop(self._config.stop_grace_s)
+        if self.http is not None:
+            self.http.stop()
+        has_ended.wait()
         if self.lifecycle is not None:
             self.lifecycle.stop()
         self._observation.close()
@@ -108,7 +147,7 @@ class Server:
         states = health_pb2.HealthCheckResponse
         with self._showing_health:  # or what was found out first might be shown last
             state = states.SERVING if self.generations.current.is_ready else states.NOT_SERVING
-            for service in ("", SERVICE_NAME):
+            for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
                 self._health.set(service, state)
 
     @property
@@ -130,10 +169,17 @@ class Server:
             ],
             interceptors=[TokenInterceptor(self._tokens, self._calls)] if self._tokens else [],
         )
-        reflected: tuple[str, ...] = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        server.add_generic_rpc_handlers((self._prediction_service().handlers(),))
+        reflected: tuple[str, ...] = (
+            SERVICE_NAME,
+            OIP_SERVICE_NAME,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
+        server.add_generic_rpc_handlers(self._handlers())
         if manager is not None:
-            management = ManagementService(manager, self.messages, self._calls)
+            management = ManagementService(
+                manager, self.messages, self._calls, self._management_calls
+            )
             server.add_generic_rpc_handlers((management.handlers(),))
             reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -143,33 +189,51 @@ class Server:
             )
         return server
 
-    def _prediction_service(self) -> PredictionService:
-        return PredictionService(
-            self.messages,
-            Batcher(
-                self._row_queue(), Workspace(self._config.max_batch_rows), self._calls.recorder
-            ),
-            self._calls,
-            max_streams=self._config.max_streams,
-            max_stream_batches=self._config.max_stream_batches,
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        config = self._config
+        streams = CallLimit(config.max_streams, "streams: the most")
+        most = config.max_stream_batches
+        ours = PredictionService(
+            self.messages, self._batcher, self._calls, streams=streams, max_stream_batches=most
         )
+        open_inference = InferenceService(
+            self._inference,
+            self._repository,
+            self._batcher,
+            self._calls,
+            streams=streams,
+            max_stream_batches=most,
+        )
+        return ours.handlers(), open_inference.handlers()
 
     def _build_fast_lane(self) -> FastLane | None:
         reason = why_unusable() if self._config.fast_lane else "it is switched off"
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        work = HotPredict(
-            self.messages,
-            self._row_queue(),
-            Workspace(self._config.max_batch_rows),
-            self._observation.calls_of_one_thread(),
+        queue, calls = self._row_queue(), self._observation.calls_of_one_thread()
+        methods = {
+            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
+            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue, calls).accept,
+        }
+        workspace = Workspace(self._config.max_batch_rows)
+        work = QueuedCalls(queue, workspace, calls, tokens=self._tokens)
+        return FastLane(self._server, methods, work)
+
+    def _open_http(self) -> "HttpServer":
+        return open_http(
+            self._config,
+            self._inference,
+            self._repository,
+            self._batcher,
+            self._calls,
+            max_body_bytes=self._config.max_message_bytes,
             tokens=self._tokens,
         )
-        return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
     def _row_queue(self) -> RowQueue:
         queue = RowQueue(
+            statistics=self._statistics,
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )

@@ -1,4 +1,4 @@
-"""How errors appear on the wire: the one place that knows both our errors and gRPC's statuses."""
+"""How errors appear on the wire: the one place that knows both our errors and the statuses."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,12 +8,15 @@ import grpc
 
 from mlpserve.server.errors import (
     ExpiredError,
+    NotAllowedError,
     NotReadyError,
     NotServedError,
     OverloadedError,
     RequestError,
     ServerError,
+    TooLargeError,
     UnauthenticatedError,
+    UnsupportedError,
     UnusableError,
 )
 from mlpserve.server.metrics.recorder import Recorder
@@ -21,8 +24,11 @@ from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.request_log import REQUEST_ID_KEY, RequestLog, request_id
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
+    TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    NotAllowedError: grpc.StatusCode.UNAVAILABLE,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
@@ -30,6 +36,18 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _INTERNAL_DETAILS: Final = "internal error; the server's log has the cause"
+
+_INTERNAL: Final = 500
+HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
 
 
 class Refusal(NamedTuple):
@@ -44,6 +62,11 @@ class Refusal(NamedTuple):
     code: grpc.StatusCode
     details: str
     metadata: tuple[tuple[str, str], ...]
+
+    @property
+    def http_code(self) -> int:
+        """Return the status of HTTP."""
+        return HTTP_OF_STATUS.get(self.code, _INTERNAL)
 
 
 class Calls:

@@ -1,10 +1,10 @@
 """The fast lane: a public grpcio server with a loop of ours around its completion queue.
 
-    grpc.server -- completion queue -- our loop --+-- events of the hot method: answered here
+    grpc.server -- completion queue -- our loop --+-- events of hot methods: answered here
                                                   `-- all others: grpcio's own event handler
 
 grpcio hands each call to a pool of threads. Here the thread that polls the queue answers the hot
-method itself: while events are ready it only collects requests, and when none is it has all that
+methods itself: while events are ready it only collects requests, and when none is it has all that
 it collected worked off. All else (other methods, health, TLS, limits, shutdown) is grpcio's own.
 
 This is the one module that touches grpcio's inside, which any release may change. So it is used
@@ -14,10 +14,10 @@ seen it work.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from types import MethodType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 from grpc import _server as grpcio
@@ -50,8 +50,8 @@ TESTED_RELEASES: Final = frozenset(
     }
 )
 
-# Requests for further calls that are open at once: so many calls may come in without a round trip
-# through this thread.
+# Requests for further calls of a method that are open at once: so many calls may come in without a
+# round trip through this thread.
 _OPEN_REQUESTS: Final = 32
 # Events after which work is done although more are ready, so that no flood of calls can prevent it.
 _EVENTS_BEFORE_WORK: Final = 256
@@ -62,17 +62,18 @@ _LONG_S: Final = 0.002
 _NO_FLAGS: Final = 0
 
 
+# Takes the request of a call; answers it now or in a later ``HotWork.work``.
+Accept: TypeAlias = Callable[[bytes, "HotCall"], None]
+
+
 class HotWork(Protocol):
-    """What is done with the calls of the hot method; called from the lane's thread only."""
+    """The calls of hot methods that wait; used in the lane's thread only."""
 
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
 
     def admits(self, call: "HotCall") -> bool:
         """Return whether a call may send its request, or refuse it by what its metadata says."""
-
-    def accept(self, data: bytes, call: "HotCall") -> None:
-        """Take a call; answer it now or in a later ``work``."""
 
     def work(self) -> None:
         """Answer some of the calls that wait."""
@@ -94,25 +95,27 @@ def _series(release: str) -> list[str]:
 
 
 class FastLane:
-    """Runs a public server, and answers one unary method of it in the thread that polls.
+    """Runs a public server, and answers some unary methods of it in the thread that polls.
 
     Args:
         server: Not started yet. Start it with ``start`` instead of its own method; stop it with its
             own.
-        method: The full name of the hot method, "/package.Service/Method".
-        work: What answers it.
+        methods: What takes the calls of each hot method, by its full name,
+            "/package.Service/Method".
+        work: The calls that wait.
     """
 
-    def __init__(self, server: grpc.Server, method: str, work: HotWork) -> None:
+    def __init__(self, server: grpc.Server, methods: Mapping[str, Accept], work: HotWork) -> None:
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001
         self._queue = self._state.completion_queue
         self._core = self._state.server
-        self._method = method
+        self._methods = [HotMethod(self, name, accept) for name, accept in methods.items()]
         self._work = work
-        self.events_due = 0  # of the hot method, that the queue has still to give
+        self.events_due = 0  # of hot methods, that the queue has still to give
         self._makes_calls_wait = False
         self._unwatched: list[HotCall] = []  # those that came since the last work
-        self._core.register_method(method)
+        for name in methods:
+            self._core.register_method(name)
 
     def start(self) -> None:
         """Start the server, as ``grpc.Server.start`` does."""
@@ -124,8 +127,8 @@ class FastLane:
                 grpcio._request_registered_call(state, other)  # noqa: SLF001
             grpcio._request_call(state)  # noqa: SLF001
             state.due.add(self)  # grpcio ends only when nothing is due any more
-            for _ in range(_OPEN_REQUESTS):
-                self._request_call()
+            for method in self._methods * _OPEN_REQUESTS:
+                method.request_call()
             Thread(target=self._serve, name="fast-lane", daemon=True).start()
 
     def _serve(self) -> None:
@@ -166,22 +169,52 @@ class FastLane:
             self._state.due.discard(self)
             return not grpcio._stop_serving(self._state)  # noqa: SLF001
 
-    def _request_call(self) -> None:
-        self._core.request_registered_call(self._queue, self._queue, self._method, self._on_call)
+    def request_call(self, method: str, tag: Callable[[Any], None]) -> None:
+        """Ask for a further call of a hot method."""
+        self._core.request_registered_call(self._queue, self._queue, method, tag)
         self.events_due += 1
 
-    def _on_call(self, event: Any) -> None:  # noqa: ANN401
+    def request_next_call(self, method: str, tag: Callable[[Any], None]) -> None:
+        """Ask for a further call of a hot method, where the server is not stopping."""
         with self._state.lock:
             if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
-                self._request_call()
+                self.request_call(method, tag)
+
+    def begin(self, call: "HotCall") -> None:
+        """Have a new call send its request, where it may."""
+        if self._makes_calls_wait:
+            call.watch()
+        else:
+            self._unwatched.append(call)
+        if self._work.admits(call):
+            call.start()
+
+
+class HotMethod:
+    """One hot method, in the lane's thread.
+
+    Args:
+        lane: The lane that it is in.
+        name: Its full name.
+        accept: Takes its calls.
+    """
+
+    __slots__ = ("_accept", "_lane", "_name", "_short_name")
+
+    def __init__(self, lane: FastLane, name: str, accept: Accept) -> None:
+        self._lane = lane
+        self._name = name
+        self._short_name = name.rpartition("/")[2]
+        self._accept = accept
+
+    def request_call(self) -> None:
+        """Ask for a further call."""
+        self._lane.request_call(self._name, self._on_call)
+
+    def _on_call(self, event: Any) -> None:  # noqa: ANN401
+        self._lane.request_next_call(self._name, self._on_call)
         if event.success:  # else the server is stopping, and this was a request for a call
-            call = HotCall(event, self, self._work)
-            if self._makes_calls_wait:
-                call.watch()
-            else:
-                self._unwatched.append(call)
-            if self._work.admits(call):
-                call.start()
+            self._lane.begin(HotCall(event, self._lane, self._accept, self._short_name))
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -192,33 +225,37 @@ def _logged(function: Callable[..., None], *arguments: object) -> None:
 
 
 class HotCall:
-    """One call of the hot method, in the lane's thread.
+    """One call of a hot method, in the lane's thread.
 
     Args:
         event: The call's first event.
         lane: The lane that it is in.
-        work: Takes the request.
+        accept: Takes the request.
+        method: The name of the method.
 
     Attributes:
+        method: The name of the method, without that of its service.
         metadata: What the caller sent along: pairs of a key and a value.
     """
 
     __slots__ = (
+        "_accept",
         "_call",
         "_deadline_s",
         "_is_cancelled",
         "_is_watched",
         "_lane",
-        "_work",
         "metadata",
+        "method",
     )
 
-    def __init__(self, event: Any, lane: FastLane, work: HotWork) -> None:  # noqa: ANN401
+    def __init__(self, event: Any, lane: FastLane, accept: Accept, method: str) -> None:  # noqa: ANN401
+        self.method = method
         self._call = event.call
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
         self._lane = lane
-        self._work = work
+        self._accept = accept
         self._is_cancelled = False
         self._is_watched = False
 
@@ -279,7 +316,7 @@ class HotCall:
         if data is None:
             self.fail(grpc.StatusCode.UNIMPLEMENTED, "expected exactly one request message")
         else:
-            self._work.accept(data, self)
+            self._accept(data, self)
 
     def _on_close(self, event: Any) -> None:  # noqa: ANN401
         self._is_cancelled = event.batch_operations[0].cancelled()

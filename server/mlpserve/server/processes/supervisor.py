@@ -14,7 +14,7 @@ from itertools import count
 from threading import Event, Lock, Thread
 from typing import Final
 
-from mlpserve.server.config import ServerConfig
+from mlpserve.server.config import NO_PORT, ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.looking_after import Lifecycle
@@ -50,6 +50,10 @@ class Supervisor:
     def __init__(self, config: ServerConfig, *, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._shared_port = SharedPort(config.host, config.port)
         self.port = self._shared_port.port
+        self._shared_http_port: SharedPort | None = None
+        if config.http_port != NO_PORT:
+            self._shared_http_port = SharedPort(config.host, config.http_port)
+            config = replace(config, http_port=self._shared_http_port.port)
         self._config = replace(config, port=self.port, shares_port=True)
         self._command = command
         self._processors = _own_processors(config)
@@ -92,6 +96,8 @@ class Supervisor:
         for worker in workers:
             worker.wait_until_ended(max(0.0, deadline_s - time.monotonic()))
         self._shared_port.close()
+        if self._shared_http_port is not None:
+            self._shared_http_port.close()
 
     def metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
         """Return what each process has counted; see ``Aggregate``."""

@@ -1,0 +1,56 @@
+"""The calls of all hot methods that wait: one queue, so that they go through a network together.
+
+For the lane's thread only.
+"""
+
+from mlpserve.server.batching import RowQueue, answer_together
+from mlpserve.server.compiled import Workspace
+from mlpserve.server.errors import UnauthenticatedError
+from mlpserve.server.fast_lane.lane import HotCall
+from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.statuses import Calls
+
+
+class QueuedCalls:
+    """Answers what is in a queue.
+
+    Args:
+        queue: Used by this lane only.
+        workspace: Used by this lane only.
+        calls: Used by this lane only.
+        tokens: Whose tokens calls must carry; None for anybody's call.
+    """
+
+    def __init__(
+        self,
+        queue: RowQueue,
+        workspace: Workspace,
+        calls: Calls,
+        *,
+        tokens: Tokens | None = None,
+    ) -> None:
+        self._queue = queue
+        self._workspace = workspace
+        self._calls = calls
+        self._tokens = tokens
+
+    def __bool__(self) -> bool:
+        """Return whether any call waits for its answer."""
+        return bool(self._queue)
+
+    def admits(self, call: HotCall) -> bool:
+        """Return whether a call carries the right token, where it must; refuse it otherwise."""
+        if self._tokens is not None:
+            try:
+                self._tokens.caller(call.metadata)
+            except UnauthenticatedError as error:
+                record = self._calls.recorder.arrived(call.method, call.metadata)
+                call.fail(*self._calls.refusal(record, error))
+                return False
+        return True
+
+    def work(self) -> None:
+        """Answer, in one pass, the calls whose turn it is."""
+        answer_together(
+            self._queue.take(), self._workspace, self._queue.statistics, self._calls.recorder
+        )

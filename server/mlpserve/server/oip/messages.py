@@ -1,0 +1,143 @@
+"""Inference requests and responses of the protocol as bytes of gRPC."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from mlpserve.oip import inference_pb2
+from mlpserve.server.errors import RequestError
+from mlpserve.server.messages import parsed
+from mlpserve.server.oip.datatypes import DTYPES
+from mlpserve.server.oip.outputs import OUTPUT_PARAMETERS
+from mlpserve.server.oip.parameters import REQUEST_PARAMETERS
+from mlpserve.server.oip.requests import (
+    INPUT_PARAMETERS,
+    MAX_DIMENSIONS,
+    MAX_OUTPUTS,
+    NO_PARAMETERS,
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    Parameters,
+    RequestedOutput,
+    check_one_input,
+)
+
+SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+# The field of InferTensorContents in which the values of a datatype are, and its dtype. The others
+# can be sent raw only.
+_CONTENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "INT8": ("int_contents", "<i4"),
+    "INT16": ("int_contents", "<i4"),
+    "INT32": ("int_contents", "<i4"),
+    "INT64": ("int64_contents", "<i8"),
+    "UINT8": ("uint_contents", "<u4"),
+    "UINT16": ("uint_contents", "<u4"),
+    "UINT32": ("uint_contents", "<u4"),
+    "UINT64": ("uint64_contents", "<u8"),
+    "FP32": ("fp32_contents", "<f4"),
+    "FP64": ("fp64_contents", "<f8"),
+}
+
+
+def read_request(data: bytes) -> InferRequest:
+    """Return the request that bytes are.
+
+    Raises:
+        RequestError: They are none, or one that does not have exactly one input.
+    """
+    return plain_request(parsed(inference_pb2.ModelInferRequest, data))
+
+
+def plain_request(message: inference_pb2.ModelInferRequest) -> InferRequest:
+    """Return a request in plain values.
+
+    Raises:
+        RequestError: It does not have exactly one input, or its values are not where they belong.
+    """
+    check_one_input(len(message.inputs), message.model_name)
+    if len(message.outputs) > MAX_OUTPUTS:
+        raise RequestError(f"outputs: expected at most {MAX_OUTPUTS}, got {len(message.outputs)}")
+    return InferRequest(
+        message.model_name,
+        message.model_version,
+        message.id,
+        _input(message),
+        [
+            RequestedOutput(output.name, _known(output.parameters, OUTPUT_PARAMETERS))
+            for output in message.outputs
+        ],
+        _known(message.parameters, REQUEST_PARAMETERS),
+    )
+
+
+def response_message(response: InferResponse) -> inference_pb2.ModelInferResponse:
+    """Return a response as a message."""
+    message = inference_pb2.ModelInferResponse(
+        model_name=response.model_name,
+        model_version=str(response.model_version),
+        id=response.id,
+        raw_output_contents=[output.data for output in response.outputs],
+    )
+    for output in response.outputs:
+        message.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+    return message
+
+
+def _input(message: inference_pb2.ModelInferRequest) -> InputTensor:
+    tensor = message.inputs[0]
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise RequestError(
+            f"unexpected shape for input: expected at most {MAX_DIMENSIONS} dimensions, "
+            f"got {len(tensor.shape)}"
+        )
+    return InputTensor(
+        tensor.name,
+        tensor.datatype,
+        tuple(tensor.shape),
+        _raw_values(message) if message.raw_input_contents else _typed_values(tensor),
+        _known(tensor.parameters, INPUT_PARAMETERS),
+    )
+
+
+def _raw_values(message: inference_pb2.ModelInferRequest) -> bytes:
+    raw = message.raw_input_contents
+    if message.inputs[0].HasField("contents"):
+        raise RequestError(
+            "contents field must not be specified when using raw_input_contents for input 'images'"
+        )
+    if len(raw) != 1:
+        raise RequestError(
+            f"raw_input_contents: expected one entry for each of 1 inputs, got {len(raw)}"
+        )
+    return raw[0]
+
+
+def _typed_values(tensor: inference_pb2.ModelInferRequest.InferInputTensor) -> Any:  # noqa: ANN401 - an array
+    if tensor.datatype not in _CONTENTS:
+        if tensor.datatype in DTYPES:
+            raise RequestError(f"contents: there are none of {tensor.datatype}; send it raw")
+        return np.empty(0)  # what is wrong with the datatype is said where datatypes are known
+    name, dtype = _CONTENTS[tensor.datatype]
+    for field, _ in tensor.contents.ListFields():
+        if field.name != name:
+            raise RequestError(
+                f"contents: expected {name} for {tensor.datatype}, got {field.name} as well"
+            )
+    values: Iterable[float] = getattr(tensor.contents, name)
+    return np.fromiter(values, dtype)
+
+
+def _known(parameters: Mapping[str, Any], names: Iterable[str]) -> Parameters:
+    """Return those parameters that mean something to us, however many there are."""
+    if not parameters:
+        return NO_PARAMETERS
+    found = {}
+    for name in names:
+        if name in parameters:
+            choice = parameters[name].WhichOneof("parameter_choice")
+            if choice is not None:
+                found[name] = getattr(parameters[name], choice)
+    return found

@@ -1,0 +1,118 @@
+"""An inference request and its response in plain values, whichever way they travel."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy.typing as npt
+
+from mlpserve.server.errors import RequestError
+
+Parameters: TypeAlias = Mapping[str, bool | int | float | str]
+
+SHARED_MEMORY: Final = "shared_memory_region"
+INPUT_PARAMETERS: Final = (SHARED_MEMORY,)
+NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
+MAX_DIMENSIONS: Final = 16
+MAX_OUTPUTS: Final = 16
+_SHOWN_CHARACTERS: Final = 80
+
+
+class InputTensor(NamedTuple):
+    """An input as it was sent.
+
+    Attributes:
+        name: Its name.
+        datatype: The name of its datatype, known or not.
+        shape: Its shape.
+        data: The values: raw, row-major and little-endian, or one after the other as numbers.
+        parameters: Its parameters.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | npt.NDArray[Any]
+    parameters: Parameters = NO_PARAMETERS
+
+
+class RequestedOutput(NamedTuple):
+    """An output that is asked for.
+
+    Attributes:
+        name: Its name.
+        parameters: Its parameters.
+    """
+
+    name: str
+    parameters: Parameters = NO_PARAMETERS
+
+
+class InferRequest(NamedTuple):
+    """What a caller asks; nothing in it is checked yet.
+
+    Attributes:
+        model_name: The model's name.
+        model_version: The version: a number, a label, or empty for the server's choice.
+        id: What the response is to be known by.
+        input: The one input that all our models take.
+        outputs: The outputs that are asked for; none for all.
+        parameters: The request's parameters.
+    """
+
+    model_name: str
+    model_version: str
+    id: str
+    input: InputTensor
+    outputs: Sequence[RequestedOutput] = ()
+    parameters: Parameters = NO_PARAMETERS
+
+
+class OutputTensor(NamedTuple):
+    """An output.
+
+    Attributes:
+        name: Its name.
+        datatype: Its datatype: FP32, INT32 or BYTES.
+        shape: Its shape.
+        data: The values, raw: row-major and little-endian. Of BYTES each has its length before it,
+            as four bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class InferResponse(NamedTuple):
+    """What is answered.
+
+    Attributes:
+        model_name: The model that answered.
+        model_version: The version that answered.
+        id: The request's.
+        outputs: The outputs, in the order in which they were asked for.
+    """
+
+    model_name: str
+    model_version: int
+    id: str
+    outputs: tuple[OutputTensor, ...]
+
+
+def check_one_input(count: int, model_name: str) -> None:
+    """Check that a request has the one input that all our models take.
+
+    Raises:
+        RequestError: It has none, or more.
+    """
+    if count != 1:
+        raise RequestError(
+            f"expected 1 inputs but got {count} inputs for model {shortened(model_name)!r}"
+        )
+
+
+def shortened(text: str) -> str:
+    """Return what a caller sent, for a message: the transport limits how long one may be."""
+    return text[:_SHOWN_CHARACTERS]

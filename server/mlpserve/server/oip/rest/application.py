@@ -1,0 +1,230 @@
+"""The paths of the protocol over HTTP, as an ASGI application."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic_ns
+from typing import Any, Final, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mlpserve.server.batching import Batcher
+from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.oip.inference import Inference, hand_in
+from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
+from mlpserve.server.oip.rest.bodies import (
+    HEADER_LENGTH,
+    read_body,
+    read_options,
+    write_body,
+)
+from mlpserve.server.oip.rest.plain import plain
+from mlpserve.server.oip.rest.receiving import received_body
+from mlpserve.server.security.tokens import AUTHORIZATION, Tokens
+from mlpserve.server.statuses import Calls
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+_MODEL: Final = "/v2/models/{name}"
+_VERSION: Final = _MODEL + "/versions/{version}"
+_HEALTH: Final = "/v2/health/"  # open to anybody, as gRPC's is
+_OK: Final = 200
+_NOT_FOUND: Final = 404
+_UNAVAILABLE: Final = 503
+
+
+class OpenInference:
+    """Answers the paths.
+
+    Args:
+        inference: Reads inference requests.
+        repository: Answers all other questions.
+        batcher: What runs the networks.
+        calls: What is done about requests besides answering them.
+        max_body_bytes: The longest body that is read.
+        tokens: Whose tokens requests must carry; None for anybody's.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        repository: Repository,
+        batcher: Batcher,
+        calls: Calls,
+        *,
+        max_body_bytes: int,
+        tokens: Tokens | None,
+    ) -> None:
+        self._inference = inference
+        self._repository = repository
+        self._batcher = batcher
+        self._calls = calls
+        self._recorder = calls.recorder
+        self._max_body_bytes = max_body_bytes
+        self._tokens = tokens
+
+    def application(self) -> Starlette:
+        """Return what an ASGI server calls."""
+        routes = [self._route("GET", path, answer) for path, answer in self._questions().items()]
+        routes += [self._route("POST", path, answer) for path, answer in self._orders().items()]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _refused_by_starlette})
+
+    def _questions(self) -> Mapping[str, Endpoint]:
+        return {
+            _HEALTH + "live": self._live,
+            _HEALTH + "ready": self._ready,
+            "/v2": self._server_metadata,
+            "/v2/models/stats": self._statistics,
+            **{
+                start + end: answer
+                for start in (_MODEL, _VERSION)
+                for end, answer in (
+                    ("", self._model_metadata),
+                    ("/ready", self._model_ready),
+                    ("/config", self._model_config),
+                    ("/stats", self._statistics),
+                )
+            },
+        }
+
+    def _orders(self) -> Mapping[str, Endpoint]:
+        return {
+            _MODEL + "/infer": self._infer,
+            _VERSION + "/infer": self._infer,
+            "/v2/repository/index": self._index,
+            "/v2/repository/models/{name}/load": self._load,
+            "/v2/repository/models/{name}/unload": self._unload,
+        }
+
+    def _route(self, method: str, path: str, answer: Endpoint) -> Route:
+        async def endpoint(request: Request) -> Response:
+            record = self._recorder.arrived(f"{method} {path}", request.headers.items())
+            request.state.record = record
+            try:
+                if self._tokens is not None and not path.startswith(_HEALTH):
+                    self._tokens.caller(_authorization(request))
+                response = await answer(request)
+            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+                refusal = self._calls.refusal(record, error)
+                headers = dict(refusal.metadata)
+                return _json({"error": refusal.details}, refusal.http_code, headers=headers)
+            if record.model:  # a network has answered
+                self._recorder.answered(record)
+            else:
+                self._recorder.ended(record, "OK")
+            return response
+
+        return Route(path, endpoint, methods=[method])
+
+    async def _live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, _: Request) -> Response:
+        is_ready = self._repository.is_ready
+        return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
+
+    async def _server_metadata(self, _: Request) -> Response:
+        described = plain(self._repository.server_metadata())
+        described["extensions"] += HTTP_EXTENSIONS
+        return _json(described)
+
+    async def _model_ready(self, request: Request) -> Response:
+        name, version = _asked(request)
+        is_ready = self._repository.is_model_ready(name, version)
+        return _json({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
+
+    async def _model_metadata(self, request: Request) -> Response:
+        return _json(plain(self._repository.model_metadata(*_asked(request))))
+
+    async def _model_config(self, request: Request) -> Response:
+        return _json(plain(self._repository.model_config(*_asked(request))))
+
+    async def _statistics(self, request: Request) -> Response:
+        return _json(plain(self._repository.model_statistics(*_asked(request))))
+
+    async def _index(self, request: Request) -> Response:
+        wanted = await self._options(request)
+        index = self._repository.index("", ready_only=wanted.get("ready") is True)
+        return _json(plain(index)["models"])
+
+    async def _load(self, request: Request) -> Response:
+        options = await self._options(request)
+        name = request.path_params["name"]
+        await run_in_threadpool(self._repository.load, "", name, options.get("parameters") or {})
+        return Response()
+
+    async def _unload(self, request: Request) -> Response:
+        options = await self._options(request)
+        name = request.path_params["name"]
+        await run_in_threadpool(self._repository.unload, "", name, options.get("parameters") or {})
+        return Response()
+
+    async def _infer(self, request: Request) -> Response:
+        body = await received_body(request, most=self._max_body_bytes)
+        received_ns = monotonic_ns()
+        length = request.headers.get(HEADER_LENGTH)
+        name, version = _asked(request)
+        return await run_in_threadpool(
+            self._inferred,
+            body,
+            length,
+            name,
+            version,
+            received_ns=received_ns,
+            record=request.state.record,
+        )
+
+    def _inferred(
+        self,
+        body: bytes,
+        header_length: str | None,
+        name: str,
+        version: str,
+        *,
+        received_ns: int,
+        record: RequestRecord,
+    ) -> Response:
+        asked_for = read_body(
+            body,
+            header_length,
+            model_name=name,
+            model_version=version,
+            image_bytes=lambda: self._inference.values_per_image(name, version),
+        )
+        asked = self._inference.ask(asked_for.request, received_ns=received_ns)
+        wait = hand_in(self._batcher, asked, record, lambda: True, waits_for_room=False)
+        written, json_bytes = write_body(wait(), asked_for.binary_outputs)
+        if json_bytes is None:
+            return Response(written, media_type="application/json")
+        headers = {HEADER_LENGTH: str(json_bytes)}
+        return Response(written, media_type="application/octet-stream", headers=headers)
+
+    async def _options(self, request: Request) -> Mapping[str, Any]:
+        body = await received_body(request, most=self._max_body_bytes)
+        return read_options(body)
+
+
+def _asked(request: Request) -> tuple[str, str]:
+    """Return the name and the version that a path has; empty where it has none."""
+    return request.path_params.get("name", ""), request.path_params.get("version", "")
+
+
+def _authorization(request: Request) -> list[tuple[str, str | bytes]]:
+    given = request.headers.get(AUTHORIZATION)
+    return [] if given is None else [(AUTHORIZATION, given)]
+
+
+async def _refused_by_starlette(_: Request, error: Exception) -> Response:
+    """Return a refusal of a path or a method that there is not."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
+    return _json({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _json(content: object, status: int = _OK, headers: Mapping[str, str] | None = None) -> Response:
+    # In ASCII: what a caller sent, and an error repeats, may be no text that UTF-8 can say.
+    written = json.dumps(content, separators=(",", ":"))
+    return Response(written, status, headers, media_type="application/json")

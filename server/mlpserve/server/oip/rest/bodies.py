@@ -1,0 +1,217 @@
+"""Inference requests and responses of the protocol as bodies of HTTP.
+
+JSON, or: JSON | values of the input -- how long the JSON is stands in a header
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeVar
+
+from mlpserve.server.errors import RequestError
+from mlpserve.server.oip.descriptions import INPUT_DATATYPE
+from mlpserve.server.oip.inputs import INPUT_NAME
+from mlpserve.server.oip.outputs import DATATYPES
+from mlpserve.server.oip.requests import (
+    MAX_DIMENSIONS,
+    MAX_OUTPUTS,
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    OutputTensor,
+    Parameters,
+    RequestedOutput,
+    check_one_input,
+)
+from mlpserve.server.oip.rest.tensors import values_from_json, values_to_json
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_SIZE: Final = "binary_data_size"
+_BINARY: Final = "binary_data"
+_ALL_BINARY: Final = "binary_data_output"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """An inference request, and how its caller wants the outputs.
+
+    Attributes:
+        request: The request.
+        binary_outputs: The names of the outputs that are to be binary.
+    """
+
+    request: InferRequest
+    binary_outputs: frozenset[str]
+
+
+def read_body(
+    body: bytes,
+    header_length: str | None,
+    *,
+    model_name: str,
+    model_version: str,
+    image_bytes: Callable[[], int],
+) -> HttpRequest:
+    """Return the request that a body is.
+
+    Args:
+        body: The body.
+        header_length: What the header says of the length of its JSON; None where there is none.
+        model_name: The model's name, from the path.
+        model_version: The version, from the path.
+        image_bytes: Finds out the bytes of one image, where a body is nothing but images.
+
+    Raises:
+        RequestError: It is none.
+        ServerError: ``image_bytes`` raised it.
+    """
+    length = _length(header_length, len(body))
+    if length == 0 and header_length is not None:
+        return _images_only(body, model_name, model_version, image_bytes())
+    document = _document(body[:length])
+    outputs = _list(document, "outputs", MAX_OUTPUTS)
+    parameters = _parameters(document)
+    inputs = document.get("inputs")
+    check_one_input(len(inputs) if isinstance(inputs, list) else 0, model_name)
+    request = InferRequest(
+        model_name,
+        model_version,
+        _member(document, "id", str, ""),
+        _input(_list(document, "inputs", 1)[0], body[length:]),
+        [RequestedOutput(_member(each, "name", str), _parameters(each)) for each in outputs],
+        parameters,
+    )
+    return HttpRequest(request, _binary_outputs(request))
+
+
+def read_options(body: bytes) -> Mapping[str, Any]:
+    """Return the JSON object of a body; an empty one where it is empty.
+
+    Raises:
+        RequestError: It is none, or its parameters are no object.
+    """
+    options = _document(body) if body else {}
+    _member(options, "parameters", dict, {})
+    return options
+
+
+def write_body(response: InferResponse, binary_outputs: frozenset[str]) -> tuple[bytes, int | None]:
+    """Return the body of a response, and the length of its JSON where values follow it."""
+    document = {
+        "model_name": response.model_name,
+        "model_version": str(response.model_version),
+        **({"id": response.id} if response.id else {}),
+        "outputs": [_output(output, binary_outputs) for output in response.outputs],
+    }
+    written = json.dumps(document, separators=(",", ":")).encode()
+    values = [output.data for output in response.outputs if output.name in binary_outputs]
+    return b"".join((written, *values)), len(written) if values else None
+
+
+def _length(header: str | None, size: int) -> int:
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdigit()) or len(header) > len(str(size)):
+        raise _wrong_length(header, size)
+    if int(header) > size:
+        raise _wrong_length(header, size)
+    return int(header)
+
+
+def _wrong_length(header: str, size: int) -> RequestError:
+    return RequestError(
+        f"{HEADER_LENGTH}: expected the length of the JSON, at most the {size} bytes of the body, "
+        f"got {header[:20]!r}"
+    )
+
+
+def _images_only(body: bytes, name: str, version: str, image_bytes: int) -> HttpRequest:
+    """Return the request of a body that is nothing but the values of images, as uint8."""
+    shape = (len(body) // image_bytes, image_bytes)
+    tensor = InputTensor(INPUT_NAME, INPUT_DATATYPE, shape, body)
+    return HttpRequest(InferRequest(name, version, "", tensor), frozenset())
+
+
+def _document(data: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("failed to parse the request JSON buffer: it is not JSON") from error
+    if not isinstance(document, dict):
+        raise RequestError("failed to parse the request JSON buffer: it is not an object")
+    return document
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _input(described: Mapping[str, Any], binary: bytes) -> InputTensor:
+    shape = _list(described, "shape", MAX_DIMENSIONS, of=int)
+    datatype = _member(described, "datatype", str)
+    parameters = _parameters(described)
+    if _SIZE in parameters:
+        if "data" in described:
+            raise RequestError(f"inputs: expected data or {_SIZE}, got both")
+        if type(parameters[_SIZE]) is not int or parameters[_SIZE] != len(binary):
+            raise RequestError(
+                f"{_SIZE}: expected the {len(binary)} bytes that follow the JSON, "
+                f"got {str(parameters[_SIZE])[:20]}"
+            )
+        data: Any = binary
+    elif binary:
+        raise RequestError(f"inputs: expected {_SIZE}, because {len(binary)} bytes follow the JSON")
+    else:
+        data = values_from_json(described.get("data"), datatype)
+    return InputTensor(_member(described, "name", str), datatype, tuple(shape), data, parameters)
+
+
+def _binary_outputs(request: InferRequest) -> frozenset[str]:
+    default = request.parameters.get(_ALL_BINARY, False)
+    if not request.outputs:
+        return frozenset(DATATYPES) if default is True else frozenset()
+    return frozenset(
+        output.name for output in request.outputs if output.parameters.get(_BINARY, default) is True
+    )
+
+
+def _output(tensor: OutputTensor, binary_outputs: frozenset[str]) -> Mapping[str, Any]:
+    described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+    if tensor.name in binary_outputs:
+        return {**described, "parameters": {_SIZE: len(tensor.data)}}
+    return {**described, "data": values_to_json(tensor)}
+
+
+def _parameters(document: Mapping[str, Any]) -> Parameters:
+    return {
+        name: value
+        for name, value in _member(document, "parameters", dict, {}).items()
+        if isinstance(value, bool | int | float | str)
+    }
+
+
+def _list(document: Mapping[str, Any], name: str, most: int, *, of: type = dict) -> list[Any]:
+    found = _member(document, name, list, [])
+    if len(found) > most:
+        raise RequestError(f"{name}: expected at most {most}, got {len(found)}")
+    if not all(type(each) is of for each in found):
+        raise RequestError(f"{name}: expected a list of {_JSON_NAMES[of]}, got something else")
+    return found
+
+
+def _member(
+    document: Mapping[str, Any], name: str, kind: type[_T], default: _T | None = None
+) -> _T:
+    found = document.get(name, default)
+    if not isinstance(found, kind):
+        raise RequestError(f"{name}: expected {_JSON_NAMES[kind]}, got something else")
+    return found
+
+
+_JSON_NAMES: Final[Mapping[type, str]] = {
+    dict: "objects",
+    int: "whole numbers",
+    list: "a list",
+    str: "a text",
+}

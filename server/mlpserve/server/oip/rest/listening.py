@@ -1,0 +1,103 @@
+"""An HTTP server in a thread of its own."""
+
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from mlpserve.server.errors import StartError
+
+_START_TIMEOUT_S: Final = 30.0
+# A connection holds no thread, but its request does, and up to a body of memory.
+_MAX_CONNECTIONS: Final = 256
+_LOOK_PERIOD_S: Final = 2
+
+
+class HttpServer:
+    """Serves an ASGI application on sockets that listen already.
+
+    Args:
+        application: What answers.
+        sockets: Where; closed with the server.
+        stop_grace_s: How long open requests may take when it is stopped.
+        tls: With which to serve over TLS; without it, connections are plain.
+        look_for_changes: Called every few seconds.
+    """
+
+    def __init__(
+        self,
+        application: Starlette,
+        sockets: Sequence[socket.socket],
+        *,
+        stop_grace_s: float,
+        tls: ssl.SSLContext | None,
+        look_for_changes: Callable[[], object],
+    ) -> None:
+        async def notify() -> None:
+            look_for_changes()
+
+        config = uvicorn.Config(
+            application,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=max(1, int(stop_grace_s)),
+            timeout_notify=_LOOK_PERIOD_S,
+            callback_notify=notify,
+        )
+        config.load()
+        config.ssl = tls
+        self._server = _StartingServer(config)
+        self._sockets = list(sockets)
+        self._thread = Thread(target=self._serve, name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Return the port that is really used."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    def start(self) -> None:
+        """Answer requests.
+
+        Raises:
+            StartError: It does not start.
+        """
+        self._thread.start()
+        if not self._server.has_started.wait(_START_TIMEOUT_S):
+            raise StartError(f"http_port: the HTTP server did not start in {_START_TIMEOUT_S:g} s")
+
+    def stop(self) -> None:
+        """Refuse new connections, answer open requests, and end."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
+        for opened in self._sockets:
+            opened.close()
+
+    def _serve(self) -> None:
+        self._server.run(self._sockets)
+
+
+class _StartingServer(uvicorn.Server):
+    """Says when it has started."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.has_started.set()

@@ -1,0 +1,86 @@
+"""Opens the port for HTTP, as the settings say."""
+
+import ssl
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlpserve.server.batching import Batcher
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.errors import StartError
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.repository import Repository
+from mlpserve.server.ports import listening_sockets
+from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.statuses import Calls
+
+if TYPE_CHECKING:
+    from mlpserve.server.oip.rest.listening import HttpServer
+
+
+def open_http(
+    config: ServerConfig,
+    inference: Inference,
+    repository: Repository,
+    batcher: Batcher,
+    calls: Calls,
+    *,
+    max_body_bytes: int,
+    tokens: Tokens | None,
+) -> "HttpServer":
+    """Return an HTTP server whose port is taken, and that is not started yet.
+
+    Args:
+        config: The settings.
+        inference: Reads inference requests.
+        repository: Answers all other questions.
+        batcher: What runs the networks.
+        calls: What is done about requests besides answering them.
+        max_body_bytes: The longest body that is read.
+        tokens: Whose tokens requests must carry; None for anybody's.
+
+    Raises:
+        StartError: The port is taken, or what HTTP needs is not installed.
+    """
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise StartError(
+            "http_port: needs Starlette and uvicorn: pip install 'mlpserve[server,http]'"
+        )
+    # Only now, because they are installed only where HTTP is wanted.
+    from mlpserve.server.oip.rest.application import OpenInference  # noqa: PLC0415
+    from mlpserve.server.oip.rest.listening import HttpServer  # noqa: PLC0415
+
+    answers = OpenInference(
+        inference, repository, batcher, calls, max_body_bytes=max_body_bytes, tokens=tokens
+    )
+    context, look_for_changes = _tls(config)
+    return HttpServer(
+        answers.application(),
+        listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
+        stop_grace_s=config.stop_grace_s,
+        tls=context,
+        look_for_changes=look_for_changes,
+    )
+
+
+def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, Callable[[], object]]:
+    """Return the context of TLS, and what takes over certificates that were renewed."""
+    certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
+    if certificate is None or key is None:
+        return None, lambda: None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority)
+    # New connections of the same context use what was loaded last.
+    files = ChangingFiles([certificate, key], lambda _: _load(context, certificate, key))
+    return context, files.get
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise StartError(f"{certificate}, {key}: expected a certificate and its key") from error
