@@ -78,7 +78,8 @@ def _serve_alone(config: ServerConfig) -> None:
     endpoint = open_endpoint(config, Aggregate(lambda: {_ONLY: server.metrics(_ONLY)}))
     server.start()
     plan = server.lifecycle.controller.plan if server.lifecycle else Plan({})
-    _log_ready(config, plan, server.port, server.adapter)
+    _log_ready(config, plan, server.port, server.http_port)
+    _log_how(config, server.adapter)
     signals.wait_for_stop()
     _log_stopping(config)
     server.stop()
@@ -92,7 +93,9 @@ def _serve_together(config: ServerConfig) -> None:
     supervisor = Supervisor(config)
     endpoint = open_endpoint(config, Aggregate(supervisor.metrics))
     adapter = supervisor.start()
-    _log_ready(config, supervisor.lifecycle.controller.plan, supervisor.port, adapter)
+    plan = supervisor.lifecycle.controller.plan
+    _log_ready(config, plan, supervisor.port, supervisor.http_port)
+    _log_how(config, adapter)
     signals.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
@@ -101,7 +104,7 @@ def _serve_together(config: ServerConfig) -> None:
     logger.info("stopped")
 
 
-def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> None:
+def _log_ready(config: ServerConfig, plan: Plan, port: int, http_port: int | None) -> None:
     if plan.is_ready:
         logger.info("ready: serving %s on %s", plan.summary, address(config.host, port))
     else:
@@ -110,6 +113,11 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> Non
             "train one with: mlpserve-train --models %s",
             *(address(config.host, port), config.models, config.models),
         )
+    if http_port is not None:
+        logger.info("HTTP is answered on %s", address(config.host, http_port))
+
+
+def _log_how(config: ServerConfig, adapter: str) -> None:
     _warn_of_openness(config)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",

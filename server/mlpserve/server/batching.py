@@ -265,9 +265,8 @@ class Batcher:
             OverloadedError: The queue is full.
         """
         ticket = Ticket(self)
-        request = Request(model, images, is_wanted, ticket.reply, priority)
-        if received_ns is not None:
-            request.received_ns = received_ns
+        received_ns = monotonic_ns() if received_ns is None else received_ns
+        request = Request(model, images, is_wanted, ticket.reply, priority, received_ns)
         if record is not None:
             request.record = record
         with self._changed:

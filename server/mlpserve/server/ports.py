@@ -107,7 +107,8 @@ def _targets(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
 
 
 def _bound(family: int, target: tuple[Any, ...], *options: int) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends answers without delay only over sockets that are said to be of TCP.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         for option in options:
             bound.setsockopt(socket.SOL_SOCKET, option, 1)

@@ -1,6 +1,5 @@
 """A running server: the port, health, reflection, start and stop."""
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -43,8 +42,6 @@ from mlpserve.server.statistics import Statistics
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.rest.listening import HttpServer
-
-logger = logging.getLogger(__name__)
 
 
 class Server:
@@ -122,7 +119,6 @@ class Server:
         (self._fast_lane or self._server).start()
         if self.http is not None:
             self.http.start()
-            logger.info("HTTP is answered on %s", address(self._config.host, self.http.port))
 
     def stop(self) -> None:
         """Refuse new requests, answer those that were accepted, and end."""
@@ -149,6 +145,11 @@ class Server:
             state = states.SERVING if self.generations.current.is_ready else states.NOT_SERVING
             for service in ("", SERVICE_NAME, OIP_SERVICE_NAME):
                 self._health.set(service, state)
+
+    @property
+    def http_port(self) -> int | None:
+        """Return the port for HTTP that is really used; None where there is none."""
+        return None if self.http is None else self.http.port
 
     @property
     def address(self) -> str:

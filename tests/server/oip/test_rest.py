@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
+from mlpserve.server.ports import listening_sockets
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.serving import Server
 from oip_calls import infer, raw_outputs, raw_request
@@ -229,6 +231,13 @@ def test_a_port_that_is_taken_is_an_error_at_start(
     assert server.http is not None
     with pytest.raises(StartError, match="cannot listen on 127.0.0.1"):
         Server(ServerConfig(models=models, port=0, http_port=server.http.port))
+
+
+def test_answers_are_not_held_back_until_the_caller_acknowledges_a_part() -> None:
+    # asyncio asks for that where the socket says that it is of TCP; it is 40 ms an answer.
+    for opened in listening_sockets("127.0.0.1", 0, shares_port=False):
+        assert opened.proto == socket.IPPROTO_TCP
+        opened.close()
 
 
 def test_http_is_off_unless_it_is_asked_for(start_server: Callable[..., Server]) -> None:

@@ -50,10 +50,11 @@ class Supervisor:
     def __init__(self, config: ServerConfig, *, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._shared_port = SharedPort(config.host, config.port)
         self.port = self._shared_port.port
-        self._shared_http_port: SharedPort | None = None
-        if config.http_port != NO_PORT:
-            self._shared_http_port = SharedPort(config.host, config.http_port)
-            config = replace(config, http_port=self._shared_http_port.port)
+        self._shared_http_port = _shared_http_port(config, self._shared_port)
+        self.http_port: int | None = None
+        if self._shared_http_port is not None:
+            self.http_port = self._shared_http_port.port
+            config = replace(config, http_port=self.http_port)
         self._config = replace(config, port=self.port, shares_port=True)
         self._command = command
         self._processors = _own_processors(config)
@@ -156,6 +157,17 @@ class Supervisor:
 
 def _metrics_of(worker: Worker, place: int) -> MetricsSnapshot | None:
     return worker.metrics(f"worker-{place}")
+
+
+def _shared_http_port(config: ServerConfig, taken: SharedPort) -> SharedPort | None:
+    """Return the port for HTTP, where there is to be one; give back the one taken if it cannot."""
+    if config.http_port == NO_PORT:
+        return None
+    try:
+        return SharedPort(config.host, config.http_port)
+    except StartError:
+        taken.close()
+        raise
 
 
 def _own_processors(config: ServerConfig) -> list[int | None]:
