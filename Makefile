@@ -8,7 +8,7 @@ PEERS := .venv-peers
 SERVING_PEERS := .venv-peers-serving
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check settings lock containers peers peers-training \
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check settings metrics lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -62,6 +62,9 @@ proto: $(VENV)/installed  ## generate the protobuf code anew, beside its .proto 
 
 settings: $(VENV)/installed  ## write the table of all settings of the server anew
 	$(BIN)/python docs/settings_table.py
+
+metrics: $(VENV)/installed  ## write the table of all metrics of the server anew
+	$(BIN)/python docs/metrics_table.py
 
 proto-check: $(VENV)/installed  ## prove that the committed protobuf code is current
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir -p "$$fresh/mlpserve/oip" && \

@@ -74,6 +74,7 @@ def step(title: str) -> None:
 def running_server() -> Iterator[str]:
     """Start `mlpserve-serve`, yield its address once it is ready, and stop it."""
     command = [sys.executable, "-m", "mlpserve.server", "--models", str(MODELS), "--port", "0"]
+    command += ["--log-format", "text"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield wait_until_ready(process)

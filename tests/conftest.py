@@ -28,6 +28,14 @@ hypothesis.settings.register_profile("mlpserve", derandomize=True, deadline=None
 hypothesis.settings.load_profile("mlpserve")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def logs_for_people() -> Iterator[None]:
+    """Have servers that tests start log text, though they log to no terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLPSERVE_LOG_FORMAT", "text")
+        yield
+
+
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
     """Return the folder with the four official MNIST files.

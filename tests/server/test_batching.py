@@ -15,6 +15,8 @@ from mlpserve.model.weights import Model
 from mlpserve.server.batching import Batcher, Outcome, Request, RowQueue, answer_together
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.metrics.counters import Counters
+from mlpserve.server.metrics.recorder import Recorder
 from mlpserve.server.prediction import Answer
 from mlpserve.server.statistics import Statistics
 
@@ -73,6 +75,10 @@ def is_answer_to(answer: Answer, images: Images) -> bool:
     )
 
 
+def recorder() -> Recorder:
+    return Recorder(Counters())
+
+
 def queue(**settings: Any) -> RowQueue:
     return RowQueue(**{"max_batch_rows": MAX_BATCH_ROWS, "max_queue_rows": 10_000, **settings})
 
@@ -106,9 +112,9 @@ def test_each_caller_gets_exactly_its_own_rows_or_the_reason_why_not(
         waiting.put(caller.request())
         caller.is_wanted = not arrival["cancels"]
         if arrival["pass_after"]:
-            answer_together(waiting.take(), workspace, waiting.statistics)
+            answer_together(waiting.take(), workspace, waiting.statistics, recorder())
     while waiting:
-        answer_together(waiting.take(), workspace, waiting.statistics)
+        answer_together(waiting.take(), workspace, waiting.statistics, recorder())
     for caller in callers:
         (outcome,) = caller.outcomes
         if not caller.is_wanted:
@@ -130,7 +136,7 @@ def test_a_pass_has_at_most_the_rows_that_are_allowed_and_large_requests_go_alon
     for number, count in enumerate(counts):
         waiting.put(Caller(number, count, model).request())
     while waiting:
-        answer_together(waiting.take(), Workspace(), waiting.statistics)
+        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     for rows in model.passes:
         assert len(rows) == 1 or sum(rows) <= MAX_BATCH_ROWS
     # No two neighbours could have been one pass.
@@ -154,7 +160,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
     waiting.put(large.request())
     with pytest.raises(OverloadedError, match="100 images wait, and with these 1 it would be more"):
         waiting.put(Caller(1, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert large.got_exactly_its_own_rows()
     for number in range(10):
         waiting.put(Caller(number, 1, model).request())
@@ -168,7 +174,7 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     waiting.put(kept.request())
     gone.is_wanted = False
     waiting.put(new.request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
@@ -183,7 +189,7 @@ def test_a_higher_priority_has_its_turn_first_and_the_oldest_of_the_same() -> No
             Request(model, images, lambda: True, lambda _, n=number: order.append(n), priority)  # type: ignore[misc]
         )
     while waiting:
-        answer_together(waiting.take(), Workspace(), waiting.statistics)
+        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert order == [2, 4, 0, 3, 1]
 
 
@@ -194,10 +200,10 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
         waiting.put(caller.request())
     with pytest.raises(OverloadedError):
         waiting.put(Caller(3, 4, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     model.fails_at = 1
     waiting.put(Caller(4, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     figures = waiting.statistics.figures(model)
     assert (figures.images, figures.passes) == (3, 1)
     assert (figures.succeeded.count, figures.failed.count) == (2, 3)
@@ -207,7 +213,7 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
 def test_figures_go_with_their_model() -> None:
     waiting, model = queue(), EchoModel()
     waiting.put(Caller(0, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics)
+    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     forgotten = weakref.ref(model)
     del model
     assert forgotten() is None
@@ -225,6 +231,7 @@ def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers
         [Request(model, lost.images, lambda: True, unreachable), other.request()],
         Workspace(),
         Statistics(),
+        recorder(),
     )
     assert other.got_exactly_its_own_rows()
     assert "ConnectionError: gone" in caplog.text
@@ -263,7 +270,7 @@ def in_threads(callers: Sequence[Caller], batcher: Batcher) -> list[Thread]:
 
 def test_what_arrives_while_a_pass_runs_is_one_pass_after_it() -> None:
     model = HeldModel()
-    batcher = Batcher(queue(), Workspace())
+    batcher = Batcher(queue(), Workspace(), recorder())
     first, *others = (Caller(number, 1, model) for number in range(7))
     threads = in_threads([first], batcher)
     assert model.started.wait(TIMEOUT_S)
@@ -277,7 +284,7 @@ def test_what_arrives_while_a_pass_runs_is_one_pass_after_it() -> None:
 
 def test_an_idle_batcher_answers_in_the_thread_that_asks() -> None:
     model = EchoModel()
-    batcher = Batcher(queue(), Workspace())
+    batcher = Batcher(queue(), Workspace(), recorder())
     images = Caller(5, 3, model).images
     answer = batcher.submit(model, images, is_wanted=lambda: True).result()
     assert is_answer_to(answer, images)
@@ -285,7 +292,7 @@ def test_an_idle_batcher_answers_in_the_thread_that_asks() -> None:
 
 def test_a_call_that_is_cancelled_while_it_waits_is_not_computed() -> None:
     model = HeldModel()
-    batcher = Batcher(queue(), Workspace())
+    batcher = Batcher(queue(), Workspace(), recorder())
     first, cancelled, last = (Caller(number, 1, model) for number in range(3))
     threads = in_threads([first], batcher)
     assert model.started.wait(TIMEOUT_S)
@@ -301,7 +308,7 @@ def test_a_call_that_is_cancelled_while_it_waits_is_not_computed() -> None:
 
 def test_many_threads_get_their_own_rows(model: Model) -> None:
     compiled = CompiledModel(model)
-    batcher = Batcher(queue(), Workspace(MAX_BATCH_ROWS))
+    batcher = Batcher(queue(), Workspace(MAX_BATCH_ROWS), recorder())
     own = Workspace()
 
     def ask(seed: int) -> None:
@@ -326,7 +333,7 @@ def test_many_threads_get_their_own_rows(model: Model) -> None:
 
 def test_a_full_queue_may_be_waited_for() -> None:
     model = HeldModel()
-    batcher = Batcher(queue(max_queue_rows=1), Workspace())
+    batcher = Batcher(queue(max_queue_rows=1), Workspace(), recorder())
     first, second, third = (Caller(number, 1, model) for number in range(3))
     threads = in_threads([first], batcher)
     assert model.started.wait(TIMEOUT_S)
@@ -348,7 +355,7 @@ def test_a_full_queue_may_be_waited_for() -> None:
 
 def test_requests_whose_answers_nobody_comes_for_do_not_keep_others_out() -> None:
     model = EchoModel()
-    batcher = Batcher(queue(max_queue_rows=2), Workspace())
+    batcher = Batcher(queue(max_queue_rows=2), Workspace(), recorder())
     slow = [Caller(number, 1, model) for number in range(2)]
     tickets = [batcher.submit(model, caller.images, is_wanted=lambda: True) for caller in slow]
     last = Caller(2, 1, model)
@@ -356,3 +363,14 @@ def test_requests_whose_answers_nobody_comes_for_do_not_keep_others_out() -> Non
     assert is_answer_to(answer, last.images)
     for caller, ticket in zip(slow, tickets, strict=True):
         assert is_answer_to(ticket.result(), caller.images)
+
+
+def test_a_queue_tells_how_many_requests_and_rows_wait() -> None:
+    waiting = queue()
+    assert waiting.depth() == (0, 0)
+    model = EchoModel()
+    for number, count in enumerate((3, 4, 5)):
+        waiting.put(Caller(number, count, model).request())
+    assert waiting.depth() == (3, 12)
+    waiting.take()
+    assert waiting.depth() == (1, 5)

@@ -24,19 +24,21 @@ from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.logs import log_to_stderr
+from mlpserve.server.metrics.aggregate import Aggregate
+from mlpserve.server.metrics.endpoint import open_endpoint
 from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.security.tokens import new_token
 
 logger = logging.getLogger(__name__)
 
 _EXIT_FAILED: Final = 1
+_ONLY: Final = "server"  # what the process is called in metrics where there is but one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     signals.block()
-    log_to_stderr()
     try:
         given = given_settings(ServerConfig, vars(options), os.environ)
         config = ServerConfig(**values(ServerConfig, given))
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(as_toml(config, given))
             return 0
+        log_to_stderr(config.log_format, config.log_level)
         allow_many()
         for problem in unknown_variables(ServerConfig, os.environ):
             logger.warning(problem)
@@ -72,6 +75,7 @@ def _serve_alone(config: ServerConfig) -> None:
     from mlpserve.server.serving import Server  # noqa: PLC0415
 
     server = Server(config)
+    endpoint = open_endpoint(config, Aggregate(lambda: {_ONLY: server.metrics(_ONLY)}))
     server.start()
     plan = server.lifecycle.controller.plan if server.lifecycle else Plan({})
     _log_ready(config, plan, server.port, server.http_port)
@@ -79,12 +83,15 @@ def _serve_alone(config: ServerConfig) -> None:
     signals.wait_for_stop()
     _log_stopping(config)
     server.stop()
+    if endpoint is not None:
+        endpoint.close()
     logger.info("stopped")
 
 
 def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
+    endpoint = open_endpoint(config, Aggregate(supervisor.metrics))
     adapter = supervisor.start()
     plan = supervisor.lifecycle.controller.plan
     _log_ready(config, plan, supervisor.port, supervisor.http_port)
@@ -92,6 +99,8 @@ def _serve_together(config: ServerConfig) -> None:
     signals.wait_for_stop()
     _log_stopping(config)
     supervisor.stop()
+    if endpoint is not None:
+        endpoint.close()
     logger.info("stopped")
 
 

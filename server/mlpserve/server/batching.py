@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.metrics.recorder import Recorder
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer, answers
 from mlpserve.server.statistics import Passage, Statistics
 
@@ -40,6 +42,7 @@ class Request:
         priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
         received_ns: When the request came in, by ``time.monotonic_ns``.
         queued_ns: When it had been read.
+        record: Is told when the request is computed.
     """
 
     model: CompiledModel
@@ -49,6 +52,7 @@ class Request:
     priority: int = NORMAL_PRIORITY
     received_ns: int = field(default_factory=monotonic_ns)
     queued_ns: int = field(default_factory=monotonic_ns)
+    record: RequestRecord = field(default_factory=RequestRecord)
 
 
 class RowQueue:
@@ -74,6 +78,10 @@ class RowQueue:
     def __bool__(self) -> bool:
         """Return whether any request waits."""
         return bool(self._waiting)
+
+    def depth(self) -> tuple[int, int]:
+        """Return how many requests wait, and how many rows; safe to call from any thread."""
+        return len(self._waiting), self._rows
 
     def has_room(self, rows: int) -> bool:
         """Return whether a request of so many rows may join the queue."""
@@ -148,11 +156,13 @@ class RowQueue:
         )
 
 
-def answer_together(group: Sequence[Request], workspace: Workspace, statistics: Statistics) -> None:
+def answer_together(
+    group: Sequence[Request], workspace: Workspace, statistics: Statistics, recorder: Recorder
+) -> None:
     """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows."""
     if not group:
         return
-    model, started_ns = group[0].model, monotonic_ns()
+    model, started_ns, started_s = group[0].model, monotonic_ns(), recorder.clock()
     try:
         outcomes = answers(model, [request.images for request in group], workspace)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
@@ -164,6 +174,8 @@ def answer_together(group: Sequence[Request], workspace: Workspace, statistics: 
         return
     passage = _passage(group, started_ns)
     statistics.passed(model, passage)
+    records = [request.record for request in group]
+    recorder.computed(records, rows=passage.images, started_s=started_s)
     for request, outcome in zip(group, outcomes, strict=True):
         _reply(request, outcome)
     statistics.replied(model, passage, ns=monotonic_ns() - passage.ended_ns)
@@ -217,11 +229,13 @@ class Batcher:
     Args:
         queue: Used by this batcher only.
         workspace: Used by this batcher only.
+        recorder: Is told of the passes.
     """
 
-    def __init__(self, queue: RowQueue, workspace: Workspace) -> None:
+    def __init__(self, queue: RowQueue, workspace: Workspace, recorder: Recorder) -> None:
         self._queue = queue
         self._workspace = workspace
+        self._recorder = recorder
         self._changed = Condition()
         self._is_running = False
 
@@ -234,6 +248,7 @@ class Batcher:
         waits_for_room: bool = False,
         priority: int = NORMAL_PRIORITY,
         received_ns: int | None = None,
+        record: RequestRecord | None = None,
     ) -> Ticket:
         """Hand in a request; see ``Request``.
 
@@ -244,6 +259,7 @@ class Batcher:
             waits_for_room: Whether to wait where the queue is full, instead of being refused.
             priority: As in ``Request``.
             received_ns: As in ``Request``; now where it is None.
+            record: As in ``Request``; one that nobody looks at where it is None.
 
         Raises:
             OverloadedError: The queue is full.
@@ -251,6 +267,8 @@ class Batcher:
         ticket = Ticket(self)
         received_ns = monotonic_ns() if received_ns is None else received_ns
         request = Request(model, images, is_wanted, ticket.reply, priority, received_ns)
+        if record is not None:
+            request.record = record
         with self._changed:
             while not self._queue.has_room(len(images)):
                 if not self._is_running:
@@ -281,7 +299,7 @@ class Batcher:
         group = self._queue.take()
         self._changed.release()
         try:
-            answer_together(group, self._workspace, self._queue.statistics)
+            answer_together(group, self._workspace, self._queue.statistics, self._recorder)
         finally:
             self._changed.acquire()
             self._is_running = False

@@ -7,6 +7,7 @@ from typing import Final
 from mlpserve.model.labels import is_label
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.policy import parse_policies
+from mlpserve.server.logs import LOG_FORMATS, LOG_LEVELS
 from mlpserve.server.settings import (
     CheckedSettings,
     choice,
@@ -147,6 +148,21 @@ class ServerConfig(CheckedSettings):
 
     # Less than the 10 after which containers are killed.
     stop_grace_s: float = seconds(8.0, "how long open requests may take after a signal to stop")
+
+    log_format: str = choice(
+        "auto", "how the log is written, auto: text on a terminal, else JSON", choices=LOG_FORMATS
+    )
+    log_level: str = choice("info", "the least that is logged", choices=LOG_LEVELS)
+    metrics_host: str = text(DEFAULT_HOST, "address to tell metrics on", metavar="ADDRESS")
+    metrics_port: int = whole_number(
+        NO_PORT,
+        f"port to tell metrics on, 0 for a free one, {NO_PORT} for none",
+        lowest=NO_PORT,
+        highest=_LARGEST_PORT,
+    )
+    tracing: bool = switch(
+        "send spans of requests to where OpenTelemetry's variables say (OTEL_...)", default=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

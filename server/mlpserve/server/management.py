@@ -8,7 +8,7 @@ import grpc
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import Messages, parsed
-from mlpserve.server.statuses import statuses
+from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2
 
 MANAGEMENT_SERVICE_NAME: Final = model_management_pb2.DESCRIPTOR.services_by_name[
@@ -22,13 +22,17 @@ class ManagementService:
     Args:
         manager: Does what is asked.
         messages: Describes the models that are served then.
-        calls: How many may be open. Each waits, in a thread, until all processes have changed over.
+        calls: What is done about calls besides answering them.
+        limit: How many may be open. Each waits, in a thread, until all processes have changed over.
     """
 
-    def __init__(self, manager: Manager, messages: Messages, calls: CallLimit) -> None:
+    def __init__(
+        self, manager: Manager, messages: Messages, calls: Calls, limit: CallLimit
+    ) -> None:
         self._manager = manager
         self._messages = messages
         self._calls = calls
+        self._limit = limit
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server calls."""
@@ -49,8 +53,10 @@ class ManagementService:
         self, method: str, answer: Callable[[bytes], bytes]
     ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def respond(data: bytes, context: grpc.ServicerContext) -> bytes:
-            with statuses(method, context), self._calls:
-                return answer(data)
+            with self._calls.handling(method, context) as record, self._limit:
+                response = answer(data)
+                self._calls.recorder.ended(record, "OK")
+            return response
 
         return respond
 

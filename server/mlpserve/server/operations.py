@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from mlpserve.oip import inference_pb2
 from mlpserve.server.config import MAX_REFLECTION_CALLS
 from mlpserve.server.limits import CallLimit
-from mlpserve.server.statuses import statuses
+from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
 _REFLECTED: Final = (
@@ -59,9 +59,10 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]
 class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
     """Server reflection of which only a few calls may be open: each holds a worker thread."""
 
-    def __init__(self, service_names: tuple[str, ...]) -> None:
+    def __init__(self, service_names: tuple[str, ...], calls: Calls) -> None:
         super().__init__(service_names, _pool_of(_REFLECTED))
-        self._calls = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
+        self._calls = calls
+        self._limit = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
 
     def ServerReflectionInfo(
         self,
@@ -69,7 +70,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         context: grpc.ServicerContext,
     ) -> Iterator[Any]:
         """Answer questions about the contract."""
-        with statuses("ServerReflectionInfo", context), self._calls:
+        with self._calls.handling("ServerReflectionInfo", context), self._limit:
             yield from super().ServerReflectionInfo(request_iterator, context)
 
 

@@ -8,7 +8,8 @@ import grpc
 from mlpserve.server.batching import Batcher
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
-from mlpserve.server.statuses import statuses
+from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.statuses import Calls
 from mlpserve.server.streaming import ReadAhead
 
 
@@ -20,15 +21,24 @@ class PredictionService:
     Args:
         messages: The contract.
         batcher: What runs the networks.
+        calls: What is done about calls besides answering them.
         streams: How many calls that last may be open.
         max_stream_batches: So many batches of one such call are in flight at once.
     """
 
     def __init__(
-        self, messages: Messages, batcher: Batcher, *, streams: CallLimit, max_stream_batches: int
+        self,
+        messages: Messages,
+        batcher: Batcher,
+        calls: Calls,
+        *,
+        streams: CallLimit,
+        max_stream_batches: int,
     ) -> None:
         self._messages = messages
         self._batcher = batcher
+        self._calls = calls
+        self._recorder = calls.recorder
         self._streams = streams
         self._max_stream_batches = max_stream_batches
 
@@ -47,8 +57,8 @@ class PredictionService:
 
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
-        with statuses("Predict", context):
-            return self._start(PREDICT, data, lambda: is_wanted(context))()
+        with self._calls.handling("Predict", context) as record:
+            return self._start(PREDICT, data, record, lambda: is_wanted(context))()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
@@ -59,26 +69,32 @@ class PredictionService:
             return is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
-            return self._start(PREDICT_STREAM, data, is_awaited, waits_for_room=True)
+            record = self._recorder.arrived("PredictStream", context.invocation_metadata())
+            return self._start(PREDICT_STREAM, data, record, is_awaited, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
-        with statuses("PredictStream", context), self._streams:
+        with self._calls.handling("PredictStream", context), self._streams:
             yield from ahead.responses()
 
     def get_model(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Describe one model."""
-        with statuses("GetModel", context):
-            return self._messages.get_model(data)
+        with self._calls.handling("GetModel", context) as record:
+            response = self._messages.get_model(data)
+            self._recorder.ended(record, "OK")
+        return response
 
     def list_models(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Describe all models."""
-        with statuses("ListModels", context):
-            return self._messages.list_models(data)
+        with self._calls.handling("ListModels", context) as record:
+            response = self._messages.list_models(data)
+            self._recorder.ended(record, "OK")
+        return response
 
     def _start(
         self,
         exchange: Exchange,
         data: bytes,
+        record: RequestRecord,
         is_wanted: Callable[[], bool],
         *,
         waits_for_room: bool = False,
@@ -86,14 +102,22 @@ class PredictionService:
         """Hand a request in, and return what waits for its response."""
         received_ns = monotonic_ns()
         model, images = self._messages.images(exchange, data)
+        record.asks(model.metadata.name, model.metadata.version)
         ticket = self._batcher.submit(
             model,
             images,
             is_wanted=is_wanted,
             waits_for_room=waits_for_room,
             received_ns=received_ns,
+            record=record,
         )
-        return lambda: self._messages.answer(exchange, model, ticket.result())
+
+        def response() -> bytes:
+            data = self._messages.answer(exchange, model, ticket.result())
+            self._recorder.answered(record)
+            return data
+
+        return response
 
 
 def is_wanted(context: grpc.ServicerContext) -> bool:

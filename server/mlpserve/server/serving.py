@@ -24,6 +24,9 @@ from mlpserve.server.limits import CallLimit
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
+from mlpserve.server.metrics.models import lifecycle_snapshot
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.observation import Observation
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
@@ -85,6 +88,8 @@ class Server:
         )
         credentials = server_credentials(config)
         manager = manager if config.allow_management else None
+        self._observation = Observation(config)
+        self._calls = self._observation.calls_of_many_threads()
         self._statistics = Statistics()
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self._inference = Inference(
@@ -97,7 +102,9 @@ class Server:
             manager=manager,
             management_calls=self._management_calls,
         )
-        self._batcher = Batcher(self._row_queue(), Workspace(config.max_batch_rows))
+        self._batcher = Batcher(
+            self._row_queue(), Workspace(config.max_batch_rows), self._calls.recorder
+        )
         self._server = self._build(manager)
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
@@ -122,6 +129,14 @@ class Server:
         has_ended.wait()
         if self.lifecycle is not None:
             self.lifecycle.stop()
+        self._observation.close()
+
+    def metrics(self, process: str) -> MetricsSnapshot:
+        """Return what was counted and timed so far; see ``Measures.snapshot``."""
+        own = self._observation.measures.snapshot(process)
+        if self.lifecycle is None:
+            return own
+        return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
@@ -153,7 +168,7 @@ class Server:
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
-            interceptors=[TokenInterceptor(self._tokens)] if self._tokens else [],
+            interceptors=[TokenInterceptor(self._tokens, self._calls)] if self._tokens else [],
         )
         reflected: tuple[str, ...] = (
             SERVICE_NAME,
@@ -163,13 +178,15 @@ class Server:
         )
         server.add_generic_rpc_handlers(self._handlers())
         if manager is not None:
-            management = ManagementService(manager, self.messages, self._management_calls)
+            management = ManagementService(
+                manager, self.messages, self._calls, self._management_calls
+            )
             server.add_generic_rpc_handlers((management.handlers(),))
             reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-                ReflectionService(reflected), server
+                ReflectionService(reflected, self._calls), server
             )
         return server
 
@@ -178,12 +195,13 @@ class Server:
         streams = CallLimit(config.max_streams, "streams: the most")
         most = config.max_stream_batches
         ours = PredictionService(
-            self.messages, self._batcher, streams=streams, max_stream_batches=most
+            self.messages, self._batcher, self._calls, streams=streams, max_stream_batches=most
         )
         open_inference = InferenceService(
             self._inference,
             self._repository,
             self._batcher,
+            self._calls,
             streams=streams,
             max_stream_batches=most,
         )
@@ -194,12 +212,13 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        queue = self._row_queue()
+        queue, calls = self._row_queue(), self._observation.calls_of_one_thread()
         methods = {
-            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue).accept,
-            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue).accept,
+            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
+            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue, calls).accept,
         }
-        work = QueuedCalls(queue, Workspace(self._config.max_batch_rows), tokens=self._tokens)
+        workspace = Workspace(self._config.max_batch_rows)
+        work = QueuedCalls(queue, workspace, calls, tokens=self._tokens)
         return FastLane(self._server, methods, work)
 
     def _open_http(self) -> "HttpServer":
@@ -208,16 +227,19 @@ class Server:
             self._inference,
             self._repository,
             self._batcher,
+            self._calls,
             max_body_bytes=self._config.max_message_bytes,
             tokens=self._tokens,
         )
 
     def _row_queue(self) -> RowQueue:
-        return RowQueue(
+        queue = RowQueue(
             statistics=self._statistics,
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )
+        self._observation.measures.watch_queue(queue.depth)
+        return queue
 
 
 def _bind(

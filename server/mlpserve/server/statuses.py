@@ -1,9 +1,8 @@
 """How errors appear on the wire: the one place that knows both our errors and the statuses."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple, NoReturn
 
 import grpc
 
@@ -20,8 +19,9 @@ from mlpserve.server.errors import (
     UnsupportedError,
     UnusableError,
 )
-
-logger = logging.getLogger(__name__)
+from mlpserve.server.metrics.recorder import Recorder
+from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.request_log import REQUEST_ID_KEY, RequestLog, request_id
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -35,6 +35,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_INTERNAL_DETAILS: Final = "internal error; the server's log has the cause"
 
 _INTERNAL: Final = 500
 HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
@@ -49,35 +50,74 @@ HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
 }
 
 
-def refusal(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Log why a call gets no answer, and return the status and the message that it gets instead."""
-    if isinstance(error, tuple(STATUS_OF_ERROR)):
-        logger.info("refused %s: %s", method, error)
-        return _status(error), str(error)
-    logger.error("%s failed", method, exc_info=error)
-    return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"
+class Refusal(NamedTuple):
+    """What a call gets instead of an answer.
 
-
-def http_refusal(method: str, error: Exception) -> tuple[int, str]:
-    """As ``refusal``, with the status of HTTP."""
-    status, message = refusal(method, error)
-    return HTTP_OF_STATUS.get(status, _INTERNAL), message
-
-
-@contextmanager
-def statuses(method: str, context: grpc.ServicerContext) -> Iterator[None]:
-    """End the call with the right status where the block raises.
-
-    Left to itself, gRPC would answer with the text of any exception, and so show our internals.
+    Attributes:
+        code: The status.
+        details: The message.
+        metadata: What is sent along, at the end.
     """
-    try:
-        yield
-    except grpc.RpcError:
-        # gRPC's own way to say that the caller is gone; nobody is left to be told.
-        raise
-    except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-        context.abort(*refusal(method, error))
+
+    code: grpc.StatusCode
+    details: str
+    metadata: tuple[tuple[str, str], ...]
+
+    @property
+    def http_code(self) -> int:
+        """Return the status of HTTP."""
+        return HTTP_OF_STATUS.get(self.code, _INTERNAL)
+
+
+class Calls:
+    """What is done about the calls of an adapter besides answering them: counted, logged, refused.
+
+    Args:
+        recorder: That of the adapter.
+        log: Says which calls were refused, and why.
+    """
+
+    def __init__(self, recorder: Recorder, log: RequestLog) -> None:
+        self.recorder = recorder
+        self._log = log
+
+    def refusal(self, record: RequestRecord, error: Exception) -> Refusal:
+        """Log and count a call that gets no answer, and return what it gets instead."""
+        known_as = request_id(record.metadata)
+        code = _status(error)
+        log = self._log.failed if code is grpc.StatusCode.INTERNAL else self._log.refused
+        log(record.method, error, code=code.name, request_id=known_as)
+        self.recorder.ended(record, code.name)
+        # The text of any other error may show our internals.
+        shown = _INTERNAL_DETAILS if code is grpc.StatusCode.INTERNAL else str(error)
+        return Refusal(code, shown, ((REQUEST_ID_KEY, known_as),))
+
+    @contextmanager
+    def handling(self, method: str, context: grpc.ServicerContext) -> Iterator[RequestRecord]:
+        """Follow a call of the public API, and end it with the right status where the block raises.
+
+        Left to itself, gRPC would answer with the text of any exception, and so show our internals.
+
+        Yields:
+            The call's record. Whoever answers says so to the recorder.
+        """
+        record = self.recorder.arrived(method, context.invocation_metadata())
+        try:
+            yield record
+        except grpc.RpcError:
+            # gRPC's own way to say that the caller is gone; nobody is left to be told.
+            raise
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            refuse_call(context, self.refusal(record, error))
+
+
+def refuse_call(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+    """End a call of the public API."""
+    context.set_trailing_metadata(refusal.metadata)
+    context.abort(refusal.code, refusal.details)
 
 
 def _status(error: Exception) -> grpc.StatusCode:
-    return next(status for kind, status in STATUS_OF_ERROR.items() if isinstance(error, kind))
+    """Return the status for an error; INTERNAL for any that is a fault of ours."""
+    found = (status for kind, status in STATUS_OF_ERROR.items() if isinstance(error, kind))
+    return next(found, grpc.StatusCode.INTERNAL)

@@ -6,9 +6,10 @@ from typing import Final
 
 from mlpserve.server.batching import Outcome, Request, RowQueue
 from mlpserve.server.fast_lane.lane import HotCall
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
-from mlpserve.server.statuses import refusal
+from mlpserve.server.statuses import Calls
 
 _METHOD: Final = "ModelInfer"
 
@@ -19,27 +20,34 @@ class HotInfer:
     Args:
         inference: Reads the requests.
         queue: Used by this lane only.
+        calls: Used by this lane only.
     """
 
-    def __init__(self, inference: Inference, queue: RowQueue) -> None:
+    def __init__(self, inference: Inference, queue: RowQueue, calls: Calls) -> None:
         self._inference = inference
         self._queue = queue
+        self._calls = calls
+        self._recorder = calls.recorder
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns = monotonic_ns()
+        received_ns, record = monotonic_ns(), self._recorder.arrived(_METHOD, call.metadata)
         try:
             asked = self._inference.ask(read_request(data), received_ns=received_ns)
-            is_wanted, reply = asked.wanted(call.is_wanted), partial(_reply, call, asked)
-            self._queue.put(
-                Request(asked.model, asked.images, is_wanted, reply, asked.priority, received_ns)
+            record.asks(asked.model.metadata.name, asked.model.metadata.version)
+            is_wanted = asked.wanted(call.is_wanted)
+            reply = partial(self._reply, call, record, asked)
+            request = Request(
+                asked.model, asked.images, is_wanted, reply, asked.priority, received_ns
             )
+            request.record = record
+            self._queue.put(request)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            call.fail(*refusal(_METHOD, error))
+            call.fail(*self._calls.refusal(record, error))
 
-
-def _reply(call: HotCall, asked: Asked, outcome: Outcome) -> None:
-    if isinstance(outcome, Exception):
-        call.fail(*refusal(_METHOD, asked.reason(outcome)))
-    else:
-        call.answer(response_message(asked.response(outcome)).SerializeToString())
+    def _reply(self, call: HotCall, record: RequestRecord, asked: Asked, outcome: Outcome) -> None:
+        if isinstance(outcome, Exception):
+            call.fail(*self._calls.refusal(record, asked.reason(outcome)))
+        else:
+            call.answer(response_message(asked.response(outcome)).SerializeToString())
+            self._recorder.answered(record)

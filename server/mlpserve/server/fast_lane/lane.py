@@ -199,11 +199,12 @@ class HotMethod:
         accept: Takes its calls.
     """
 
-    __slots__ = ("_accept", "_lane", "_name")
+    __slots__ = ("_accept", "_lane", "_name", "_short_name")
 
     def __init__(self, lane: FastLane, name: str, accept: Accept) -> None:
         self._lane = lane
         self._name = name
+        self._short_name = name.rpartition("/")[2]
         self._accept = accept
 
     def request_call(self) -> None:
@@ -213,7 +214,7 @@ class HotMethod:
     def _on_call(self, event: Any) -> None:  # noqa: ANN401
         self._lane.request_next_call(self._name, self._on_call)
         if event.success:  # else the server is stopping, and this was a request for a call
-            self._lane.begin(HotCall(event, self._lane, self._accept))
+            self._lane.begin(HotCall(event, self._lane, self._accept, self._short_name))
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -230,6 +231,11 @@ class HotCall:
         event: The call's first event.
         lane: The lane that it is in.
         accept: Takes the request.
+        method: The name of the method.
+
+    Attributes:
+        method: The name of the method, without that of its service.
+        metadata: What the caller sent along: pairs of a key and a value.
     """
 
     __slots__ = (
@@ -240,9 +246,11 @@ class HotCall:
         "_is_watched",
         "_lane",
         "metadata",
+        "method",
     )
 
-    def __init__(self, event: Any, lane: FastLane, accept: Accept) -> None:  # noqa: ANN401
+    def __init__(self, event: Any, lane: FastLane, accept: Accept, method: str) -> None:  # noqa: ANN401
+        self.method = method
         self._call = event.call
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
@@ -270,15 +278,29 @@ class HotCall:
         message = cygrpc.SendMessageOperation(data, _NO_FLAGS)
         self._end(cygrpc.StatusCode.ok, b"", message)
 
-    def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """End the call with a status other than OK."""
-        self._end(code.value[0], details.encode())
+    def fail(
+        self, code: grpc.StatusCode, details: str, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """End the call with a status other than OK.
 
-    def _end(self, code: int, details: bytes, *message: cygrpc.SendMessageOperation) -> None:
+        Args:
+            code: The status.
+            details: Its message.
+            metadata: What is sent along.
+        """
+        self._end(code.value[0], details.encode(), metadata=metadata)
+
+    def _end(
+        self,
+        code: int,
+        details: bytes,
+        *message: cygrpc.SendMessageOperation,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             *message,
-            cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
         )
         if not self._is_watched:  # to be told once is what a call needs in any case
             self._is_watched = True

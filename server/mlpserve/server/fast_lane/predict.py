@@ -7,7 +7,8 @@ from mlpserve.server.batching import NORMAL_PRIORITY, Outcome, Request, RowQueue
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
-from mlpserve.server.statuses import refusal
+from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.statuses import Calls
 
 
 class HotPredict:
@@ -16,26 +17,33 @@ class HotPredict:
     Args:
         messages: The contract.
         queue: Used by this lane only.
+        calls: Used by this lane only.
     """
 
-    def __init__(self, messages: Messages, queue: RowQueue) -> None:
+    def __init__(self, messages: Messages, queue: RowQueue, calls: Calls) -> None:
         self._messages = messages
         self._queue = queue
+        self._calls = calls
+        self._recorder = calls.recorder
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns = monotonic_ns()
+        received_ns, record = monotonic_ns(), self._recorder.arrived("Predict", call.metadata)
         try:
             model, images = self._messages.images(PREDICT, data)
-            reply = partial(self._reply, call, model)
-            self._queue.put(
-                Request(model, images, call.is_wanted, reply, NORMAL_PRIORITY, received_ns)
-            )
+            record.asks(model.metadata.name, model.metadata.version)
+            reply = partial(self._reply, call, record, model)
+            request = Request(model, images, call.is_wanted, reply, NORMAL_PRIORITY, received_ns)
+            request.record = record
+            self._queue.put(request)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            call.fail(*refusal("Predict", error))
+            call.fail(*self._calls.refusal(record, error))
 
-    def _reply(self, call: HotCall, model: CompiledModel, outcome: Outcome) -> None:
+    def _reply(
+        self, call: HotCall, record: RequestRecord, model: CompiledModel, outcome: Outcome
+    ) -> None:
         if isinstance(outcome, Exception):
-            call.fail(*refusal("Predict", outcome))
+            call.fail(*self._calls.refusal(record, outcome))
         else:
             call.answer(self._messages.answer(PREDICT, model, outcome))
+            self._recorder.answered(record)

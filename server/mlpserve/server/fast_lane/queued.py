@@ -8,7 +8,7 @@ from mlpserve.server.compiled import Workspace
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.security.tokens import Tokens
-from mlpserve.server.statuses import refusal
+from mlpserve.server.statuses import Calls
 
 
 class QueuedCalls:
@@ -17,14 +17,21 @@ class QueuedCalls:
     Args:
         queue: Used by this lane only.
         workspace: Used by this lane only.
+        calls: Used by this lane only.
         tokens: Whose tokens calls must carry; None for anybody's call.
     """
 
     def __init__(
-        self, queue: RowQueue, workspace: Workspace, *, tokens: Tokens | None = None
+        self,
+        queue: RowQueue,
+        workspace: Workspace,
+        calls: Calls,
+        *,
+        tokens: Tokens | None = None,
     ) -> None:
         self._queue = queue
         self._workspace = workspace
+        self._calls = calls
         self._tokens = tokens
 
     def __bool__(self) -> bool:
@@ -37,10 +44,13 @@ class QueuedCalls:
             try:
                 self._tokens.caller(call.metadata)
             except UnauthenticatedError as error:
-                call.fail(*refusal("a call", error))
+                record = self._calls.recorder.arrived(call.method, call.metadata)
+                call.fail(*self._calls.refusal(record, error))
                 return False
         return True
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
-        answer_together(self._queue.take(), self._workspace, self._queue.statistics)
+        answer_together(
+            self._queue.take(), self._workspace, self._queue.statistics, self._calls.recorder
+        )

@@ -7,6 +7,7 @@ Whatever goes wrong with a version, what was served before goes on being served.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from threading import Lock
 from typing import Final
@@ -35,6 +36,9 @@ class Controller:
         taker: Copies versions out of the models folder.
         crew: Who serves.
         rules: What the operator has decided.
+
+    Attributes:
+        loads: How often versions of a model were loaded (True), or failed their checks (False).
     """
 
     def __init__(self, taker: SnapshotTaker, crew: Crew, rules: Rules) -> None:
@@ -47,8 +51,14 @@ class Controller:
         self._quarantine = Quarantine()
         self._holdings = Holdings(taker)
         self._generation = 0
+        self.loads: Counter[tuple[str, bool]] = Counter()
         self._plan = Plan({})
         self._is_started = False
+
+    @property
+    def generation(self) -> int:
+        """Return the number of the latest plan, whether it could be served or not."""
+        return self._generation
 
     @property
     def plan(self) -> Plan:
@@ -170,18 +180,24 @@ class Controller:
         snapshots = {key: held for key, held in found.items() if isinstance(held, Snapshot)}
         for key, failure in found.items():
             if isinstance(failure, Failure):
-                self._quarantine.add(key, failure)
+                self._put_into_quarantine(key, failure)
         return snapshots if len(snapshots) == len(found) else None
 
     def _reject(self, problems: Mapping[VersionKey, str]) -> None:
         for key, reason in problems.items():
             failure = self._holdings.reject(key, reason)
             if failure is not None:
-                self._quarantine.add(key, failure)
+                self._put_into_quarantine(key, failure)
+
+    def _put_into_quarantine(self, key: VersionKey, failure: Failure) -> None:
+        self._quarantine.add(key, failure)
+        self.loads[key.name, False] += 1
 
     def _change_to(self, plan: Plan) -> None:
         self._crew.activate(self._generation)
         before, self._plan = self._plan, plan
+        added = set(plan.version_keys()).difference(before.version_keys())
+        self.loads.update((key.name, True) for key in added)
         self._holdings.commit(plan.version_keys())
         self._quarantine.note_passed(plan.version_keys())
         # What is served at the start is said by whoever starts the server.

@@ -8,6 +8,7 @@ from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError, ServerError
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip import parameters
 from mlpserve.server.oip.inputs import decode_images
 from mlpserve.server.oip.models import find_version
@@ -122,13 +123,19 @@ class Inference:
 
 
 def hand_in(
-    batcher: Batcher, asked: Asked, is_caller_there: Callable[[], bool], *, waits_for_room: bool
+    batcher: Batcher,
+    asked: Asked,
+    record: RequestRecord,
+    is_caller_there: Callable[[], bool],
+    *,
+    waits_for_room: bool,
 ) -> Callable[[], InferResponse]:
-    """Hand a request in, and return what waits for its response.
+    """Hand a request in, note in its record what it asks, and return what waits for its response.
 
     Raises:
         OverloadedError: The queue is full, and ``waits_for_room`` is false.
     """
+    record.asks(asked.model.metadata.name, asked.model.metadata.version)
     ticket = batcher.submit(
         asked.model,
         asked.images,
@@ -136,6 +143,7 @@ def hand_in(
         waits_for_room=waits_for_room,
         priority=asked.priority,
         received_ns=asked.received_ns,
+        record=record,
     )
 
     def response() -> InferResponse:

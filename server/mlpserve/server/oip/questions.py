@@ -10,26 +10,28 @@ from google.protobuf.message import Message
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.messages import parsed
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.statuses import statuses
+from mlpserve.server.statuses import Calls
 
 _Request = TypeVar("_Request", bound=Message)
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
-def question_handlers(repository: Repository) -> Mapping[str, _Handler]:
+def question_handlers(repository: Repository, calls: Calls) -> Mapping[str, _Handler]:
     """Return what answers each rpc, by its name."""
     return {
-        name: _handler(name, request_type, partial(answer, repository))
+        name: _handler(name, request_type, partial(answer, repository), calls)
         for name, (request_type, answer) in _QUESTIONS.items()
     }
 
 
 def _handler(
-    name: str, request_type: type[_Request], answer: Callable[[_Request], Message]
+    name: str, request_type: type[_Request], answer: Callable[[_Request], Message], calls: Calls
 ) -> _Handler:
     def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
-        with statuses(name, context):
-            return answer(parsed(request_type, data)).SerializeToString()
+        with calls.handling(name, context) as record:
+            response = answer(parsed(request_type, data)).SerializeToString()
+            calls.recorder.ended(record, "OK")
+        return response
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

@@ -14,7 +14,7 @@ from mlpserve.server.oip.questions import question_handlers
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.oip.streams import StreamedRequests
 from mlpserve.server.service import is_wanted
-from mlpserve.server.statuses import statuses
+from mlpserve.server.statuses import Calls
 from mlpserve.server.streaming import ReadAhead
 
 MODEL_INFER: Final = "ModelInfer"
@@ -29,6 +29,7 @@ class InferenceService:
         inference: Reads inference requests.
         repository: Answers all other questions.
         batcher: What runs the networks.
+        calls: What is done about calls besides answering them.
         streams: How many calls that last may be open.
         max_stream_batches: So many batches of one such call are in flight at once.
     """
@@ -38,6 +39,7 @@ class InferenceService:
         inference: Inference,
         repository: Repository,
         batcher: Batcher,
+        calls: Calls,
         *,
         streams: CallLimit,
         max_stream_batches: int,
@@ -45,6 +47,7 @@ class InferenceService:
         self._inference = inference
         self._repository = repository
         self._batcher = batcher
+        self._calls = calls
         self._streams = streams
         self._max_stream_batches = max_stream_batches
 
@@ -55,17 +58,21 @@ class InferenceService:
             {
                 MODEL_INFER: grpc.unary_unary_rpc_method_handler(self.model_infer),
                 _STREAM: grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
-                **question_handlers(self._repository),
+                **question_handlers(self._repository, self._calls),
             },
         )
 
     def model_infer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         received_ns = monotonic_ns()
-        with statuses(MODEL_INFER, context):
+        with self._calls.handling(MODEL_INFER, context) as record:
             asked = self._inference.ask(read_request(data), received_ns=received_ns)
-            wait = hand_in(self._batcher, asked, lambda: is_wanted(context), waits_for_room=False)
-            return response_message(wait()).SerializeToString()
+            wait = hand_in(
+                self._batcher, asked, record, lambda: is_wanted(context), waits_for_room=False
+            )
+            response = response_message(wait()).SerializeToString()
+            self._calls.recorder.answered(record)
+        return response
 
     def model_stream_infer(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
@@ -76,10 +83,15 @@ class InferenceService:
             return is_wanted(context) and not ahead.is_abandoned
 
         streamed = StreamedRequests(
-            self._inference, self._batcher, is_awaited, ends_with_error=_wants_statuses(context)
+            self._inference,
+            self._batcher,
+            self._calls,
+            is_awaited,
+            metadata=context.invocation_metadata(),
+            ends_with_error=_wants_statuses(context),
         )
         ahead = ReadAhead(requests, streamed.start, most=self._max_stream_batches)
-        with statuses(_STREAM, context), self._streams:
+        with self._calls.handling(_STREAM, context), self._streams:
             yield from ahead.responses()
 
 

@@ -17,7 +17,7 @@ _Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
 
 
 class Duties:
-    """Follows orders, one at a time.
+    """Follows orders, one at a time, and tells metrics meanwhile.
 
     Args:
         config: How to serve.
@@ -38,6 +38,7 @@ class Duties:
             orders.PREPARE: self._prepare,
             orders.OPEN: self._open,
             orders.FOLLOW: self._follow,
+            orders.METRICS: self._metrics,
         }
         self._supervisor = Conversation(channel, self._handle, on_end=on_end)
 
@@ -76,3 +77,7 @@ class Duties:
         if self._server is not None:
             self._server.show_health()
         return {}
+
+    def _metrics(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
+        server = self._server
+        return {} if server is None else {"snapshot": server.metrics(arguments["process"])}

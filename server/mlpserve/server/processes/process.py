@@ -14,6 +14,7 @@ from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.crew import HeldSnapshots
 from mlpserve.server.lifecycle.plan import Plan, VersionKey
 from mlpserve.server.lifecycle.snapshots import Snapshot
+from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import ChannelClosedError, Content, channel_pair
 from mlpserve.server.processes.conversation import Conversation, Handler, PeerError
@@ -22,6 +23,7 @@ from mlpserve.server.processes.orders import Settings
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.processes.worker")
 # All but loading is a matter of milliseconds, and takes longer only where the machine is very busy.
 _ORDER_TIMEOUT_S: Final = 60.0
+_METRICS_TIMEOUT_S: Final = 1.0
 _AFTER_CLOSING_S: Final = 1.0
 _NO_ARGUMENTS: Final[Content] = {}
 
@@ -134,6 +136,22 @@ class Worker:
         """
         self._order(orders.FOLLOW, {"generation": generation})
         self._held.keep(self._plan.version_keys())
+
+    def metrics(self, process: str) -> MetricsSnapshot | None:
+        """Return what it has counted so far; None where it does not say so soon.
+
+        May be called by any thread, also while the worker follows an order.
+
+        Args:
+            process: What the worker is called in labels.
+        """
+        try:
+            answer = self._conversation.call(
+                orders.METRICS, {"process": process}, timeout_s=_METRICS_TIMEOUT_S
+            )
+        except (ChannelClosedError, PeerError, TimeoutError):
+            return None
+        return answer.get("snapshot")
 
     def tell_to_stop(self) -> None:
         """Tell it to answer what it has accepted, and to end."""

@@ -41,6 +41,9 @@ class SupervisedCrew:
         board: Where the workers read which generation is served.
         start_worker: Starts a worker in a place.
         places: How many there are.
+
+    Attributes:
+        deaths: How many workers have died and were replaced.
     """
 
     def __init__(self, board: Board, start_worker: Callable[[int], Worker], places: int) -> None:
@@ -53,6 +56,12 @@ class SupervisedCrew:
         self._served = self._prepared = _Wanted(0, Plan({}), {})
         self._is_open = False
         self._is_stopping = False
+        self.deaths = 0
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Return the workers by their places; waits for nobody."""
+        return list(self._workers)
 
     def begin(self) -> None:
         """Start all workers.
@@ -136,6 +145,7 @@ class SupervisedCrew:
         if not ended.has_ended:
             return ended
         reason = ended.how_it_ended()
+        self.deaths += 1
         logger.error("worker %d died, another is started: %s", ended.process_id, reason)
         worker = self._workers[place] = self._start_worker(place)
         worker.begin()

@@ -7,8 +7,10 @@ nor gRPC: a process in which gRPC has begun cannot be the parent of one that use
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from threading import Event, Lock, Thread
 from typing import Final
 
@@ -17,6 +19,10 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.managing import fulfil
+from mlpserve.server.metrics import catalog
+from mlpserve.server.metrics.models import lifecycle_snapshot
+from mlpserve.server.metrics.processes import process_snapshot
+from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.ports import SharedPort
 from mlpserve.server.processes.channel import Content
 from mlpserve.server.processes.orders import Settings
@@ -94,6 +100,22 @@ class Supervisor:
         if self._shared_http_port is not None:
             self._shared_http_port.close()
 
+    def metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
+        """Return what each process has counted; see ``Aggregate``."""
+        own = merged(
+            [
+                process_snapshot("supervisor"),
+                lifecycle_snapshot(self.lifecycle.controller),
+                {catalog.DEATHS.name: [([], self._crew.deaths)]},
+            ]
+        )
+        workers = self._crew.workers
+        # At once: one that hangs is not to keep the others from being heard.
+        with ThreadPoolExecutor(len(workers) or 1) as asking:
+            told = list(asking.map(_metrics_of, workers, count()))
+        keys = [worker.process_id for worker in workers]
+        return {"supervisor": own, **dict(zip(keys, told, strict=True))}
+
     def _start_worker(self, place: int) -> Worker:
         with self._starting:
             if self._stopping.is_set():
@@ -131,6 +153,10 @@ class Supervisor:
         except Exception:  # the next attempt may go well; those that live go on
             logger.exception("workers that ended could not be replaced; it is tried again")
             return False
+
+
+def _metrics_of(worker: Worker, place: int) -> MetricsSnapshot | None:
+    return worker.metrics(f"worker-{place}")
 
 
 def _shared_http_port(config: ServerConfig, taken: SharedPort) -> SharedPort | None:

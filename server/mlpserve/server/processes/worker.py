@@ -25,16 +25,17 @@ def main() -> int:
     """Serve until told to stop; return the exit code."""
     signals.block()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all; the supervisor decides
-    log_to_stderr()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
         content, (descriptor,) = channel.receive()
     except ChannelClosedError:
         return _EXIT_ABANDONED
+    settings = Settings.from_content(content)
+    log_to_stderr(settings.config.log_format, settings.config.log_level)
     stopping = Event()
     board = Board.attach(descriptor)
     os.close(descriptor)
-    duties = _duties(Settings.from_content(content), board, channel, stopping)
+    duties = _duties(settings, board, channel, stopping)
     signal.sigwait({signal.SIGTERM})
     stopping.set()
     duties.stop()

@@ -8,7 +8,7 @@ from grpc_health.v1 import health
 
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.security.tokens import Tokens
-from mlpserve.server.statuses import refusal
+from mlpserve.server.statuses import Calls, Refusal, refuse_call
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,
 # and learn nothing else.
@@ -20,10 +20,12 @@ class TokenInterceptor(grpc.ServerInterceptor):
 
     Args:
         tokens: The tokens.
+        calls: What is done about calls that are refused.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, calls: Calls) -> None:
         self._tokens = tokens
+        self._calls = calls
 
     def intercept_service(
         self,
@@ -35,22 +37,20 @@ class TokenInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith(_OPEN):
             return handler
+        metadata = handler_call_details.invocation_metadata
         try:
-            self._tokens.caller(handler_call_details.invocation_metadata)
+            self._tokens.caller(metadata)
         except UnauthenticatedError as error:
-            return _refusing(handler, *refusal(method.rpartition("/")[2], error))
+            record = self._calls.recorder.arrived(method.rpartition("/")[2], metadata)
+            return _refusing(handler, self._calls.refusal(record, error))
         return handler
 
 
-def _refusing(
-    handler: Any,  # noqa: ANN401 - grpcio's, of four kinds
-    code: grpc.StatusCode,
-    details: str,
-) -> Any:  # noqa: ANN401
+def _refusing(handler: Any, refusal: Refusal) -> Any:  # noqa: ANN401 - grpcio's, of four kinds
     """Return a handler of the same kind that answers nothing."""
 
     def refuse(_: object, context: grpc.ServicerContext) -> None:
-        context.abort(code, details)
+        refuse_call(context, refusal)
 
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,

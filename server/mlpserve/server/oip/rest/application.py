@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlpserve.server.batching import Batcher
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.oip.rest.bodies import (
@@ -24,7 +25,7 @@ from mlpserve.server.oip.rest.bodies import (
 from mlpserve.server.oip.rest.plain import plain
 from mlpserve.server.oip.rest.receiving import received_body
 from mlpserve.server.security.tokens import AUTHORIZATION, Tokens
-from mlpserve.server.statuses import http_refusal
+from mlpserve.server.statuses import Calls
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -43,6 +44,7 @@ class OpenInference:
         inference: Reads inference requests.
         repository: Answers all other questions.
         batcher: What runs the networks.
+        calls: What is done about requests besides answering them.
         max_body_bytes: The longest body that is read.
         tokens: Whose tokens requests must carry; None for anybody's.
     """
@@ -52,6 +54,7 @@ class OpenInference:
         inference: Inference,
         repository: Repository,
         batcher: Batcher,
+        calls: Calls,
         *,
         max_body_bytes: int,
         tokens: Tokens | None,
@@ -59,6 +62,8 @@ class OpenInference:
         self._inference = inference
         self._repository = repository
         self._batcher = batcher
+        self._calls = calls
+        self._recorder = calls.recorder
         self._max_body_bytes = max_body_bytes
         self._tokens = tokens
 
@@ -97,13 +102,21 @@ class OpenInference:
 
     def _route(self, method: str, path: str, answer: Endpoint) -> Route:
         async def endpoint(request: Request) -> Response:
+            record = self._recorder.arrived(f"{method} {path}", request.headers.items())
+            request.state.record = record
             try:
                 if self._tokens is not None and not path.startswith(_HEALTH):
                     self._tokens.caller(_authorization(request))
-                return await answer(request)
+                response = await answer(request)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-                status, sentence = http_refusal(path, error)
-                return _json({"error": sentence}, status)
+                refusal = self._calls.refusal(record, error)
+                headers = dict(refusal.metadata)
+                return _json({"error": refusal.details}, refusal.http_code, headers=headers)
+            if record.model:  # a network has answered
+                self._recorder.answered(record)
+            else:
+                self._recorder.ended(record, "OK")
+            return response
 
         return Route(path, endpoint, methods=[method])
 
@@ -156,11 +169,24 @@ class OpenInference:
         length = request.headers.get(HEADER_LENGTH)
         name, version = _asked(request)
         return await run_in_threadpool(
-            self._inferred, body, length, name, version, received_ns=received_ns
+            self._inferred,
+            body,
+            length,
+            name,
+            version,
+            received_ns=received_ns,
+            record=request.state.record,
         )
 
     def _inferred(
-        self, body: bytes, header_length: str | None, name: str, version: str, *, received_ns: int
+        self,
+        body: bytes,
+        header_length: str | None,
+        name: str,
+        version: str,
+        *,
+        received_ns: int,
+        record: RequestRecord,
     ) -> Response:
         asked_for = read_body(
             body,
@@ -170,7 +196,7 @@ class OpenInference:
             image_bytes=lambda: self._inference.values_per_image(name, version),
         )
         asked = self._inference.ask(asked_for.request, received_ns=received_ns)
-        wait = hand_in(self._batcher, asked, lambda: True, waits_for_room=False)
+        wait = hand_in(self._batcher, asked, record, lambda: True, waits_for_room=False)
         written, json_bytes = write_body(wait(), asked_for.binary_outputs)
         if json_bytes is None:
             return Response(written, media_type="application/json")

@@ -14,6 +14,7 @@ from mlpserve.server.oip.repository import Repository
 from mlpserve.server.ports import listening_sockets
 from mlpserve.server.security.changing_files import ChangingFiles
 from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.statuses import Calls
 
 if TYPE_CHECKING:
     from mlpserve.server.oip.rest.listening import HttpServer
@@ -24,6 +25,7 @@ def open_http(
     inference: Inference,
     repository: Repository,
     batcher: Batcher,
+    calls: Calls,
     *,
     max_body_bytes: int,
     tokens: Tokens | None,
@@ -35,6 +37,7 @@ def open_http(
         inference: Reads inference requests.
         repository: Answers all other questions.
         batcher: What runs the networks.
+        calls: What is done about requests besides answering them.
         max_body_bytes: The longest body that is read.
         tokens: Whose tokens requests must carry; None for anybody's.
 
@@ -50,7 +53,7 @@ def open_http(
     from mlpserve.server.oip.rest.listening import HttpServer  # noqa: PLC0415
 
     answers = OpenInference(
-        inference, repository, batcher, max_body_bytes=max_body_bytes, tokens=tokens
+        inference, repository, batcher, calls, max_body_bytes=max_body_bytes, tokens=tokens
     )
     context, look_for_changes = _tls(config)
     return HttpServer(
