@@ -1,6 +1,7 @@
 """Stores to copy from: a folder, one that fails as it is told to, and one that speaks S3."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -9,9 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -20,20 +21,12 @@ from fsspec.implementations.local import LocalFileSystem
 from mlpserve.server.lifecycle.mirror import Mirror
 
 TIMEOUT_S = 30.0
-Hook = Callable[[str], None]
+# What to do before a folder is listed, or before or after a file is opened, by these words.
+Hooks = dict[str, Callable[[str], None]]
 
 
 def nothing(path: str) -> None:
-    """Do nothing to a file."""
-
-
-@dataclass
-class Hooks:
-    """What happens to a folder that is read as a store; called with the path of a file."""
-
-    before_list: Hook = field(default=nothing)
-    before_open: Hook = field(default=nothing)
-    after_open: Hook = field(default=nothing)
+    """Leave a file alone."""
 
 
 class HookedStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -41,7 +34,7 @@ class HookedStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
 
     protocol = "hooked"
     cachable = False
-    hooks = Hooks()
+    hooks: ClassVar[Hooks] = {}
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -49,13 +42,13 @@ class HookedStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
         return stripped
 
     def ls(self, path: str, detail: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - theirs
-        self.hooks.before_list(path)
+        self.hooks.get("before list", nothing)(path)
         return super().ls(path, detail=detail, **options)
 
     def _open(self, path: str, *arguments: Any, **options: Any) -> Any:
-        self.hooks.before_open(path)
+        self.hooks.get("before open", nothing)(path)
         opened = super()._open(path, *arguments, **options)
-        self.hooks.after_open(path)
+        self.hooks.get("after open", nothing)(path)
         return opened
 
 
@@ -63,9 +56,9 @@ class HookedStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
 def hooks() -> Iterator[Hooks]:
     """Return what happens in the store of ``hooked_mirror``."""
     fsspec.register_implementation("hooked", HookedStore, clobber=True)
-    HookedStore.hooks = Hooks()
+    HookedStore.hooks.clear()
     yield HookedStore.hooks
-    HookedStore.hooks = Hooks()
+    HookedStore.hooks.clear()
 
 
 @pytest.fixture
@@ -174,3 +167,19 @@ def run_python() -> Callable[..., str]:
         ).stdout
 
     return run
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Return what lets no file grow beyond a size for a while, as if the disk were full."""
+
+    @contextmanager
+    def limit(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

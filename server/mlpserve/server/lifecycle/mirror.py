@@ -119,6 +119,16 @@ class Mirror:
         for key in _newest_of_each_first(listing):
             self._bring(key, listing, self.folder)
         self._remove_gone(listing)
+        self._attempts.keep(
+            {self._version_thing(key) for key in listing.versions}
+            | {self._labels_thing(name) for name in listing.labels}
+        )
+
+    def _version_thing(self, key: VersionKey) -> str:
+        return f"{self._store}: {key}"
+
+    def _labels_thing(self, name: str) -> str:
+        return f"{self._store}: the labels of {name}"
 
     def _say(self, trouble: str | None) -> None:
         if trouble is not None and trouble != self._trouble:
@@ -130,7 +140,7 @@ class Mirror:
     def _bring_labelled(self, name: str, listing: Listing) -> None:
         """Copy the versions that the labels of a model mean, and then its labels."""
         file = listing.labels.get(name)
-        thing = f"{self._store}: the labels of {name}"
+        thing = self._labels_thing(name)
         record = {} if file is None else {LABELS_FILE_NAME: file}
         with self._cache.appearing(name) as models:
             if (
@@ -167,7 +177,7 @@ class Mirror:
     def _bring(self, key: VersionKey, listing: Listing, models: Path) -> None:
         """Copy a version, where that is to be done now."""
         files = listing.versions[key]
-        record, thing = _record(files), f"{self._store}: {key}"
+        record, thing = _record(files), self._version_thing(key)
         if self._cache.holds(key, record) or not self._attempts.is_due(thing, _state(files)):
             return
         with self._attempt(thing, _state(files)), self._cache.unfinished() as work:

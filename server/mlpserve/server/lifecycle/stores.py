@@ -182,23 +182,26 @@ class Store:
 def _check(url: str) -> None:
     """Refuse a URL that cannot work, while somebody looks."""
     kind = scheme(url)
-    extra = _EXTRAS.get(kind, "object-store")
-    if extra in {"s3", "gcs"} and names_credentials(url):
+    if _EXTRAS.get(kind) in {"s3", "gcs"} and names_credentials(url):
         raise StartError(
             f"models: expected {kind}:// and the name of a bucket, got credentials before it; the "
             "libraries of the store read them from their own environment variables and files"
         )
     try:
         import fsspec  # noqa: PLC0415 - an extra
-
+    except ImportError as error:
+        raise _not_installed(kind, _EXTRAS.get(kind, "object-store"), error) from error
+    try:
         fsspec.get_filesystem_class(kind)
     except ImportError as error:
-        raise StartError(
-            f"models: what reads {kind}:// is not installed ({error}): "
-            f"pip install 'mlpserve[{extra}]'"
-        ) from error
+        raise _not_installed(kind, _EXTRAS.get(kind), error) from error
     except ValueError as error:
         raise StartError(f"models: expected a URL that fsspec knows, got {kind}://") from error
+
+
+def _not_installed(kind: str, extra: str | None, error: ImportError) -> StartError:
+    advice = f"pip install 'mlpserve[{extra}]'" if extra else str(error)
+    return StartError(f"models: what reads {kind}:// is not installed: {advice}")
 
 
 def _walk(filesystem: _FileSystem, root: str) -> Iterator[_Info]:
@@ -220,7 +223,7 @@ def _last(info: _Info) -> str:
 def _sort_in(listing: Listing, info: _Info, root: str) -> None:
     """Add a file to a listing if it belongs to a models folder."""
     # Nothing else of the store's names is ever used as a local one, so none leads anywhere else.
-    match str(info["name"]).removeprefix(root).strip("/").split("/"):
+    match str(info["name"]).removeprefix(f"{root}/").split("/"):
         case [name, version, file] if is_model_name(name) and is_version(version):
             if file in _VERSION_FILES and info["type"] != "directory":
                 key = VersionKey(name, int(version))
