@@ -1,19 +1,27 @@
 """A mirror of a bucket, over the protocol of S3."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 
+from mlpserve.client import Client
 from mlpserve.model.folder import versions
 from mlpserve.model.labels import read_labels, set_label
 from mlpserve.model.versions import load_version
+from mlpserve.server.config import ServerConfig
 from mlpserve.server.lifecycle.mirror import Mirror
+from mlpserve.server.lifecycle.mirroring import Mirroring
 from mlpserve.server.lifecycle.stores import Store, StoreError
+from mlpserve.server.serving import Server
 
 URL = "s3://bucket/models"
+IMAGE = np.zeros((1, 6), np.uint8)
+TIMEOUT_S = 30.0
 
 
 def test_versions_and_labels_are_copied_and_followed(
@@ -132,3 +140,33 @@ def test_the_endpoint_and_the_credentials_come_from_the_environment(
     """
     assert run_python(program, FSSPEC_S3_ENDPOINT_URL=s3.url) == "True\n"
     assert versions(cache, "tiny") == [2, 1]
+
+
+@pytest.mark.slow  # the library tries again for some seconds
+def test_a_server_follows_a_bucket_and_goes_on_serving_without_it(
+    s3: Any, upload: Callable[[], None], cache: Path, publish: Callable[..., None]
+) -> None:
+    publish("tiny", versions=1)
+    upload()
+    mirror = Mirror(URL, cache)
+    mirroring = Mirroring(mirror, period_s=0.05)
+    assert mirroring.start()
+    server = Server(ServerConfig(models=cache, port=0))
+    server.start()
+    with Client(f"localhost:{server.port}") as client:
+        assert client.predict(IMAGE).model_version == 1
+        publish("tiny", versions=1)
+        upload()
+        wait_until(lambda: client.predict(IMAGE).model_version == 2)
+        s3.stop()
+        wait_until(lambda: mirror.trouble is not None)
+        assert client.predict(IMAGE).model_version == 2
+        s3.start()
+    server.stop()
+    mirroring.stop()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline_s
