@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.prediction import Answer, answers
 
 logger = logging.getLogger(__name__)
@@ -115,8 +116,16 @@ class RowQueue:
         )
 
 
-def answer_together(group: Sequence[Request], workspace: Workspace) -> None:
-    """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows."""
+def answer_together(
+    group: Sequence[Request], workspace: Workspace, shadow: Shadow | None = None
+) -> None:
+    """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows.
+
+    Args:
+        group: What to answer.
+        workspace: What to compute in.
+        shadow: What is offered the answers when they are given; None for nothing.
+    """
     if not group:
         return
     outcomes: Sequence[Outcome]
@@ -126,6 +135,20 @@ def answer_together(group: Sequence[Request], workspace: Workspace) -> None:
         outcomes = [error] * len(group)
     for request, outcome in zip(group, outcomes, strict=True):
         _reply(request, outcome)
+    if shadow is not None:
+        _offer(shadow, group, outcomes)
+
+
+def _offer(shadow: Shadow, group: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
+    answered = [
+        (request.images, outcome.labels)
+        for request, outcome in zip(group, outcomes, strict=True)
+        if isinstance(outcome, Answer)
+    ]
+    try:
+        shadow.offer(group[0].model, answered)
+    except Exception:  # the answers are given, and nobody is to wait because of this
+        logger.exception("answers could not be offered for comparison")
 
 
 def _reply(request: Request, outcome: Outcome) -> None:
@@ -164,11 +187,13 @@ class Batcher:
     Args:
         queue: Used by this batcher only.
         workspace: Used by this batcher only.
+        shadow: What compares its answers; None for nothing.
     """
 
-    def __init__(self, queue: RowQueue, workspace: Workspace) -> None:
+    def __init__(self, queue: RowQueue, workspace: Workspace, shadow: Shadow | None = None) -> None:
         self._queue = queue
         self._workspace = workspace
+        self._shadow = shadow
         self._changed = Condition()
         self._is_running = False
 
@@ -222,7 +247,7 @@ class Batcher:
         group = self._queue.take()
         self._changed.release()
         try:
-            answer_together(group, self._workspace)
+            answer_together(group, self._workspace, self._shadow)
         finally:
             self._changed.acquire()
             self._is_running = False

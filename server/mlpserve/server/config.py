@@ -7,6 +7,7 @@ from typing import Final
 from mlpserve.model.labels import is_label
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.policy import parse_policies
+from mlpserve.server.lifecycle.shares import DEFAULT_SPLIT_HEADER, check_header, parse_shares
 from mlpserve.server.settings import (
     CheckedSettings,
     choice,
@@ -61,6 +62,22 @@ class ServerConfig(CheckedSettings):
     )
     default_label: str = text(
         "stable", "the label whose version answers where none is asked for", metavar="LABEL"
+    )
+    split: str = text(
+        "",
+        "divide requests that ask for neither version nor label between labels by these shares, as "
+        "'stable=95,canary=5'",
+        metavar="SHARES",
+    )
+    split_header: str = text(
+        DEFAULT_SPLIT_HEADER,
+        "header that says who asks, so that the same always gets the same version of a split",
+        metavar="HEADER",
+    )
+    shadow: str = text(
+        "",
+        "label whose version classifies, unseen, what the default version answers, to compare them",
+        metavar="LABEL",
     )
     reload: str = choice(
         WATCH,
@@ -150,6 +167,10 @@ class ServerConfig(CheckedSettings):
                 f"than request_threads, got {self.max_streams}"
             )
         parse_policies(self.versions)
+        parse_shares(self.split)
+        check_header(self.split_header)
+        if self.shadow and not is_label(self.shadow):
+            raise StartError(f"shadow: expected a label, got {self.shadow[:80]!r}")
         if not is_label(self.default_label):
             raise StartError(f"default_label: expected a label, got {self.default_label[:80]!r}")
         if (self.tls_certificate is None) != (self.tls_key is None):

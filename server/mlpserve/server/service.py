@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from mlpserve.server.batching import Batcher
+from mlpserve.server.lifecycle.splitting import SplitKey
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
 from mlpserve.server.statuses import statuses
@@ -47,18 +48,22 @@ class PredictionService:
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         with statuses("Predict", context):
-            return self._start(PREDICT, data, lambda: _is_wanted(context))()
+            splitter = self._messages.splitter
+            key = None if splitter is None else splitter.key(context.invocation_metadata())
+            return self._start(PREDICT, data, lambda: _is_wanted(context), key)()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
+        splitter = self._messages.splitter
+        key = None if splitter is None else splitter.call_key(context.invocation_metadata())
 
         def is_wanted() -> bool:
             return _is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
-            return self._start(PREDICT_STREAM, data, is_wanted, waits_for_room=True)
+            return self._start(PREDICT_STREAM, data, is_wanted, key, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
         with statuses("PredictStream", context), self._streams:
@@ -79,11 +84,12 @@ class PredictionService:
         exchange: Exchange,
         data: bytes,
         is_wanted: Callable[[], bool],
+        key: SplitKey,
         *,
         waits_for_room: bool = False,
     ) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
-        model, images = self._messages.images(exchange, data)
+        model, images = self._messages.images(exchange, data, key)
         ticket = self._batcher.submit(
             model, images, is_wanted=is_wanted, waits_for_room=waits_for_room
         )

@@ -17,6 +17,10 @@ from mlpserve.server.fast_lane.predict import HotPredict
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.lifecycle.shares import parse_shares
+from mlpserve.server.lifecycle.splitting import Splitter
+from mlpserve.server.lifecycle.tallies import Tallies
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
@@ -39,6 +43,7 @@ class Server:
         generations: What is served, where another process decides about it. Without them this one
             looks after its models itself.
         manager: Whom to ask for changes of what is served, where ``generations`` are given.
+        tallies: Where to count what is compared; None for counts that are this process's own.
 
     Raises:
         StartError: The port is taken, or a certificate or token file cannot be used.
@@ -49,6 +54,7 @@ class Server:
         config: ServerConfig,
         generations: Generations | None = None,
         manager: Manager | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         threadpool_limits(config.threads)
         self._config = config
@@ -62,10 +68,13 @@ class Server:
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations
+        self._shadow = _shadow(config, generations, tallies or Tallies.alone())
         self.messages = Messages(
             generations,
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
+            splitter=_splitter(config),
+            shadow=self._shadow,
         )
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
@@ -80,6 +89,8 @@ class Server:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
         if self.lifecycle is not None:
             self.lifecycle.start()
+        if self._shadow is not None:
+            self._shadow.start()
         self.show_health()
         (self._fast_lane or self._server).start()
 
@@ -87,6 +98,8 @@ class Server:
         """Refuse new requests, answer those that were accepted, and end."""
         self._health.stop()
         self._server.stop(self._config.stop_grace_s).wait()
+        if self._shadow is not None:
+            self._shadow.stop()
         if self.lifecycle is not None:
             self.lifecycle.stop()
 
@@ -133,7 +146,7 @@ class Server:
     def _prediction_service(self) -> PredictionService:
         return PredictionService(
             self.messages,
-            Batcher(self._row_queue(), Workspace(self._config.max_batch_rows)),
+            Batcher(self._row_queue(), Workspace(self._config.max_batch_rows), self._shadow),
             max_streams=self._config.max_streams,
             max_stream_batches=self._config.max_stream_batches,
         )
@@ -148,6 +161,7 @@ class Server:
             self._row_queue(),
             Workspace(self._config.max_batch_rows),
             tokens=self._tokens,
+            shadow=self._shadow,
         )
         return FastLane(self._server, f"/{SERVICE_NAME}/Predict", work)
 
@@ -156,6 +170,15 @@ class Server:
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )
+
+
+def _splitter(config: ServerConfig) -> Splitter | None:
+    shares = parse_shares(config.split)
+    return Splitter(shares, header=config.split_header) if shares else None
+
+
+def _shadow(config: ServerConfig, generations: Generations, tallies: Tallies) -> Shadow | None:
+    return Shadow(generations, config.shadow, tallies) if config.shadow else None
 
 
 def _bind(
