@@ -1,7 +1,11 @@
 """A second version that classifies what the default version has answered."""
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +31,7 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0
 PAIR = Pair("tiny", 1, 2)
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 Rows = npt.NDArray[np.uint8]
 
 
@@ -217,14 +222,19 @@ def test_versions_that_take_different_images_are_not_compared(
     assert tallies.total(PAIR) == Counts()
 
 
+def label_another_network(models: Path, model: Model) -> None:
+    """Publish another network as version 3, the canary; version 1 is stable."""
+    publish_model(models, replace(model, network=other_network()))
+    set_label(models, "tiny", "stable", 1)
+    set_label(models, "tiny", "canary", 3)
+
+
 @pytest.fixture
 def shadowed_server(
     models: Path, model: Model, start_server: Callable[..., Server], tiny_models: None
 ) -> Server:
     """Return a server whose canary, version 3, is another network than version 1, its default."""
-    publish_model(models, replace(model, network=other_network()))
-    set_label(models, "tiny", "stable", 1)
-    set_label(models, "tiny", "canary", 3)
+    label_another_network(models, model)
     return start_server(shadow="canary")
 
 
@@ -278,3 +288,50 @@ def test_without_a_shadow_nothing_is_told_of_one(server: Server) -> None:
 def test_what_is_no_label_cannot_be_a_shadow(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="shadow: expected a label, got '7'"):
         ServerConfig(models=tmp_path, shadow="7")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_all_workers_count_together_and_the_counts_of_a_dead_one_stay(
+    models: Path,
+    model: Model,
+    tiny_models: None,
+    run_server: Callable[..., AbstractContextManager[Any]],
+    rows: Rows,
+) -> None:
+    label_another_network(models, model)
+    with run_server("--workers", "2", "--shadow", "canary") as running:
+        ask(running.address, rows, connections=8)
+        until_listed(running.address, 8 * 300)
+        os.kill(running.workers()[0], signal.SIGKILL)
+        running.wait_for_line("worker")
+        ask(running.address, rows, connections=4)
+        until_listed(running.address, 12 * 300)
+        running.stop()
+
+
+def test_one_worker_logs_what_all_have_counted(
+    models: Path,
+    model: Model,
+    tiny_models: None,
+    run_server: Callable[..., AbstractContextManager[Any]],
+    rows: Rows,
+) -> None:
+    label_another_network(models, model)
+    with run_server("--workers", "2", "--shadow", "canary") as running:
+        ask(running.address, rows, connections=8)
+        until_listed(running.address, 8 * 300)
+        running.stop()
+    (line,) = [line for line in running.lines if "shadow" in line]
+    assert "shadow tiny canary (version 3 beside 1): of 2400 images, " in line
+
+
+def ask(address: str, rows: Rows, *, connections: int) -> None:
+    for _ in range(connections):
+        with grpc.insecure_channel(address, options=OWN_CONNECTION) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            stub.Predict(request(rows), timeout=TIMEOUT_S, wait_for_ready=True)
+
+
+def until_listed(address: str, images: int) -> None:
+    with grpc.insecure_channel(address) as channel:
+        until_compared(prediction_pb2_grpc.PredictionServiceStub(channel), images)
