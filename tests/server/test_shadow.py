@@ -335,3 +335,36 @@ def ask(address: str, rows: Rows, *, connections: int) -> None:
 def until_listed(address: str, images: int) -> None:
     with grpc.insecure_channel(address) as channel:
         until_compared(prediction_pb2_grpc.PredictionServiceStub(channel), images)
+
+
+def test_a_slow_shadow_keeps_no_answer_back_and_not_the_end_of_the_server_either(
+    models: Path, model: Model, tiny_models: None, start_server: Callable[..., Server], rows: Rows
+) -> None:
+    publish_model(models, wide(model))
+    set_label(models, "tiny", "stable", 1)
+    set_label(models, "tiny", "canary", 3)
+    server = start_server(shadow="canary")
+    expected = labels(compiled(model, 1), rows)
+    with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        for _ in range(50):
+            response = stub.Predict(request(rows), timeout=TIMEOUT_S)
+            assert response.model_version == 1
+            assert np.array_equal(np.frombuffer(response.labels, "<i4"), expected)
+        listed = stub.ListModels(prediction_pb2.ListModelsRequest(), timeout=TIMEOUT_S)
+    assert listed.models[0].shadow.compared_images < 50 * 300
+    server.stop()
+
+
+def wide(model: Model) -> Model:
+    """Return a network that takes some seconds for as many images as others take milliseconds."""
+    rng, width = np.random.default_rng(11), 2000
+
+    def layer(fan_in: int, fan_out: int, activation: str) -> Layer:
+        weights = (rng.normal(size=(fan_in, fan_out)) / fan_in).astype(np.float32)
+        return Layer(weights, np.zeros(fan_out, np.float32), activation)
+
+    layers = (layer(6, width, "tanh"), layer(width, width, "tanh"), layer(width, 3, "softmax"))
+    sizes, activations = (6, width, width, 3), ("tanh", "tanh", "softmax")
+    metadata = replace(model.metadata, layer_sizes=sizes, activations=activations)
+    return Model(Network(layers), metadata)

@@ -8,6 +8,7 @@ which after any number of requests has given each label its share to within a fe
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 from itertools import accumulate, count
 from typing import Final, TypeAlias
@@ -85,6 +86,7 @@ class Splitter:
         return int.from_bytes(blake2b(value, digest_size=8, person=_person(name)).digest())
 
 
+@cache
 def _person(name: str) -> bytes:
     """Return the model's name as what makes a digest another."""
     return blake2b(name.encode(), digest_size=blake2b.PERSON_SIZE).digest()
