@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import ModelError
@@ -23,6 +24,7 @@ from mlpserve.server.configuration import (
 from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
+from mlpserve.server.lifecycle.urls import without_secrets
 from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.security.tokens import new_token
@@ -97,9 +99,8 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> Non
         logger.info("ready: serving %s on %s", plan.summary, address(config.host, port))
     else:
         logger.info(
-            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used; "
-            "train one with: mlpserve-train --models %s",
-            *(address(config.host, port), config.models, config.models),
+            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used%s",
+            *(address(config.host, port), *_where(config.models)),
         )
     _warn_of_openness(config)
     logger.info(
@@ -108,6 +109,13 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, adapter: str) -> Non
         config.threads,
         adapter,
     )
+
+
+def _where(models: Path | str) -> tuple[str, str]:
+    """Return where models are looked for, and what to do to have some there."""
+    if isinstance(models, str):
+        return without_secrets(models), ""
+    return str(models), f"; train one with: mlpserve-train --models {models}"
 
 
 def _warn_of_openness(config: ServerConfig) -> None:

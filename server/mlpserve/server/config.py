@@ -13,6 +13,7 @@ from mlpserve.server.settings import (
     choice,
     internal,
     path,
+    place,
     seconds,
     switch,
     text,
@@ -25,6 +26,7 @@ MAX_REFLECTION_CALLS: Final = 2
 MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
+DEFAULT_PERIOD_S: Final = 5.0
 _BYTES_PER_MB: Final = 1 << 20
 _LARGEST_MESSAGE_MB: Final = 2047  # gRPC's own limit is 2 GiB less one byte
 _LARGEST_PORT: Final = 65_535
@@ -52,7 +54,17 @@ class ServerConfig(CheckedSettings):
         StartError: Settings are out of their range.
     """
 
-    models: Path = path(Path("models"), "models folder", metavar="DIR")
+    models: Path | str = place(
+        Path("models"), "models folder, or its URL in an object store, as 's3://bucket/models'"
+    )
+    cache: Path | None = path(
+        None,
+        "where a copy of an object store is kept; one in the user's cache folder where not given",
+        metavar="DIR",
+    )
+    store_period_s: float = seconds(
+        DEFAULT_PERIOD_S, "how long to wait between looks into an object store", lowest=0.1
+    )
     # Newest N, "all" or a list, for one model with its name in front: "2 digits=all letters=1,4,7".
     versions: str = text(
         "2",

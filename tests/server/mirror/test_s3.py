@@ -1,5 +1,9 @@
 """A mirror of a bucket, over the protocol of S3."""
 
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +19,6 @@ from mlpserve.model.labels import read_labels, set_label
 from mlpserve.model.versions import load_version
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.lifecycle.mirror import Mirror
-from mlpserve.server.lifecycle.mirroring import Mirroring
 from mlpserve.server.lifecycle.stores import Store, StoreError
 from mlpserve.server.serving import Server
 
@@ -144,14 +147,15 @@ def test_the_endpoint_and_the_credentials_come_from_the_environment(
 
 @pytest.mark.slow  # the library tries again for some seconds
 def test_a_server_follows_a_bucket_and_goes_on_serving_without_it(
-    s3: Any, upload: Callable[[], None], cache: Path, publish: Callable[..., None]
+    s3: Any,
+    upload: Callable[[], None],
+    cache: Path,
+    publish: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish("tiny", versions=1)
     upload()
-    mirror = Mirror(URL, cache)
-    mirroring = Mirroring(mirror, period_s=0.05)
-    assert mirroring.start()
-    server = Server(ServerConfig(models=cache, port=0))
+    server = Server(ServerConfig(models=URL, cache=cache, store_period_s=0.1, port=0))
     server.start()
     with Client(f"localhost:{server.port}") as client:
         assert client.predict(IMAGE).model_version == 1
@@ -159,14 +163,39 @@ def test_a_server_follows_a_bucket_and_goes_on_serving_without_it(
         upload()
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
         s3.stop()
-        wait_until(lambda: mirror.trouble is not None)
+        wait_until(lambda: "cannot be listed" in caplog.text)
         assert client.predict(IMAGE).model_version == 2
         s3.start()
     server.stop()
-    mirroring.stop()
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < deadline_s
+
+
+@pytest.mark.slow  # several processes
+def test_several_workers_serve_a_bucket_that_is_empty_at_first(
+    s3: Any, upload: Callable[[], None], tmp_path: Path, publish: Callable[..., None]
+) -> None:
+    command = [sys.executable, "-m", "mlpserve.server", "--port", "0", "--workers", "2"]
+    flags = ["--models", URL, "--cache", str(tmp_path / "cache"), "--store-period-s", "0.1"]
+    variables = os.environ | {"FSSPEC_S3_ENDPOINT_URL": s3.url}
+    with subprocess.Popen(
+        [*command, *flags], env=variables, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        found = None
+        while found is None:
+            line = process.stderr.readline()
+            assert line
+            found = re.search(rf"listening on (\S+), but {URL} has no ", line)
+        publish("tiny", versions=1)
+        upload()
+        with Client(found[1], timeout_s=TIMEOUT_S) as client:
+            wait_until(lambda: bool(client.models()))
+            assert client.predict(IMAGE).model_version == 1
+        process.terminate()
+        process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0

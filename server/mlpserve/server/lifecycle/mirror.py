@@ -26,7 +26,7 @@ from mlpserve.server.lifecycle.stores import Listing, Store, StoredFile, StoreEr
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_WEIGHTS_BYTES: Final = 2**30
+LARGEST_WEIGHTS_BYTES: Final = 2**30
 _FOLDER_DIGITS: Final = 16
 
 
@@ -53,7 +53,7 @@ class Mirror:
         url: str,
         cache: Path | None = None,
         *,
-        largest_weights_bytes: int = _LARGEST_WEIGHTS_BYTES,
+        largest_weights_bytes: int = LARGEST_WEIGHTS_BYTES,
     ) -> None:
         self._store = Store(url)
         # The digest, for the URL may hold secrets; what is shown may be the same of two stores.

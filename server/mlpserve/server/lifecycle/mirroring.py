@@ -6,27 +6,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mlpserve.server.lifecycle.mirror import Mirror
+from mlpserve.server.lifecycle.mirror import LARGEST_WEIGHTS_BYTES, Mirror
 from mlpserve.server.lifecycle.urls import is_url
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PERIOD_S: Final = 5.0
 _PATIENCE_S: Final = 10.0
 _STOP_PATIENCE_S: Final = 1.0
 
 
-def open_models(text: str, *, cache: Path | None = None) -> Path | Mirror:
+def open_models(
+    models: Path | str,
+    *,
+    cache: Path | None = None,
+    largest_weights_bytes: int = LARGEST_WEIGHTS_BYTES,
+) -> Path | Mirror:
     """Return the models folder that a setting names, or the mirror of one in a store.
 
     Args:
-        text: The path of a folder, or a URL: ``s3://bucket/models``.
+        models: The path of a folder, or a URL: ``s3://bucket/models``.
         cache: Where a mirror keeps its copy; None for a place in the user's cache folder.
+        largest_weights_bytes: As of ``Mirror``.
 
     Raises:
         StartError: As of ``Mirror``.
     """
-    return Mirror(text, cache) if is_url(text) else Path(text)
+    if isinstance(models, str) and is_url(models):
+        return Mirror(models, cache, largest_weights_bytes=largest_weights_bytes)
+    return Path(models)
 
 
 class Mirroring:
@@ -42,7 +49,7 @@ class Mirroring:
         self,
         mirror: Mirror,
         *,
-        period_s: float = DEFAULT_PERIOD_S,
+        period_s: float,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._mirror = mirror
