@@ -61,8 +61,10 @@ class Cache:
         mark = self.folder / _OWNER_NAME
         if not mark.exists() and any(is_model_name(entry.name) for entry in self.folder.iterdir()):
             raise StartError(f"cache: expected an empty folder, or one made by this, {self.folder}")
-        with suppress(FileExistsError), mark.open("x") as file:
-            file.write(owner)
+        if not mark.exists():
+            unfinished = unfinished_path(self.folder)
+            unfinished.write_text(owner)
+            unfinished.replace(mark)
         found = mark.read_text()
         if found != owner:
             raise StartError(f"cache: {self.folder} holds copies of {found}; name another folder")
