@@ -121,7 +121,8 @@ class S3Server:
             pass
 
 
-@pytest.fixture(scope="session")
+# Not longer: other tests look at which processes this one has.
+@pytest.fixture(scope="module")
 def running_s3() -> Iterator[S3Server]:
     """Return the process; ``s3`` is what to use."""
     server = S3Server()
