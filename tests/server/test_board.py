@@ -53,7 +53,7 @@ def test_another_process_is_never_seen_in_the_middle_of_a_change(board: Board) -
 
 def test_what_is_no_board_is_refused(board: Board) -> None:
     reading, writing = os.pipe()
-    with pytest.raises(ValueError, match="expected a board of 64 bytes, got 0"):
+    with pytest.raises(ValueError, match="expected a board of [0-9]+ bytes, got 0"):
         Board.attach(reading)
     os.close(reading)
     os.close(writing)

@@ -113,7 +113,7 @@ def test_all_mistakes_are_named_at_once_each_with_where_it_came_from(
         ("x = 1\ny = 2", "there is no setting 'x'\n{file}: there is no setting 'y'"),
         ("workers = ", "expected TOML: Invalid value (at end of document)"),
         ("[server]\nport = 1", "there is no setting 'server'"),
-        ("models = ['a']", "models: expected a path, got \"['a']\""),
+        ("models = ['a']", "models: expected a path or a URL, got \"['a']\""),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_to_be(

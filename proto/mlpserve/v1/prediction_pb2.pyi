@@ -104,20 +104,38 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "versions", "max_batch_images", "labels", "default_version", "quarantined_versions")
+    __slots__ = ("name", "versions", "max_batch_images", "labels", "default_version", "quarantined_versions", "shadow")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_VERSION_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
     name: str
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
     max_batch_images: int
     labels: _containers.RepeatedCompositeFieldContainer[ModelLabel]
     default_version: int
     quarantined_versions: _containers.RepeatedCompositeFieldContainer[QuarantinedVersion]
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., max_batch_images: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[ModelLabel, _Mapping]]] = ..., default_version: _Optional[int] = ..., quarantined_versions: _Optional[_Iterable[_Union[QuarantinedVersion, _Mapping]]] = ...) -> None: ...
+    shadow: Shadow
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., max_batch_images: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[ModelLabel, _Mapping]]] = ..., default_version: _Optional[int] = ..., quarantined_versions: _Optional[_Iterable[_Union[QuarantinedVersion, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ...) -> None: ...
+
+class Shadow(_message.Message):
+    __slots__ = ("label", "version", "compared_images", "agreeing_images", "dropped_images", "failed_images")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    AGREEING_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    version: int
+    compared_images: int
+    agreeing_images: int
+    dropped_images: int
+    failed_images: int
+    def __init__(self, label: _Optional[str] = ..., version: _Optional[int] = ..., compared_images: _Optional[int] = ..., agreeing_images: _Optional[int] = ..., dropped_images: _Optional[int] = ..., failed_images: _Optional[int] = ...) -> None: ...
 
 class ModelLabel(_message.Message):
     __slots__ = ("label", "version")

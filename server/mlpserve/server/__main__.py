@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import ModelError
@@ -23,6 +24,7 @@ from mlpserve.server.configuration import (
 from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
+from mlpserve.server.lifecycle.urls import without_secrets
 from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.metrics.aggregate import Aggregate
 from mlpserve.server.metrics.endpoint import open_endpoint
@@ -109,9 +111,8 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, http_port: int | Non
         logger.info("ready: serving %s on %s", plan.summary, address(config.host, port))
     else:
         logger.info(
-            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used; "
-            "train one with: mlpserve-train --models %s",
-            *(address(config.host, port), config.models, config.models),
+            "not ready: listening on %s, but %s has no NAME/VERSION/weights.npz that can be used%s",
+            *(address(config.host, port), *_where(config.models)),
         )
     if http_port is not None:
         logger.info("HTTP is answered on %s", address(config.host, http_port))
@@ -125,6 +126,13 @@ def _log_how(config: ServerConfig, adapter: str) -> None:
         config.threads,
         adapter,
     )
+
+
+def _where(models: Path | str) -> tuple[str, str]:
+    """Return where models are looked for, and what to do to have some there."""
+    if isinstance(models, str):
+        return without_secrets(models), ""
+    return str(models), f"; train one with: mlpserve-train --models {models}"
 
 
 def _warn_of_openness(config: ServerConfig) -> None:

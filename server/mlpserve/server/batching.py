@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.metrics.recorder import Recorder
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer, answers
@@ -157,9 +158,21 @@ class RowQueue:
 
 
 def answer_together(
-    group: Sequence[Request], workspace: Workspace, statistics: Statistics, recorder: Recorder
+    group: Sequence[Request],
+    workspace: Workspace,
+    statistics: Statistics,
+    recorder: Recorder,
+    shadow: Shadow | None = None,
 ) -> None:
-    """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows."""
+    """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows.
+
+    Args:
+        group: What to answer.
+        workspace: What to compute in.
+        statistics: Where the pass is counted.
+        recorder: Is told of the pass.
+        shadow: What is offered the answers when they are given; None for nothing.
+    """
     if not group:
         return
     model, started_ns, started_s = group[0].model, monotonic_ns(), recorder.clock()
@@ -179,6 +192,8 @@ def answer_together(
     for request, outcome in zip(group, outcomes, strict=True):
         _reply(request, outcome)
     statistics.replied(model, passage, ns=monotonic_ns() - passage.ended_ns)
+    if shadow is not None:
+        _offer(shadow, group, outcomes)
 
 
 def _passage(group: Sequence[Request], started_ns: int) -> Passage:
@@ -191,6 +206,16 @@ def _passage(group: Sequence[Request], started_ns: int) -> Passage:
         started_ns=started_ns,
         ended_ns=monotonic_ns(),
     )
+
+
+def _offer(shadow: Shadow, group: Sequence[Request], outcomes: Sequence[Answer]) -> None:
+    answered = [
+        (request.images, answer.labels) for request, answer in zip(group, outcomes, strict=True)
+    ]
+    try:
+        shadow.offer(group[0].model, answered)
+    except Exception:  # the answers are given, and nobody is to wait because of this
+        logger.exception("answers could not be offered for comparison")
 
 
 def _reply(request: Request, outcome: Outcome) -> None:
@@ -230,12 +255,20 @@ class Batcher:
         queue: Used by this batcher only.
         workspace: Used by this batcher only.
         recorder: Is told of the passes.
+        shadow: What compares its answers; None for nothing.
     """
 
-    def __init__(self, queue: RowQueue, workspace: Workspace, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        queue: RowQueue,
+        workspace: Workspace,
+        recorder: Recorder,
+        shadow: Shadow | None = None,
+    ) -> None:
         self._queue = queue
         self._workspace = workspace
         self._recorder = recorder
+        self._shadow = shadow
         self._changed = Condition()
         self._is_running = False
 
@@ -299,7 +332,9 @@ class Batcher:
         group = self._queue.take()
         self._changed.release()
         try:
-            answer_together(group, self._workspace, self._queue.statistics, self._recorder)
+            answer_together(
+                group, self._workspace, self._queue.statistics, self._recorder, self._shadow
+            )
         finally:
             self._changed.acquire()
             self._is_running = False

@@ -7,12 +7,14 @@ from typing import Final
 from mlpserve.model.labels import is_label
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.policy import parse_policies
+from mlpserve.server.lifecycle.shares import DEFAULT_SPLIT_HEADER, check_header, parse_shares
 from mlpserve.server.logs import LOG_FORMATS, LOG_LEVELS
 from mlpserve.server.settings import (
     CheckedSettings,
     choice,
     internal,
     path,
+    place,
     seconds,
     switch,
     text,
@@ -26,6 +28,7 @@ NO_PORT: Final = -1
 MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
+DEFAULT_PERIOD_S: Final = 5.0
 _BYTES_PER_MB: Final = 1 << 20
 _LARGEST_MESSAGE_MB: Final = 2047  # gRPC's own limit is 2 GiB less one byte
 _LARGEST_PORT: Final = 65_535
@@ -53,7 +56,17 @@ class ServerConfig(CheckedSettings):
         StartError: Settings are out of their range.
     """
 
-    models: Path = path(Path("models"), "models folder", metavar="DIR")
+    models: Path | str = place(
+        Path("models"), "models folder, or its URL in an object store, as 's3://bucket/models'"
+    )
+    cache: Path | None = path(
+        None,
+        "where a copy of an object store is kept; one in the user's cache folder where not given",
+        metavar="DIR",
+    )
+    store_period_s: float = seconds(
+        DEFAULT_PERIOD_S, "how long to wait between looks into an object store", lowest=0.1
+    )
     # Newest N, "all" or a list, for one model with its name in front: "2 digits=all letters=1,4,7".
     versions: str = text(
         "2",
@@ -63,6 +76,22 @@ class ServerConfig(CheckedSettings):
     )
     default_label: str = text(
         "stable", "the label whose version answers where none is asked for", metavar="LABEL"
+    )
+    split: str = text(
+        "",
+        "divide requests that ask for neither version nor label between labels by these shares, as "
+        "'stable=95,canary=5'",
+        metavar="SHARES",
+    )
+    split_header: str = text(
+        DEFAULT_SPLIT_HEADER,
+        "header that says who asks, so that the same always gets the same version of a split",
+        metavar="HEADER",
+    )
+    shadow: str = text(
+        "",
+        "label whose version classifies, unseen, what the default version answers, to compare them",
+        metavar="LABEL",
     )
     reload: str = choice(
         WATCH,
@@ -173,6 +202,10 @@ class ServerConfig(CheckedSettings):
                 f"than request_threads, got {self.max_streams}"
             )
         parse_policies(self.versions)
+        parse_shares(self.split)
+        check_header(self.split_header)
+        if self.shadow and not is_label(self.shadow):
+            raise StartError(f"shadow: expected a label, got {self.shadow[:80]!r}")
         if not is_label(self.default_label):
             raise StartError(f"default_label: expected a label, got {self.default_label[:80]!r}")
         if (self.tls_certificate is None) != (self.tls_key is None):

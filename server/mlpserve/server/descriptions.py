@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 from mlpserve.model.metadata import Training
 from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.lifecycle.shadow import Comparison
 from mlpserve.server.registry import ServedModel
 from mlpserve.v1 import prediction_pb2
 
 
 def describe_model(
-    name: str, model: ServedModel, versions: Sequence[CompiledModel], *, max_batch_images: int
+    name: str,
+    model: ServedModel,
+    versions: Sequence[CompiledModel],
+    *,
+    max_batch_images: int,
+    comparison: Comparison | None = None,
 ) -> prediction_pb2.Model:
     """Return the description of a model.
 
@@ -18,6 +24,7 @@ def describe_model(
         model: What is served of it.
         versions: Those of its versions to describe; labels of others are left out.
         max_batch_images: The most images that one request may carry.
+        comparison: How its shadow has done; None where it has none.
     """
     described = {version.metadata.version for version in versions}
     return prediction_pb2.Model(
@@ -34,6 +41,18 @@ def describe_model(
             prediction_pb2.QuarantinedVersion(version=version, reason=reason)
             for version, reason in model.quarantined.items()
         ],
+        shadow=None if comparison is None else _describe_comparison(comparison),
+    )
+
+
+def _describe_comparison(comparison: Comparison) -> prediction_pb2.Shadow:
+    return prediction_pb2.Shadow(
+        label=comparison.label,
+        version=comparison.version,
+        compared_images=comparison.counts.compared,
+        agreeing_images=comparison.counts.agreeing,
+        dropped_images=comparison.counts.dropped,
+        failed_images=comparison.counts.failed,
     )
 
 

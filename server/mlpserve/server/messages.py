@@ -14,6 +14,8 @@ from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.descriptions import describe_model
 from mlpserve.server.errors import RequestError
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.lifecycle.splitting import SplitKey, Splitter
 from mlpserve.server.prediction import FLOAT32, UINT8, Answer, ImageDType, decode_images
 from mlpserve.server.registry import ServedModel
 from mlpserve.v1 import prediction_pb2
@@ -56,26 +58,41 @@ class Messages:
         max_batch_images: The most images that one request may carry.
         max_message_bytes: The largest message that the transport takes; where so many images of a
             model may be larger, its description says that fewer are allowed.
+        splitter: What divides requests between labels; None where nothing does.
+        shadow: What compares answers; None where nothing does.
     """
 
     def __init__(
-        self, generations: Generations, *, max_batch_images: int, max_message_bytes: int
+        self,
+        generations: Generations,
+        *,
+        max_batch_images: int,
+        max_message_bytes: int,
+        splitter: Splitter | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._generations = generations
+        self.splitter: Final = splitter
+        self._shadow = shadow
         self._max_batch_images = max_batch_images
         self._max_image_bytes = max_message_bytes - _MESSAGE_OVERHEAD_BYTES
 
-    def images(self, exchange: Exchange, data: bytes) -> tuple[CompiledModel, Images]:
+    def images(
+        self, exchange: Exchange, data: bytes, key: SplitKey = None
+    ) -> tuple[CompiledModel, Images]:
         """Return the model that a request asks, and the images that it carries.
+
+        Args:
+            exchange: The messages of the rpc.
+            data: The request.
+            key: Who asks; see ``Splitter``.
 
         Raises:
             RequestError: ``data`` is no such request, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
         request = parsed(exchange.request, data)
-        model = self._generations.current.find(
-            request.model_name, request.model_version, request.model_label
-        )
+        model = self._model(request, key)
         batch = request.images
         images = decode_images(
             batch.data,
@@ -85,6 +102,12 @@ class Messages:
             max_batch_images=self._max_batch_images,
         )
         return model, images
+
+    def _model(self, request: _PredictRequest, key: SplitKey) -> CompiledModel:
+        registry = self._generations.current
+        if self.splitter is None or request.model_version or request.model_label:
+            return registry.find(request.model_name, request.model_version, request.model_label)
+        return self.splitter.choose(registry, request.model_name, key)
 
     def answer(self, exchange: Exchange, model: CompiledModel, answer: Answer) -> bytes:
         """Return the response that carries a model's answer."""
@@ -130,7 +153,8 @@ class Messages:
         self, name: str, model: ServedModel, versions: tuple[CompiledModel, ...]
     ) -> prediction_pb2.Model:
         most = min(map(self._most_images, versions), default=self._max_batch_images)
-        return describe_model(name, model, versions, max_batch_images=most)
+        comparison = None if self._shadow is None else self._shadow.comparison(name, model)
+        return describe_model(name, model, versions, max_batch_images=most, comparison=comparison)
 
     def _most_images(self, model: CompiledModel) -> int:
         return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))

@@ -101,6 +101,10 @@ class Registry:
         found = self._found.get((name, version, label))
         return self._refuse(name, version, label) if found is None else found
 
+    def labelled(self, name: str, label: str) -> CompiledModel | None:
+        """Return the version of a model that a label means; None where there is none."""
+        return self._found.get((name, 0, label))
+
     def _asked_for(self, name: str) -> Iterator[tuple[tuple[str, int, str], CompiledModel]]:
         """Yield what a request may ask for to mean a version of a model, with that version."""
         model = self._models[name]

@@ -6,6 +6,7 @@ from time import monotonic_ns
 import grpc
 
 from mlpserve.server.batching import Batcher
+from mlpserve.server.lifecycle.splitting import SplitKey
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
 from mlpserve.server.metrics.records import RequestRecord
@@ -58,19 +59,23 @@ class PredictionService:
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
         with self._calls.handling("Predict", context) as record:
-            return self._start(PREDICT, data, record, lambda: is_wanted(context))()
+            splitter = self._messages.splitter
+            key = None if splitter is None else splitter.key(context.invocation_metadata())
+            return self._start(PREDICT, data, record, lambda: is_wanted(context), key)()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
+        splitter = self._messages.splitter
+        key = None if splitter is None else splitter.call_key(context.invocation_metadata())
 
         def is_awaited() -> bool:
             return is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
             record = self._recorder.arrived("PredictStream", context.invocation_metadata())
-            return self._start(PREDICT_STREAM, data, record, is_awaited, waits_for_room=True)
+            return self._start(PREDICT_STREAM, data, record, is_awaited, key, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
         with self._calls.handling("PredictStream", context), self._streams:
@@ -96,12 +101,13 @@ class PredictionService:
         data: bytes,
         record: RequestRecord,
         is_wanted: Callable[[], bool],
+        key: SplitKey,
         *,
         waits_for_room: bool = False,
     ) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
         received_ns = monotonic_ns()
-        model, images = self._messages.images(exchange, data)
+        model, images = self._messages.images(exchange, data, key)
         record.asks(model.metadata.name, model.metadata.version)
         ticket = self._batcher.submit(
             model,

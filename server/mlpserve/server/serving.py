@@ -20,6 +20,10 @@ from mlpserve.server.fast_lane.queued import QueuedCalls
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.lifecycle.shares import parse_shares
+from mlpserve.server.lifecycle.splitting import Splitter
+from mlpserve.server.lifecycle.tallies import Tallies
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
 from mlpserve.server.managing import Manager
@@ -55,6 +59,7 @@ class Server:
         generations: What is served, where another process decides about it. Without them this one
             looks after its models itself.
         manager: Whom to ask for changes of what is served, where ``generations`` are given.
+        tallies: Where to count what is compared; None for counts that are this process's own.
 
     Raises:
         StartError: The port is taken, or a certificate or token file cannot be used.
@@ -65,6 +70,7 @@ class Server:
         config: ServerConfig,
         generations: Generations | None = None,
         manager: Manager | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         threadpool_limits(config.threads)
         self._config = config
@@ -78,10 +84,13 @@ class Server:
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations
+        self._shadow = _shadow(config, generations, tallies or Tallies.alone())
         self.messages = Messages(
             generations,
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
+            splitter=_splitter(config),
+            shadow=self._shadow,
         )
         self._tokens = (
             Tokens(config.token_file, required=config.require_token) if config.token_file else None
@@ -103,7 +112,10 @@ class Server:
             management_calls=self._management_calls,
         )
         self._batcher = Batcher(
-            self._row_queue(), Workspace(config.max_batch_rows), self._calls.recorder
+            self._row_queue(),
+            Workspace(config.max_batch_rows),
+            self._calls.recorder,
+            self._shadow,
         )
         self._server = self._build(manager)
         self.port = _bind(self._server, config, credentials)
@@ -115,6 +127,8 @@ class Server:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
         if self.lifecycle is not None:
             self.lifecycle.start()
+        if self._shadow is not None:
+            self._shadow.start()
         self.show_health()
         (self._fast_lane or self._server).start()
         if self.http is not None:
@@ -127,6 +141,8 @@ class Server:
         if self.http is not None:
             self.http.stop()
         has_ended.wait()
+        if self._shadow is not None:
+            self._shadow.stop()
         if self.lifecycle is not None:
             self.lifecycle.stop()
         self._observation.close()
@@ -218,7 +234,7 @@ class Server:
             f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue, calls).accept,
         }
         workspace = Workspace(self._config.max_batch_rows)
-        work = QueuedCalls(queue, workspace, calls, tokens=self._tokens)
+        work = QueuedCalls(queue, workspace, calls, tokens=self._tokens, shadow=self._shadow)
         return FastLane(self._server, methods, work)
 
     def _open_http(self) -> "HttpServer":
@@ -240,6 +256,15 @@ class Server:
         )
         self._observation.measures.watch_queue(queue.depth)
         return queue
+
+
+def _splitter(config: ServerConfig) -> Splitter | None:
+    shares = parse_shares(config.split)
+    return Splitter(shares, header=config.split_header) if shares else None
+
+
+def _shadow(config: ServerConfig, generations: Generations, tallies: Tallies) -> Shadow | None:
+    return Shadow(generations, config.shadow, tallies) if config.shadow else None
 
 
 def _bind(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.urls import is_url
 
 LARGEST_COUNT: Final = 2**31 - 1
 _KEY: Final = "setting"
@@ -128,6 +129,19 @@ def path(default: _PathT, help_text: str, *, metavar: str = "PATH") -> _PathT:
         from_text=Path,
         accepts=lambda value: isinstance(value, Path),
     )
+
+
+def place(default: Path, help_text: str) -> Path | str:
+    """Declare a setting that is a folder's path, or the URL of one in a store, which stays text."""
+    declared: Path | str = _declared(
+        default,
+        help_text,
+        expected="a path or a URL",
+        metavar="DIR|URL",
+        from_text=lambda given: given if is_url(given) else Path(given),
+        accepts=lambda value: isinstance(value, Path) or (isinstance(value, str) and is_url(value)),
+    )
+    return declared
 
 
 def internal(default: _T) -> _T:

@@ -25,12 +25,14 @@ class HotPredict:
         self._queue = queue
         self._calls = calls
         self._recorder = calls.recorder
+        self._splitter = messages.splitter
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
         received_ns, record = monotonic_ns(), self._recorder.arrived("Predict", call.metadata)
         try:
-            model, images = self._messages.images(PREDICT, data)
+            key = None if self._splitter is None else self._splitter.key(call.metadata)
+            model, images = self._messages.images(PREDICT, data, key)
             record.asks(model.metadata.name, model.metadata.version)
             reply = partial(self._reply, call, record, model)
             request = Request(model, images, call.is_wanted, reply, NORMAL_PRIORITY, received_ns)

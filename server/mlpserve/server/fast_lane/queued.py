@@ -7,6 +7,7 @@ from mlpserve.server.batching import RowQueue, answer_together
 from mlpserve.server.compiled import Workspace
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
+from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import Calls
 
@@ -19,6 +20,7 @@ class QueuedCalls:
         workspace: Used by this lane only.
         calls: Used by this lane only.
         tokens: Whose tokens calls must carry; None for anybody's call.
+        shadow: What compares the answers; None for nothing.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class QueuedCalls:
         calls: Calls,
         *,
         tokens: Tokens | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._queue = queue
         self._workspace = workspace
         self._calls = calls
         self._tokens = tokens
+        self._shadow = shadow
 
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
@@ -52,5 +56,9 @@ class QueuedCalls:
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
         answer_together(
-            self._queue.take(), self._workspace, self._queue.statistics, self._calls.recorder
+            self._queue.take(),
+            self._workspace,
+            self._queue.statistics,
+            self._calls.recorder,
+            self._shadow,
         )

@@ -10,19 +10,23 @@ import os
 import tempfile
 from typing import Final
 
+from mlpserve.server.lifecycle.tallies import TALLY_WORDS
+
 _WORD_BYTES: Final = 8
 _WORD_FORMAT: Final = "Q"  # the machine's own, which is copied whole; "<Q" goes byte by byte
 # Regions begin on lines of their own in the processor's cache, so that writing to one does not slow
 # down those who read another.
 _REGION_BYTES: Final = 64
-_REGIONS: Final = ("generation",)
-_BOARD_BYTES: Final = _REGION_BYTES * len(_REGIONS)
+_GENERATION: Final = 0
+_TALLIES: Final = _REGION_BYTES // _WORD_BYTES  # their first word, after the generation's region
+_BOARD_BYTES: Final = _REGION_BYTES + TALLY_WORDS * _WORD_BYTES
 
 
 class Board:
     """Numbers that processes share: made by ``create`` in one, and attached in the others.
 
-    Safe to read from many threads and processes. One thread of one process writes.
+    Safe to read from many threads and processes. Each number has one thread that writes it; the
+    generation's is of the process that made the board.
 
     Args:
         descriptor: That of the memory; the board closes it.
@@ -67,19 +71,16 @@ class Board:
     def generation(self, value: int) -> None:
         self._words[_GENERATION] = value
 
+    @property
+    def tallies(self) -> memoryview:
+        """Return the words of ``Tallies``, which say who may write where."""
+        return self._words[_TALLIES:]
+
     def close(self) -> None:
         """Let go of the memory; the other processes keep theirs."""
         self._words.release()
         self._memory.close()
         os.close(self.descriptor)
-
-
-def _word_of(region: str) -> int:
-    """Return the index of a region's first word."""
-    return _REGIONS.index(region) * _REGION_BYTES // _WORD_BYTES
-
-
-_GENERATION: Final = _word_of("generation")
 
 
 def _anonymous_file() -> int:

@@ -9,9 +9,13 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import Crew
 from mlpserve.server.lifecycle.holdings import SnapshotTaker
+from mlpserve.server.lifecycle.mirror import Mirror
+from mlpserve.server.lifecycle.mirroring import Mirroring, open_models
 from mlpserve.server.lifecycle.policy import parse_policies
 from mlpserve.server.lifecycle.selection import Rules
 from mlpserve.server.lifecycle.watching import Watcher
+
+_BYTES_PER_MB: Final = 1 << 20
 
 
 class Lifecycle:
@@ -22,28 +26,40 @@ class Lifecycle:
         crew: Who serves.
 
     Raises:
-        StartError: The models folder is no folder. It may be missing: then it is waited for.
+        StartError: The models folder is no folder, or its URL cannot be used. It may be missing:
+            then it is waited for.
     """
 
     def __init__(self, config: ServerConfig, crew: Crew) -> None:
-        _check_folder(config.models)
+        models = open_models(
+            config.models,
+            cache=config.cache,
+            largest_weights_bytes=config.max_version_mb * _BYTES_PER_MB,
+        )
+        self._mirroring: Mirroring | None = None
+        if isinstance(models, Mirror):
+            self._mirroring = Mirroring(models, period_s=config.store_period_s)
+            models = models.folder
+        _check_folder(models)
         self.controller: Final = Controller(
-            SnapshotTaker(config.models, config.max_version_mb),
+            SnapshotTaker(models, config.max_version_mb),
             crew,
             Rules(parse_policies(config.versions), config.default_label),
         )
-        self._watcher = (
-            Watcher(config.models, self.controller.reload) if config.reload == WATCH else None
-        )
+        self._watcher = Watcher(models, self.controller.reload) if config.reload == WATCH else None
 
     def start(self) -> None:
         """Serve what is there; return when it is served, and go on looking in the background."""
+        if self._mirroring is not None:
+            self._mirroring.start()
         self.controller.reload()
         if self._watcher is not None:
             self._watcher.start()
 
     def stop(self) -> None:
         """Change nothing any more."""
+        if self._mirroring is not None:
+            self._mirroring.stop()
         if self._watcher is not None:
             self._watcher.stop()
 

@@ -7,6 +7,7 @@ from mlpserve.server.config import ServerConfig
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.lifecycle.tallies import Tallies
 from mlpserve.server.managing import RemoteManager
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Channel, Content
@@ -30,6 +31,7 @@ class Duties:
         self, config: ServerConfig, board: Board, channel: Channel, *, on_end: Callable[[], None]
     ) -> None:
         self._config = config
+        self._board = board
         self._generations = Generations(board, reproducible=config.reproducible)
         self._server: Server | None = None
         self._duties: Final[Mapping[str, _Duty]] = {
@@ -68,6 +70,7 @@ class Duties:
             self._config,
             generations=self._generations,
             manager=RemoteManager(self._supervisor),
+            tallies=Tallies.join(self._board.tallies, self._board.descriptor),
         )
         self._server.start()
         return {"adapter": self._server.adapter}

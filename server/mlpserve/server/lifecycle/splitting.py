@@ -1,0 +1,92 @@
+"""Requests that ask for neither a version nor a label, divided between labels by given shares.
+
+A request has a point on a circle, and each label an arc of it, as long as its share. The point is a
+digest of who asks, where a header of the request says so: a user stays on one version, in every
+process and after every start. Where it does not, the points are those of a golden-ratio sequence,
+which after any number of requests has given each label its share to within a few requests.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import blake2b
+from itertools import accumulate, count
+from typing import Final, TypeAlias
+
+from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.registry import Registry
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+# Who asks, as a header says; or the number of a call whose requests belong together; or nothing.
+SplitKey: TypeAlias = str | bytes | int | None
+
+_CIRCLE: Final = 2**64
+# The fraction of the golden ratio: its multiples are spread more evenly than those of any other.
+_STEP: Final = 0x9E3779B97F4A7C15
+
+
+class Splitter:
+    """Chooses who answers. Safe to use from many threads.
+
+    Args:
+        shares: What each label is to get; at least one.
+        header: The name of the header that says who asks.
+    """
+
+    def __init__(self, shares: Mapping[str, int], *, header: str) -> None:
+        self._labels = list(shares)
+        total = sum(shares.values())
+        self._ends = [end * _CIRCLE // total for end in accumulate(shares.values())]
+        self._header = header
+        # A count is one step of the interpreter, so that threads need no lock.
+        self._counts: dict[str, count[int]] = {}
+        self._calls = count(1)
+
+    def key(self, metadata: Metadata | None) -> SplitKey:
+        """Return who asks, where the headers of a request say so."""
+        for name, value in metadata or ():
+            if name == self._header and value:
+                return value
+        return None
+
+    def call_key(self, metadata: Metadata | None) -> SplitKey:
+        """Return the same for a call of many requests, which stay together in any case."""
+        key = self.key(metadata)
+        return next(self._calls) if key is None else key
+
+    def choose(self, registry: Registry, name: str, key: SplitKey) -> CompiledModel:
+        """Return the version that is to answer; errors as of ``Registry.find``.
+
+        The share of a label that the model does not have goes to its default version.
+
+        Args:
+            registry: What is served.
+            name: The model's name; may be empty where one model only is served.
+            key: Who asks.
+        """
+        default = registry.find(name, 0)
+        label = self.label(default.metadata.name, key)
+        return registry.labelled(default.metadata.name, label) or default
+
+    def label(self, name: str, key: SplitKey) -> str:
+        """Return the label that is to answer.
+
+        Args:
+            name: The model's name. A user's place in one model says nothing of that in another.
+            key: Who asks.
+        """
+        return self._labels[bisect_right(self._ends, self._point(name, key))]
+
+    def _point(self, name: str, key: SplitKey) -> int:
+        if key is None:
+            key = next(self._counts.setdefault(name, count(1)))
+        if isinstance(key, int):
+            return key * _STEP % _CIRCLE
+        value = key.encode(errors="replace") if isinstance(key, str) else key
+        return int.from_bytes(blake2b(value, digest_size=8, person=_person(name)).digest())
+
+
+@cache
+def _person(name: str) -> bytes:
+    """Return the model's name as what makes a digest another."""
+    return blake2b(name.encode(), digest_size=blake2b.PERSON_SIZE).digest()

@@ -1,0 +1,53 @@
+"""URLs of stores, as they may be shown: they may hold passwords, which belong in no log."""
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_HIDDEN: Final = "***"
+_SHORTEST_SECRET: Final = 4  # what is shorter stands in texts by chance
+
+
+def is_url(text: str) -> bool:
+    """Return whether this is a URL and not the path of a folder."""
+    return _URL.fullmatch(text) is not None
+
+
+def scheme(url: str) -> str:
+    """Return what stands before ``://``; empty where that is nowhere."""
+    return url.partition("://")[0] if is_url(url) else ""
+
+
+def names_credentials(url: str) -> bool:
+    """Return whether credentials seem to stand before the name of the bucket."""
+    rest = url.partition("://")[2]
+    bucket = rest.partition("/")[0]
+    # A secret may hold a slash, and then the name of the bucket seems to end in it.
+    return "@" in bucket or (":" in bucket and "@" in rest and not bucket.startswith("arn:"))
+
+
+def without_secrets(url: str) -> str:
+    """Return the URL with ``***`` for whatever stands before an ``@`` or after a ``?``."""
+    user, place, query = _parts(url)
+    shown_user, shown_query = f"{_HIDDEN}@" if user else "", f"?{_HIDDEN}" if query else ""
+    return f"{scheme(url)}://{shown_user}{place}{shown_query}"
+
+
+def hide_secrets(text: str, url: str) -> str:
+    """Return a text with ``***`` wherever it repeats a secret of a URL."""
+    user, _, query = _parts(url)
+    password = user.partition(":")[2]
+    values = (value.partition("=")[2] for value in query.split("&"))
+    for secret in (user, query, password, *values):
+        for form in {secret, unquote(secret)}:
+            if len(form) >= _SHORTEST_SECRET:
+                text = text.replace(form, _HIDDEN)
+    return text
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Return what stands before the last ``@``, the place, and the query."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    user, _, place = rest.rpartition("@")
+    return user, place, query
