@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.model.labels import set_label
+from mlpserve.oip import inference_pb2
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.shares import DEFAULT_SPLIT_HEADER, parse_shares
@@ -150,6 +151,26 @@ def test_a_server_keeps_each_user_on_one_version(
     assert set(first) == {1, 2}
     for _ in range(3):
         assert [version_for(stub, ("x-user-id", user)) for user in USERS] == first
+
+
+def test_a_user_stays_on_one_version_whichever_protocol_is_spoken(
+    split_server: Server, stub: prediction_pb2_grpc.PredictionServiceStub
+) -> None:
+    images = inference_pb2.ModelInferRequest.InferInputTensor(
+        name="images", datatype="UINT8", shape=[1, 6]
+    )
+    asked = inference_pb2.ModelInferRequest(
+        model_name="tiny", inputs=[images], raw_input_contents=[bytes(6)]
+    )
+    with grpc.insecure_channel(f"localhost:{split_server.port}") as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer"
+        )
+        for user in USERS:
+            headers = (("x-user-id", user),)
+            answer = infer(asked.SerializeToString(), metadata=headers, timeout=TIMEOUT_S)
+            version = inference_pb2.ModelInferResponse.FromString(answer).model_version
+            assert version == str(version_for(stub, *headers))
 
 
 def test_requests_that_ask_for_a_version_or_a_label_get_it(

@@ -85,11 +85,12 @@ class Server:
             manager = self.lifecycle.controller
         self.generations = generations
         self._shadow = _shadow(config, generations, tallies or Tallies.alone())
+        splitter = _splitter(config)
         self.messages = Messages(
             generations,
             max_batch_images=config.max_batch_images,
             max_message_bytes=config.max_message_bytes,
-            splitter=_splitter(config),
+            splitter=splitter,
             shadow=self._shadow,
         )
         self._tokens = (
@@ -102,7 +103,10 @@ class Server:
         self._statistics = Statistics()
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self._inference = Inference(
-            generations, self._statistics, max_batch_images=config.max_batch_images
+            generations,
+            self._statistics,
+            max_batch_images=config.max_batch_images,
+            splitter=splitter,
         )
         self._repository = Repository(
             generations,

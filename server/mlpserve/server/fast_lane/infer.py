@@ -33,7 +33,9 @@ class HotInfer:
         """Let a call wait for its turn, or refuse it."""
         received_ns, record = monotonic_ns(), self._recorder.arrived(_METHOD, call.metadata)
         try:
-            asked = self._inference.ask(read_request(data), received_ns=received_ns)
+            asked = self._inference.ask(
+                read_request(data), received_ns=received_ns, metadata=call.metadata
+            )
             record.asks(asked.model.metadata.name, asked.model.metadata.version)
             is_wanted = asked.wanted(call.is_wanted)
             reply = partial(self._reply, call, record, asked)

@@ -8,6 +8,7 @@ from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError, ServerError
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.lifecycle.splitting import Metadata, Splitter
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip import parameters
 from mlpserve.server.oip.inputs import decode_images
@@ -75,28 +76,42 @@ class Inference:
             read.
         statistics: Where requests that are refused are counted.
         max_batch_images: The most images that one request may carry.
+        splitter: What divides requests between labels; None where nothing does.
     """
 
     def __init__(
-        self, generations: Generations, statistics: Statistics, *, max_batch_images: int
+        self,
+        generations: Generations,
+        statistics: Statistics,
+        *,
+        max_batch_images: int,
+        splitter: Splitter | None = None,
     ) -> None:
         self._generations = generations
         self._statistics = statistics
         self._max_batch_images = max_batch_images
+        self._splitter = splitter
 
-    def ask(self, request: InferRequest, *, received_ns: int) -> Asked:
+    def ask(
+        self, request: InferRequest, *, received_ns: int, metadata: Metadata | None = None
+    ) -> Asked:
         """Return what a request asks.
 
         Args:
             request: The request.
             received_ns: When it came in, by ``time.monotonic_ns``.
+            metadata: What came with it, of which a header may say who asks.
 
         Raises:
             RequestError: Something in it is wrong.
             UnsupportedError: It asks for what this server does not have.
             NotServedError: It asks for a model that is not served.
         """
-        model = find_version(self._generations.current, request.model_name, request.model_version)
+        registry = self._generations.current
+        model = find_version(registry, request.model_name, request.model_version)
+        if self._splitter is not None and not request.model_version:
+            key = self._splitter.key(metadata)
+            model = self._splitter.choose(registry, model.metadata.name, key)
         try:
             return self._asked(request, model, received_ns)
         except ServerError:

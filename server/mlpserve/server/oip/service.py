@@ -66,7 +66,9 @@ class InferenceService:
         """Classify one batch."""
         received_ns = monotonic_ns()
         with self._calls.handling(MODEL_INFER, context) as record:
-            asked = self._inference.ask(read_request(data), received_ns=received_ns)
+            asked = self._inference.ask(
+                read_request(data), received_ns=received_ns, metadata=record.metadata
+            )
             wait = hand_in(
                 self._batcher, asked, record, lambda: is_wanted(context), waits_for_room=False
             )

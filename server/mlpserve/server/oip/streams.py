@@ -65,7 +65,9 @@ class StreamedRequests:
     def _waiting(
         self, message: inference_pb2.ModelInferRequest, record: RequestRecord
     ) -> Callable[[], bytes]:
-        asked = self._inference.ask(plain_request(message), received_ns=monotonic_ns())
+        asked = self._inference.ask(
+            plain_request(message), received_ns=monotonic_ns(), metadata=self._metadata
+        )
         wait = hand_in(self._batcher, asked, record, self._is_awaited, waits_for_room=True)
 
         def response() -> bytes:

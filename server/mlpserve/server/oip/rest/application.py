@@ -195,7 +195,9 @@ class OpenInference:
             model_version=version,
             image_bytes=lambda: self._inference.values_per_image(name, version),
         )
-        asked = self._inference.ask(asked_for.request, received_ns=received_ns)
+        asked = self._inference.ask(
+            asked_for.request, received_ns=received_ns, metadata=record.metadata
+        )
         wait = hand_in(self._batcher, asked, record, lambda: True, waits_for_room=False)
         written, json_bytes = write_body(wait(), asked_for.binary_outputs)
         if json_bytes is None:
