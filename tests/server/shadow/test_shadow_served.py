@@ -1,13 +1,12 @@
-"""A second version that classifies what the default version has answered."""
+"""Servers whose canary classifies what their default version has answered."""
 
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,218 +22,31 @@ from mlpserve.model.weights import Model
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.shadow import Shadow
-from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
-from mlpserve.server.registry import Registry, ServedModel
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0
-PAIR = Pair("tiny", 1, 2)
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 Rows = npt.NDArray[np.uint8]
-
-
-def other_network() -> Network:
-    """Return a network of the tiny model's shape that often disagrees with it."""
-    rng = np.random.default_rng(5)
-
-    def layer(fan_in: int, fan_out: int, activation: str) -> Layer:
-        weights = rng.normal(size=(fan_in, fan_out)).astype(np.float32)
-        return Layer(weights, rng.normal(size=fan_out).astype(np.float32), activation)
-
-    return Network((layer(6, 4, "tanh"), layer(4, 3, "softmax")))
-
-
-def compiled(model: Model, version: int, **changes: Any) -> CompiledModel:
-    return CompiledModel(
-        replace(model, metadata=replace(model.metadata, version=version, **changes))
-    )
-
-
-@pytest.fixture(scope="module")
-def rows() -> Rows:
-    """Return (300, 6) random images."""
-    return np.random.default_rng(9).integers(0, 256, (300, 6), np.uint8)
-
-
-@pytest.fixture
-def stable(model: Model) -> CompiledModel:
-    return compiled(model, 1)
-
-
-@pytest.fixture
-def canary(model: Model) -> CompiledModel:
-    return compiled(replace(model, network=other_network()), 2)
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """What is served, and stays."""
-
-    current: Registry
-
-
-def served(stable: CompiledModel, canary: CompiledModel) -> Fixed:
-    model = ServedModel((canary, stable), {"canary": 2}, default_version=1)
-    return Fixed(Registry({"tiny": model}))
 
 
 def labels(model: CompiledModel, rows: Images) -> npt.NDArray[np.int32]:
     return model.classify([rows], Workspace()).labels.copy()
 
 
-def wait_for(tallies: Tallies, holds: Callable[[Counts], bool]) -> Counts:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not holds(counts := tallies.total(PAIR)):
-        assert time.monotonic() < deadline_s, counts
-    return counts
-
-
-@pytest.fixture
-def tallies() -> Tallies:
-    return Tallies.alone()
-
-
-@pytest.fixture
-def run(tallies: Tallies) -> Iterator[Callable[..., Shadow]]:
-    """Return a function that starts a shadow."""
-    started: list[Shadow] = []
-
-    def start(stable: CompiledModel, canary: CompiledModel, **options: Any) -> Shadow:
-        shadow = Shadow(served(stable, canary), "canary", tallies, **options)
-        shadow.start()
-        started.append(shadow)
-        return shadow
-
-    yield start
-    for shadow in started:
-        shadow.stop()
-
-
-def test_all_images_are_compared_in_batches_of_any_size_and_both_types(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    stable: CompiledModel,
-    canary: CompiledModel,
-    rows: Rows,
-) -> None:
-    shadow = run(stable, canary)
-    expected = int(np.count_nonzero(labels(stable, rows) == labels(canary, rows)))
-    assert 0 < expected < len(rows)
-    cuts = [0, 1, 2, 5, 70, 71, 135, 136, 300]
-    floats = (rows / np.float32(255)).astype(np.float32)
-    for images in (rows, floats):
-        batches = [images[start:end] for start, end in pairwise(cuts)]
-        shadow.offer(stable, [(batch, labels(stable, batch).tobytes()) for batch in batches])
-    counts = wait_for(tallies, lambda counts: counts.compared == 600)
-    assert counts == Counts(compared=600, agreeing=2 * expected)
-
-
-def test_what_another_version_answers_is_not_compared(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    stable: CompiledModel,
-    canary: CompiledModel,
-    rows: Rows,
-) -> None:
-    shadow = run(stable, canary)
-    shadow.offer(canary, [(rows, labels(canary, rows).tobytes())])
-    shadow.offer(stable, [(rows[:1], labels(stable, rows[:1]).tobytes())])
-    assert wait_for(tallies, lambda counts: counts.compared > 0).compared == 1
-
-
-def test_each_image_is_compared_or_dropped_and_the_queue_is_bounded(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    stable: CompiledModel,
-    canary: CompiledModel,
-    rows: Rows,
-) -> None:
-    shadow = run(stable, canary, max_queue_bytes=600)
-    for _ in range(2000):
-        shadow.offer(stable, [(rows[:50], bytes(200))])
-    counts = wait_for(tallies, lambda counts: counts.compared + counts.dropped == 100_000)
-    assert counts.dropped > 0
-    assert counts.compared > 0
-
-
-def test_a_batch_larger_than_the_queue_is_compared_where_nothing_waits(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    stable: CompiledModel,
-    canary: CompiledModel,
-    rows: Rows,
-) -> None:
-    shadow = run(stable, canary, max_queue_bytes=10)
-    shadow.offer(stable, [(rows, labels(stable, rows).tobytes())])
-    assert wait_for(tallies, lambda counts: counts.compared > 0).compared == 300
-
-
-class Failing(CompiledModel):
-    """A version that breaks whenever it is asked."""
-
-    def classify(self, *_: object) -> Any:
-        raise RuntimeError("broken")
-
-
-def test_a_shadow_that_fails_is_counted_and_logged_once(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    model: Model,
-    rows: Rows,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    stable = compiled(model, 1)
-    broken = Failing(replace(model, metadata=replace(model.metadata, version=2)))
-    shadow = run(stable, broken)
-    for count in (100, 200):
-        shadow.offer(stable, [(rows[:100], bytes(400))])
-        wait_for(tallies, lambda counts, count=count: counts.failed == count)  # type: ignore[misc]
-    assert tallies.total(PAIR) == Counts(failed=200)
-    assert caplog.text.count("the shadow tiny canary (version 2 beside 1) cannot classify") == 1
-
-
-def test_classes_are_compared_by_their_names(
-    run: Callable[..., Shadow],
-    tallies: Tallies,
-    model: Model,
-    stable: CompiledModel,
-    rows: Rows,
-) -> None:
-    first, second, third = model.metadata.class_labels
-    renamed = compiled(model, 2, class_labels=(second, first, third))
-    shadow = run(stable, renamed)
-    found = labels(stable, rows)
-    shadow.offer(stable, [(rows, found.tobytes())])
-    counts = wait_for(tallies, lambda counts: counts.compared == 300)
-    assert counts.agreeing == np.count_nonzero(found == 2)
-
-
-def test_versions_that_take_different_images_are_not_compared(
-    tallies: Tallies, model: Model, stable: CompiledModel, rows: Rows
-) -> None:
-    wide = compiled(model, 2, input=replace(model.metadata.input, shape=(6,)))
-    shadow = Shadow(served(stable, wide), "canary", tallies)
-    shadow.offer(stable, [(rows, bytes(1200))])
-    shadow.start()
-    shadow.stop()
-    assert tallies.total(PAIR) == Counts()
-
-
-def label_another_network(models: Path, model: Model) -> None:
+def label_another_network(models: Path, other_model: Model) -> None:
     """Publish another network as version 3, the canary; version 1 is stable."""
-    publish_model(models, replace(model, network=other_network()))
+    publish_model(models, other_model)
     set_label(models, "tiny", "stable", 1)
     set_label(models, "tiny", "canary", 3)
 
 
 @pytest.fixture
 def shadowed_server(
-    models: Path, model: Model, start_server: Callable[..., Server], tiny_models: None
+    models: Path, other_model: Model, start_server: Callable[..., Server], tiny_models: None
 ) -> Server:
     """Return a server whose canary, version 3, is another network than version 1, its default."""
-    label_another_network(models, model)
+    label_another_network(models, other_model)
     return start_server(shadow="canary")
 
 
@@ -293,12 +105,12 @@ def test_what_is_no_label_cannot_be_a_shadow(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_all_workers_count_together_and_the_counts_of_a_dead_one_stay(
     models: Path,
-    model: Model,
+    other_model: Model,
     tiny_models: None,
     run_server: Callable[..., AbstractContextManager[Any]],
     rows: Rows,
 ) -> None:
-    label_another_network(models, model)
+    label_another_network(models, other_model)
     with run_server("--workers", "2", "--shadow", "canary") as running:
         ask(running.address, rows, connections=8)
         until_listed(running.address, 8 * 300)
@@ -311,12 +123,12 @@ def test_all_workers_count_together_and_the_counts_of_a_dead_one_stay(
 
 def test_one_worker_logs_what_all_have_counted(
     models: Path,
-    model: Model,
+    other_model: Model,
     tiny_models: None,
     run_server: Callable[..., AbstractContextManager[Any]],
     rows: Rows,
 ) -> None:
-    label_another_network(models, model)
+    label_another_network(models, other_model)
     with run_server("--workers", "2", "--shadow", "canary") as running:
         ask(running.address, rows, connections=8)
         until_listed(running.address, 8 * 300)
@@ -344,7 +156,7 @@ def test_a_slow_shadow_keeps_no_answer_back_and_not_the_end_of_the_server_either
     set_label(models, "tiny", "stable", 1)
     set_label(models, "tiny", "canary", 3)
     server = start_server(shadow="canary")
-    expected = labels(compiled(model, 1), rows)
+    expected = labels(CompiledModel(model), rows)
     with grpc.insecure_channel(f"localhost:{server.port}") as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         for _ in range(50):
