@@ -204,7 +204,7 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
     model.fails_at = 1
     waiting.put(Caller(4, 1, model).request())
     answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
-    figures = waiting.statistics.figures(model)
+    ((_, figures),) = waiting.statistics.figures()
     assert (figures.images, figures.passes) == (3, 1)
     assert (figures.succeeded.count, figures.failed.count) == (2, 3)
     assert {size: found.running.count for size, found in figures.by_size.items()} == {3: 1}

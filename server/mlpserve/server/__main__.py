@@ -93,7 +93,7 @@ def _serve_alone(config: ServerConfig) -> None:
 def _serve_together(config: ServerConfig) -> None:
     """Serve in several processes until a signal says to stop."""
     supervisor = Supervisor(config)
-    endpoint = open_endpoint(config, Aggregate(supervisor.metrics))
+    endpoint = open_endpoint(config, supervisor.aggregate)
     adapter = supervisor.start()
     plan = supervisor.lifecycle.controller.plan
     _log_ready(config, plan, supervisor.port, supervisor.http_port)

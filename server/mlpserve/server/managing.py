@@ -5,13 +5,16 @@ supervisor's, and workers reach it through their conversation.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mlpserve.server.errors import OverloadedError
 from mlpserve.server.lifecycle.controller import check_asked
+from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import ChannelClosedError, Content
 from mlpserve.server.processes.conversation import Conversation
+
+_STOPPING: Final = "the server is stopping; try again later"
 
 
 class Manager(Protocol):
@@ -56,7 +59,20 @@ class RemoteManager:
         try:
             return self._supervisor.call(orders.MANAGE, asked)["result"]
         except ChannelClosedError as error:
-            raise OverloadedError("the server is stopping; try again later") from error
+            raise OverloadedError(_STOPPING) from error
+
+
+def totals(supervisor: Conversation) -> MetricsSnapshot:
+    """Return what all processes of the server have counted, as a worker asks it.
+
+    Raises:
+        OverloadedError: The server is stopping.
+    """
+    try:
+        snapshot: MetricsSnapshot = supervisor.call(orders.TOTALS, {})["snapshot"]
+    except ChannelClosedError as error:
+        raise OverloadedError(_STOPPING) from error
+    return snapshot
 
 
 def fulfil(manager: Manager, asked: Mapping[str, Any]) -> Content:

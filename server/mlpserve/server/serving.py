@@ -1,5 +1,6 @@
 """A running server: the port, health, reflection, start and stop."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from mlpserve.server.fast_lane.infer import HotInfer
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.fast_lane.predict import HotPredict
 from mlpserve.server.fast_lane.queued import QueuedCalls
+from mlpserve.server.figures import statistics_snapshot
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
@@ -60,6 +62,8 @@ class Server:
             looks after its models itself.
         manager: Whom to ask for changes of what is served, where ``generations`` are given.
         tallies: Where to count what is compared; None for counts that are this process's own.
+        totals: Returns what all processes of the server have counted; None where this is the only
+            one.
 
     Raises:
         StartError: The port is taken, or a certificate or token file cannot be used.
@@ -71,6 +75,7 @@ class Server:
         generations: Generations | None = None,
         manager: Manager | None = None,
         tallies: Tallies | None = None,
+        totals: Callable[[], MetricsSnapshot] | None = None,
     ) -> None:
         threadpool_limits(config.threads)
         self._config = config
@@ -84,7 +89,8 @@ class Server:
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations
-        self._shadow = _shadow(config, generations, tallies or Tallies.alone())
+        self._observation = Observation(config)
+        self._shadow = self._build_shadow(tallies or Tallies.alone())
         splitter = _splitter(config)
         self.messages = Messages(
             generations,
@@ -98,7 +104,6 @@ class Server:
         )
         credentials = server_credentials(config)
         manager = manager if config.allow_management else None
-        self._observation = Observation(config)
         self._calls = self._observation.calls_of_many_threads()
         self._statistics = Statistics()
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
@@ -110,7 +115,7 @@ class Server:
         )
         self._repository = Repository(
             generations,
-            self._statistics,
+            totals or (lambda: self.metrics("server")),
             max_batch_images=config.max_batch_images,
             manager=manager,
             management_calls=self._management_calls,
@@ -154,9 +159,10 @@ class Server:
     def metrics(self, process: str) -> MetricsSnapshot:
         """Return what was counted and timed so far; see ``Measures.snapshot``."""
         own = self._observation.measures.snapshot(process)
-        if self.lifecycle is None:
-            return own
-        return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
+        told = [own, statistics_snapshot(self._statistics)]
+        if self.lifecycle is not None:
+            told.append(lifecycle_snapshot(self.lifecycle.controller))
+        return merged(told)
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
@@ -241,6 +247,12 @@ class Server:
         work = QueuedCalls(queue, workspace, calls, tokens=self._tokens, shadow=self._shadow)
         return FastLane(self._server, methods, work)
 
+    def _build_shadow(self, tallies: Tallies) -> Shadow | None:
+        if not self._config.shadow:
+            return None
+        counters = self._observation.measures.own_counters()
+        return Shadow(self.generations, self._config.shadow, tallies, counters)
+
     def _open_http(self) -> "HttpServer":
         return open_http(
             self._config,
@@ -265,10 +277,6 @@ class Server:
 def _splitter(config: ServerConfig) -> Splitter | None:
     shares = parse_shares(config.split)
     return Splitter(shares, header=config.split_header) if shares else None
-
-
-def _shadow(config: ServerConfig, generations: Generations, tallies: Tallies) -> Shadow | None:
-    return Shadow(generations, config.shadow, tallies) if config.shadow else None
 
 
 def _bind(

@@ -1,5 +1,7 @@
 """How often each model was asked, and how long it took: true figures of this process.
 
+`figures` adds up those of all processes.
+
     received -- read --> queued -- wait --> started -- pass --> ended -- replies --> replied
 
 A request is counted before its caller is told, so that whoever has an answer finds it counted.
@@ -137,10 +139,10 @@ class Statistics:
         with self._lock:
             self._of(model).failed.add(requests, ns)
 
-    def figures(self, model: CompiledModel) -> Figures:
-        """Return the figures of a model as they are now."""
+    def figures(self) -> list[tuple[CompiledModel, Figures]]:
+        """Return the figures of all models as they are now."""
         with self._lock:
-            return deepcopy(self._of(model))
+            return [(model, deepcopy(figures)) for model, figures in self._figures.items()]
 
     def _of(self, model: CompiledModel) -> Figures:
         figures = self._figures.get(model)

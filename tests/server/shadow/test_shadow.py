@@ -14,6 +14,7 @@ from mlpserve.model.weights import Model
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
+from mlpserve.server.metrics.counters import Counters
 from mlpserve.server.registry import Registry, ServedModel
 
 TIMEOUT_S = 20.0
@@ -61,7 +62,7 @@ def run(tallies: Tallies) -> Iterator[Callable[..., Shadow]]:
     started: list[Shadow] = []
 
     def start(stable: CompiledModel, canary: CompiledModel, **options: Any) -> Shadow:
-        shadow = Shadow(served(stable, canary), "canary", tallies, **options)
+        shadow = Shadow(served(stable, canary), "canary", tallies, Counters(), **options)
         shadow.start()
         started.append(shadow)
         return shadow
@@ -174,7 +175,7 @@ def test_versions_that_take_different_images_are_not_compared(
     tallies: Tallies, model: Model, stable: CompiledModel, rows: Rows
 ) -> None:
     wide = compiled(model, 2, input=replace(model.metadata.input, shape=(6,)))
-    shadow = Shadow(served(stable, wide), "canary", tallies)
+    shadow = Shadow(served(stable, wide), "canary", tallies, Counters())
     shadow.offer(stable, [(rows, bytes(1200))])
     shadow.start()
     shadow.stop()

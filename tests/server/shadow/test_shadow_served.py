@@ -76,6 +76,10 @@ def test_a_server_tells_how_its_shadow_does_and_answers_as_without(
     assert (shadow.label, shadow.version) == ("canary", 3)
     assert (shadow.dropped_images, shadow.failed_images) == (0, 0)
     assert shadow.agreeing_images == 3 * agreeing
+    assert {
+        agrees: rows
+        for (_, _, agrees), rows in shadowed_server.metrics("")["mlpserve_shadow_rows_total"]
+    } == {"true": 3 * agreeing, "false": 900 - 3 * agreeing}
 
 
 def until_compared(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
+from mlpserve.server.metrics.counters import Counters
 from mlpserve.server.registry import Registry, ServedModel
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ class Shadow:
     Args:
         served: What is served.
         label: The label whose versions are compared.
-        tallies: Where to count.
+        tallies: Where to count for those who ask.
+        counters: Where to count for metrics; this shadow's own.
         max_queue_bytes: So many bytes of images may wait. A batch finds room in an empty queue
             always.
     """
@@ -88,12 +90,14 @@ class Shadow:
         served: Served,
         label: str,
         tallies: Tallies,
+        counters: Counters,
         *,
         max_queue_bytes: int = _MAX_QUEUE_BYTES,
     ) -> None:
         self._served = served
         self._label = label
         self._tallies = tallies
+        self._counters = counters
         self._max_queue_bytes = max_queue_bytes
         self._offers: deque[_Offer] = deque()
         # Each of these two has one writer; a lock that both held would let the slow keep the quick.
@@ -178,6 +182,8 @@ class Shadow:
         target, rows = offers[0].target, sum(len(offer.images) for offer in offers)
         try:
             agreeing = sum(self._agreeing(target, part) for part in _parts(offers))
+            name, version = target.pair.name, target.pair.shadow
+            self._counters.add_shadow(name, version, rows=rows, agreeing=agreeing)
             self._tallies.add(target.pair, Counts(compared=rows, agreeing=agreeing))
         except Exception:  # it is only a shadow: nobody else is to be harmed
             if target.pair not in self._failed:

@@ -132,6 +132,19 @@ INFO: Final = Metric(
     "mlpserve_info", "gauge", "Always 1; the release is in the label.", ("release",), is_alike=True
 )
 
+# What the Open Inference Protocol's ModelStatistics tells; travels with the metrics, and is none.
+FIGURES: Final = Metric(
+    "figures", "counter", "Parts of ``statistics.Figures``.", ("model", "version", "part")
+)
+LAST_PASS: Final = Metric(
+    "last_pass_ms",
+    "gauge",
+    "When a network ran last, in milliseconds since 1970.",
+    ("model", "version"),
+    is_alike=True,
+)
+TOLD_OTHERWISE: Final = (FIGURES, LAST_PASS)
+
 METRICS: Final = (
     *(REQUESTS, REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS),
     *(QUEUE_ROWS, QUEUE_REQUESTS, SHADOW_ROWS),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from mlpserve.server.metrics.catalog import METRICS, Metric
+from mlpserve.server.metrics.catalog import METRICS, TOLD_OTHERWISE, Metric
 
 # A number; of a histogram, how many values each bucket has, and last the sum of all values.
 Value: TypeAlias = float | Sequence[float]
@@ -11,7 +11,9 @@ Value: TypeAlias = float | Sequence[float]
 Series: TypeAlias = Sequence[tuple[list[str], Value]]
 MetricsSnapshot: TypeAlias = Mapping[str, Series]  # by the metric's name
 
-_METRICS: Final[Mapping[str, Metric]] = {metric.name: metric for metric in METRICS}
+_METRICS: Final[Mapping[str, Metric]] = {
+    metric.name: metric for metric in (*METRICS, *TOLD_OTHERWISE)
+}
 
 
 def merged(snapshots: Iterable[MetricsSnapshot]) -> MetricsSnapshot:

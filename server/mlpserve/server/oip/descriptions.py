@@ -6,6 +6,7 @@ from typing import Final
 from mlpserve.oip import inference_pb2
 from mlpserve.server.batching import LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.oip.inputs import INPUT_NAME
 from mlpserve.server.oip.outputs import DATATYPES, LABELS, PROBABILITIES
 from mlpserve.server.statistics import Duration, Figures, PassFigures
@@ -61,12 +62,12 @@ def config_message(
     return config
 
 
-def statistics_message(model: CompiledModel, figures: Figures) -> inference_pb2.ModelStatistics:
+def statistics_message(key: VersionKey, figures: Figures) -> inference_pb2.ModelStatistics:
     """Return the figures of a version of a model."""
     by_request = figures.by_request
     return inference_pb2.ModelStatistics(
-        name=model.metadata.name,
-        version=str(model.metadata.version),
+        name=key.name,
+        version=str(key.version),
         last_inference=figures.last_pass_ms,
         inference_count=figures.images,
         execution_count=figures.passes,

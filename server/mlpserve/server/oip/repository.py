@@ -1,6 +1,6 @@
 """What the protocol tells about the server and its models, and how it loads and unloads them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -11,9 +11,12 @@ from mlpserve.server.errors import (
     NotServedError,
     UnsupportedError,
 )
+from mlpserve.server.figures import figures_of
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.managing import Manager
+from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.models import (
     find_version,
@@ -21,7 +24,7 @@ from mlpserve.server.oip.models import (
     served_versions,
     unusable_versions,
 )
-from mlpserve.server.statistics import Statistics
+from mlpserve.server.statistics import Figures
 
 SERVER_NAME: Final = "mlpserve"
 # What of Triton's extensions is implemented, by the names that it gives them.
@@ -41,7 +44,7 @@ class Repository:
 
     Args:
         generations: The models.
-        statistics: The figures that are told.
+        totals: Returns what all processes of the server have counted.
         max_batch_images: The most images that one request may carry.
         manager: Loads and unloads models; None where that is not allowed.
         management_calls: How many calls of that kind may be open.
@@ -50,14 +53,14 @@ class Repository:
     def __init__(
         self,
         generations: Generations,
-        statistics: Statistics,
+        totals: Callable[[], MetricsSnapshot],
         *,
         max_batch_images: int,
         manager: Manager | None,
         management_calls: CallLimit,
     ) -> None:
         self._generations = generations
-        self._statistics = statistics
+        self._totals = totals
         self._max_batch_images = max_batch_images
         self._manager = manager
         self._management_calls = management_calls
@@ -100,11 +103,11 @@ class Repository:
 
     def model_statistics(self, name: str, version: str) -> inference_pb2.ModelStatisticsResponse:
         """Tell the figures of a version, of a model, or of all; errors as for ``find_versions``."""
+        models = list(find_versions(self._generations.current, name, version))
+        known = figures_of(self._totals())
+        keys = [VersionKey(model.metadata.name, model.metadata.version) for model in models]
         return inference_pb2.ModelStatisticsResponse(
-            model_stats=[
-                statistics_message(model, self._statistics.figures(model))
-                for model in find_versions(self._generations.current, name, version)
-            ]
+            model_stats=[statistics_message(key, known.get(key, Figures())) for key in keys]
         )
 
     def index(self, repository: str, *, ready_only: bool) -> inference_pb2.RepositoryIndexResponse:

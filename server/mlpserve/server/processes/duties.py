@@ -8,7 +8,7 @@ from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.lifecycle.plan import Plan, VersionKey
 from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.managing import RemoteManager
+from mlpserve.server.managing import RemoteManager, totals
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Channel, Content
 from mlpserve.server.processes.conversation import Conversation
@@ -71,6 +71,7 @@ class Duties:
             generations=self._generations,
             manager=RemoteManager(self._supervisor),
             tallies=Tallies.join(self._board.tallies, self._board.descriptor),
+            totals=lambda: totals(self._supervisor),
         )
         self._server.start()
         return {"adapter": self._server.adapter}

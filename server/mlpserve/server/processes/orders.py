@@ -20,6 +20,7 @@ FOLLOW: Final = "follow"  # the board's number was changed: forget what was befo
 METRICS: Final = "metrics"  # return what was counted so far
 # To the supervisor:
 MANAGE: Final = "manage"  # load, unload or reload models
+TOTALS: Final = "totals"  # return what all processes have counted
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.looking_after import Lifecycle
 from mlpserve.server.managing import fulfil
 from mlpserve.server.metrics import catalog
+from mlpserve.server.metrics.aggregate import Aggregate
 from mlpserve.server.metrics.models import lifecycle_snapshot
 from mlpserve.server.metrics.processes import process_snapshot
 from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.ports import SharedPort
+from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Content
 from mlpserve.server.processes.orders import Settings
 from mlpserve.server.processes.process import WORKER_COMMAND, Worker, WorkerLostError
@@ -65,6 +67,7 @@ class Supervisor:
         self._one_ended = Event()
         self._crew = SupervisedCrew(self._board, self._start_worker, len(self._processors))
         self.lifecycle = Lifecycle(config, self._crew)
+        self.aggregate = Aggregate(self._metrics)
 
     def start(self) -> str:
         """Have all workers serve what is there; return what answers Predict, in words.
@@ -100,7 +103,7 @@ class Supervisor:
         if self._shared_http_port is not None:
             self._shared_http_port.close()
 
-    def metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
+    def _metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
         """Return what each process has counted; see ``Aggregate``."""
         own = merged(
             [
@@ -135,7 +138,9 @@ class Supervisor:
             self._started = [*live, worker]
             return worker
 
-    def _handle(self, _: str, arguments: Content, _descriptors: Sequence[int]) -> Content:
+    def _handle(self, method: str, arguments: Content, _: Sequence[int]) -> Content:
+        if method == orders.TOTALS:
+            return {"snapshot": self.aggregate.snapshot()}
         return fulfil(self.lifecycle.controller, arguments)
 
     def _replace_ended(self) -> None:
