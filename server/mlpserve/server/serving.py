@@ -3,51 +3,42 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
-from mlpserve.server.batching import Batcher, RowQueue
-from mlpserve.server.compiled import Workspace
+from mlpserve.server.answering import Answering, Surroundings
 from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
 from mlpserve.server.fast_lane.check import why_unusable
-from mlpserve.server.fast_lane.infer import HotInfer
 from mlpserve.server.fast_lane.lane import FastLane
-from mlpserve.server.fast_lane.predict import HotPredict
-from mlpserve.server.fast_lane.queued import QueuedCalls
-from mlpserve.server.figures import statistics_snapshot
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.lifecycle.shadow import Shadow
-from mlpserve.server.lifecycle.shares import parse_shares
-from mlpserve.server.lifecycle.splitting import Splitter
 from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.limits import CallLimit
-from mlpserve.server.management import MANAGEMENT_SERVICE_NAME, ManagementService
+from mlpserve.server.management import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.managing import Manager
-from mlpserve.server.messages import SERVICE_NAME, Messages
+from mlpserve.server.messages import SERVICE_NAME
 from mlpserve.server.metrics.models import lifecycle_snapshot
 from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
-from mlpserve.server.observation import Observation
-from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
-from mlpserve.server.oip.repository import Repository
 from mlpserve.server.oip.rest.opening import open_http
-from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import TokenInterceptor
-from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.security.transport import server_credentials
-from mlpserve.server.service import PredictionService
-from mlpserve.server.statistics import Statistics
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.rest.listening import HttpServer
+
+_REFLECTED: Final = (
+    SERVICE_NAME,
+    OIP_SERVICE_NAME,
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+)
 
 
 class Server:
@@ -89,44 +80,16 @@ class Server:
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations
-        self._observation = Observation(config)
-        self._shadow = self._build_shadow(tallies or Tallies.alone())
-        splitter = _splitter(config)
-        self.messages = Messages(
+        surroundings = Surroundings(
             generations,
-            max_batch_images=config.max_batch_images,
-            max_message_bytes=config.max_message_bytes,
-            splitter=splitter,
-            shadow=self._shadow,
-        )
-        self._tokens = (
-            Tokens(config.token_file, required=config.require_token) if config.token_file else None
-        )
-        credentials = server_credentials(config)
-        manager = manager if config.allow_management else None
-        self._calls = self._observation.calls_of_many_threads()
-        self._statistics = Statistics()
-        self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
-        self._inference = Inference(
-            generations,
-            self._statistics,
-            max_batch_images=config.max_batch_images,
-            splitter=splitter,
-        )
-        self._repository = Repository(
-            generations,
+            manager if config.allow_management else None,
+            tallies or Tallies.alone(),
             totals or (lambda: self.metrics("server")),
-            max_batch_images=config.max_batch_images,
-            manager=manager,
-            management_calls=self._management_calls,
         )
-        self._batcher = Batcher(
-            self._row_queue(),
-            Workspace(config.max_batch_rows),
-            self._calls.recorder,
-            self._shadow,
-        )
-        self._server = self._build(manager)
+        self._answering = Answering(config, surroundings)
+        self.messages = self._answering.messages
+        credentials = server_credentials(config)
+        self._server = self._build()
         self.port = _bind(self._server, config, credentials)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
@@ -136,8 +99,7 @@ class Server:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
         if self.lifecycle is not None:
             self.lifecycle.start()
-        if self._shadow is not None:
-            self._shadow.start()
+        self._answering.start()
         self.show_health()
         (self._fast_lane or self._server).start()
         if self.http is not None:
@@ -150,19 +112,16 @@ class Server:
         if self.http is not None:
             self.http.stop()
         has_ended.wait()
-        if self._shadow is not None:
-            self._shadow.stop()
         if self.lifecycle is not None:
             self.lifecycle.stop()
-        self._observation.close()
+        self._answering.stop()
 
     def metrics(self, process: str) -> MetricsSnapshot:
         """Return what was counted and timed so far; see ``Measures.snapshot``."""
-        own = self._observation.measures.snapshot(process)
-        told = [own, statistics_snapshot(self._statistics)]
-        if self.lifecycle is not None:
-            told.append(lifecycle_snapshot(self.lifecycle.controller))
-        return merged(told)
+        own = self._answering.metrics(process)
+        if self.lifecycle is None:
+            return own
+        return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""
@@ -182,9 +141,9 @@ class Server:
         """Return ``host:port`` with the port that is really used."""
         return address(self._config.host, self.port)
 
-    def _build(self, manager: Manager | None) -> grpc.Server:
-        config = self._config
-        threads = config.request_threads + (MAX_MANAGEMENT_CALLS if manager else 0)
+    def _build(self) -> grpc.Server:
+        config, answering = self._config, self._answering
+        threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
         server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="request"),
             options=[
@@ -194,89 +153,40 @@ class Server:
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
-            interceptors=[TokenInterceptor(self._tokens, self._calls)] if self._tokens else [],
+            interceptors=_interceptors(answering),
         )
-        reflected: tuple[str, ...] = (
-            SERVICE_NAME,
-            OIP_SERVICE_NAME,
-            health.SERVICE_NAME,
-            reflection.SERVICE_NAME,
-        )
-        server.add_generic_rpc_handlers(self._handlers())
-        if manager is not None:
-            management = ManagementService(
-                manager, self.messages, self._calls, self._management_calls
-            )
-            server.add_generic_rpc_handlers((management.handlers(),))
-            reflected = (*reflected, MANAGEMENT_SERVICE_NAME)
+        server.add_generic_rpc_handlers(answering.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-                ReflectionService(reflected, self._calls), server
-            )
+            managed = (MANAGEMENT_SERVICE_NAME,) if config.allow_management else ()
+            described = ReflectionService((*_REFLECTED, *managed), answering.calls)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
         return server
-
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        config = self._config
-        streams = CallLimit(config.max_streams, "streams: the most")
-        most = config.max_stream_batches
-        ours = PredictionService(
-            self.messages, self._batcher, self._calls, streams=streams, max_stream_batches=most
-        )
-        open_inference = InferenceService(
-            self._inference,
-            self._repository,
-            self._batcher,
-            self._calls,
-            streams=streams,
-            max_stream_batches=most,
-        )
-        return ours.handlers(), open_inference.handlers()
 
     def _build_fast_lane(self) -> FastLane | None:
         reason = why_unusable() if self._config.fast_lane else "it is switched off"
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        queue, calls = self._row_queue(), self._observation.calls_of_one_thread()
-        methods = {
-            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
-            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self._inference, queue, calls).accept,
-        }
-        workspace = Workspace(self._config.max_batch_rows)
-        work = QueuedCalls(queue, workspace, calls, tokens=self._tokens, shadow=self._shadow)
-        return FastLane(self._server, methods, work)
-
-    def _build_shadow(self, tallies: Tallies) -> Shadow | None:
-        if not self._config.shadow:
-            return None
-        counters = self._observation.measures.own_counters()
-        return Shadow(self.generations, self._config.shadow, tallies, counters)
+        return FastLane(self._server, *self._answering.hot_methods())
 
     def _open_http(self) -> "HttpServer":
+        answering = self._answering
         return open_http(
             self._config,
-            self._inference,
-            self._repository,
-            self._batcher,
-            self._calls,
+            answering.inference,
+            answering.repository,
+            answering.batcher,
+            answering.calls,
             max_body_bytes=self._config.max_message_bytes,
-            tokens=self._tokens,
+            tokens=answering.tokens,
         )
 
-    def _row_queue(self) -> RowQueue:
-        queue = RowQueue(
-            statistics=self._statistics,
-            max_batch_rows=self._config.max_batch_rows,
-            max_queue_rows=self._config.max_queue_rows,
-        )
-        self._observation.measures.watch_queue(queue.depth)
-        return queue
 
-
-def _splitter(config: ServerConfig) -> Splitter | None:
-    shares = parse_shares(config.split)
-    return Splitter(shares, header=config.split_header) if shares else None
+def _interceptors(answering: Answering) -> list[grpc.ServerInterceptor]:
+    if answering.tokens is None:
+        return []
+    return [TokenInterceptor(answering.tokens, answering.calls)]
 
 
 def _bind(
