@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.model.weights import Model
-from mlpserve.server.batching import Batcher, Outcome, Request, RowQueue, answer_together
+from mlpserve.server.batching import Batcher, answer_together
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.metrics.counters import Counters
 from mlpserve.server.metrics.recorder import Recorder
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer
+from mlpserve.server.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.statistics import Statistics
 
 MAX_BATCH_ROWS = 8
@@ -60,7 +62,10 @@ class Caller:
         return rows.astype(np.uint8) if self.dtype == "uint8" else rows.astype(np.float32)
 
     def request(self) -> Request:
-        return Request(self.model, self.images, lambda: self.is_wanted, self.outcomes.append)
+        record = RequestRecord(caller=f"connection {self.number}")
+        return Request(
+            self.model, self.images, lambda: self.is_wanted, self.outcomes.append, record=record
+        )
 
     def got_exactly_its_own_rows(self) -> bool:
         (answer,) = self.outcomes
@@ -158,7 +163,10 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
     model, waiting = EchoModel(), queue(max_queue_rows=10)
     large = Caller(0, 100, model)
     waiting.put(large.request())
-    with pytest.raises(OverloadedError, match="100 images wait, and with these 1 it would be more"):
+    with pytest.raises(
+        OverloadedError,
+        match="100 images wait, 0 of them yours, and these 1 do",
+    ):
         waiting.put(Caller(1, 1, model).request())
     answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert large.got_exactly_its_own_rows()

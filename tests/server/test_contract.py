@@ -1,6 +1,7 @@
 """What both adapters must do alike; the answers and errors themselves are in test_service.py."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Semaphore, Thread
 from typing import TypeAlias
@@ -8,6 +9,7 @@ from typing import TypeAlias
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.model.weights import Model
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
@@ -181,6 +183,7 @@ def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(
                 assert answers_to(model, asked, call.result())
             else:
                 assert "the server is busy: " in (call.details() or "")
+                assert ("grpc-retry-pushback-ms", "200") in call.trailing_metadata()
     assert grpc.StatusCode.OK in codes
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
@@ -302,3 +305,52 @@ def test_what_has_not_ended_within_the_grace_is_cancelled(
         server.stop()
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         ended.set()
+
+
+def test_a_server_that_drains_says_so_and_goes_on_answering_until_it_stops(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(drain_seconds=1.0)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        health = health_pb2_grpc.HealthStub(channel)
+        stub.Predict(request(1), timeout=TIMEOUT_S)
+        stopping = Thread(target=server.stop)
+        stopping.start()
+        asked = health_pb2.HealthCheckRequest()
+        while health.Check(asked, timeout=TIMEOUT_S).status == 1:
+            assert stopping.is_alive()
+        assert len(stub.Predict(request(1), timeout=TIMEOUT_S).labels) == 4
+        stopping.join(TIMEOUT_S)
+        refused = code_of(lambda: stub.Predict(request(1), timeout=SHORT_S))
+        assert refused in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+def test_connections_over_the_limit_are_closed_and_a_free_place_is_given_away(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(max_connections=2)
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    first, second, third = (grpc.insecure_channel(server.address, own) for _ in range(3))
+
+    def predict(channel: grpc.Channel) -> object:
+        return prediction_pb2_grpc.PredictionServiceStub(channel).Predict(
+            request(1), timeout=TIMEOUT_S
+        )
+
+    predict(first)
+    predict(second)
+    assert code_of(lambda: predict(third)) == grpc.StatusCode.UNAVAILABLE
+    second.close()
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with grpc.insecure_channel(server.address, own) as fourth:
+            try:
+                predict(fourth)
+                break
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+    else:
+        pytest.fail("no place became free")
+    for channel in (first, third):
+        channel.close()

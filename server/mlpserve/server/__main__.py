@@ -40,7 +40,6 @@ _ONLY: Final = "server"  # what the process is called in metrics where there is 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    signals.block()
     try:
         given = given_settings(ServerConfig, vars(options), os.environ)
         config = ServerConfig(**values(ServerConfig, given))
@@ -51,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(as_toml(config, given))
             return 0
+        # Before the log, which has a thread; but not for the commands above, which start none.
+        signals.block()
         log_to_stderr(config.log_format, config.log_level)
         allow_many()
         for problem in unknown_variables(ServerConfig, os.environ):

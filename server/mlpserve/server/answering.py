@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import grpc
 
-from mlpserve.server.batching import Batcher, RowQueue
+from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import Workspace
 from mlpserve.server.config import MAX_MANAGEMENT_CALLS, ServerConfig
 from mlpserve.server.fast_lane.infer import HotInfer
@@ -33,6 +33,7 @@ from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.oip.service import MODEL_INFER, InferenceService
+from mlpserve.server.row_queue import RowQueue
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.service import PredictionService
 from mlpserve.server.statistics import Statistics

@@ -5,156 +5,19 @@ next one. Knows neither gRPC nor protobuf.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from threading import Condition
 from time import monotonic_ns
-from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
-from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.metrics.recorder import Recorder
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.prediction import Answer, answers
+from mlpserve.server.row_queue import NORMAL_PRIORITY, Outcome, Request, RowQueue, give
 from mlpserve.server.statistics import Passage, Statistics
 
 logger = logging.getLogger(__name__)
-
-Outcome: TypeAlias = Answer | Exception
-
-HIGHEST_PRIORITY: Final = 1
-NORMAL_PRIORITY: Final = 2
-LOWEST_PRIORITY: Final = 3
-
-_EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """A batch of one caller, and how to reach that caller.
-
-    Attributes:
-        model: The model that is asked.
-        images: (N, D), N at least 1, as ``decode_images`` returns them.
-        is_wanted: Whether anybody still waits for the answer.
-        reply: Takes the answer, or why there is none; called once.
-        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
-        received_ns: When the request came in, by ``time.monotonic_ns``.
-        queued_ns: When it had been read.
-        record: Is told when the request is computed.
-    """
-
-    model: CompiledModel
-    images: Images
-    is_wanted: Callable[[], bool]
-    reply: Callable[[Outcome], None]
-    priority: int = NORMAL_PRIORITY
-    received_ns: int = field(default_factory=monotonic_ns)
-    queued_ns: int = field(default_factory=monotonic_ns)
-    record: RequestRecord = field(default_factory=RequestRecord)
-
-
-class RowQueue:
-    """Requests that wait for the next pass. For one thread at a time.
-
-    Those of a higher priority come first, and of the same the oldest.
-
-    Args:
-        max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
-        max_queue_rows: So many rows may wait. A request finds room in an empty queue always.
-        statistics: Where requests and passes are counted; in figures of its own by default.
-    """
-
-    def __init__(
-        self, *, max_batch_rows: int, max_queue_rows: int, statistics: Statistics | None = None
-    ) -> None:
-        self.statistics = Statistics() if statistics is None else statistics
-        self._max_batch_rows = max_batch_rows
-        self._max_queue_rows = max_queue_rows
-        self._waiting: deque[Request] = deque()
-        self._rows = 0
-
-    def __bool__(self) -> bool:
-        """Return whether any request waits."""
-        return bool(self._waiting)
-
-    def depth(self) -> tuple[int, int]:
-        """Return how many requests wait, and how many rows; safe to call from any thread."""
-        return len(self._waiting), self._rows
-
-    def has_room(self, rows: int) -> bool:
-        """Return whether a request of so many rows may join the queue."""
-        return not self._rows or self._rows + rows <= self._max_queue_rows
-
-    def put(self, request: Request) -> None:
-        """Let a request wait for its turn.
-
-        Raises:
-            OverloadedError: It does not fit; it was not put.
-        """
-        rows = len(request.images)
-        if not self.has_room(rows):
-            self._drop_unwanted()
-        if not self.has_room(rows):
-            self._count_failed(request)
-            raise OverloadedError(
-                f"the server is busy: {self._rows} images wait, and with these {rows} it would be "
-                f"more than {self._max_queue_rows}; try again later"
-            )
-        self._waiting.insert(self._place_of(request), request)
-        self._rows += rows
-
-    def take(self) -> list[Request]:
-        """Remove and return the requests that are to go through their network together.
-
-        These are the oldest one and all that can be joined to it. Those that nobody waits for any
-        more are removed as well, and told so.
-        """
-        group: list[Request] = []
-        passed_over: list[Request] = []
-        rows = 0
-        while self._waiting and rows < self._max_batch_rows:
-            request = self._waiting.popleft()
-            if group and not self._fits(request, group[0], rows):
-                passed_over.append(request)
-                continue
-            self._rows -= len(request.images)
-            if request.is_wanted():
-                group.append(request)
-                rows += len(request.images)
-            else:
-                self._drop(request)
-        self._waiting.extendleft(reversed(passed_over))
-        return group
-
-    def _drop_unwanted(self) -> None:
-        for request in [waiting for waiting in self._waiting if not waiting.is_wanted()]:
-            self._waiting.remove(request)
-            self._rows -= len(request.images)
-            self._drop(request)
-
-    def _drop(self, request: Request) -> None:
-        self._count_failed(request)
-        _reply(request, ExpiredError(_EXPIRED))
-
-    def _count_failed(self, request: Request) -> None:
-        ns = monotonic_ns() - request.received_ns
-        self.statistics.failed(request.model, requests=1, ns=ns)
-
-    def _place_of(self, request: Request) -> int:
-        place = len(self._waiting)
-        while place and self._waiting[place - 1].priority > request.priority:
-            place -= 1
-        return place
-
-    def _fits(self, request: Request, first: Request, rows: int) -> bool:
-        return (
-            rows + len(request.images) <= self._max_batch_rows
-            and request.model is first.model
-            and request.images.dtype == first.images.dtype
-        )
 
 
 def answer_together(
@@ -163,7 +26,7 @@ def answer_together(
     statistics: Statistics,
     recorder: Recorder,
     shadow: Shadow | None = None,
-) -> None:
+) -> Passage | None:
     """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows.
 
     Args:
@@ -172,9 +35,12 @@ def answer_together(
         statistics: Where the pass is counted.
         recorder: Is told of the pass.
         shadow: What is offered the answers when they are given; None for nothing.
+
+    Returns:
+        What is to be known of the pass; None where there was nothing to do, or it failed.
     """
     if not group:
-        return
+        return None
     model, started_ns, started_s = group[0].model, monotonic_ns(), recorder.clock()
     try:
         outcomes = answers(model, [request.images for request in group], workspace)
@@ -183,17 +49,18 @@ def answer_together(
         taken_ns = len(group) * passage.ended_ns - passage.received_ns
         statistics.failed(model, requests=len(group), ns=taken_ns)
         for request in group:
-            _reply(request, error)
-        return
+            give(request, error)
+        return None
     passage = _passage(group, started_ns)
     statistics.passed(model, passage)
     records = [request.record for request in group]
     recorder.computed(records, rows=passage.images, started_s=started_s)
     for request, outcome in zip(group, outcomes, strict=True):
-        _reply(request, outcome)
+        give(request, outcome)
     statistics.replied(model, passage, ns=monotonic_ns() - passage.ended_ns)
     if shadow is not None:
         _offer(shadow, group, outcomes)
+    return passage
 
 
 def _passage(group: Sequence[Request], started_ns: int) -> Passage:
@@ -216,13 +83,6 @@ def _offer(shadow: Shadow, group: Sequence[Request], outcomes: Sequence[Answer])
         shadow.offer(group[0].model, answered)
     except Exception:  # the answers are given, and nobody is to wait because of this
         logger.exception("answers could not be offered for comparison")
-
-
-def _reply(request: Request, outcome: Outcome) -> None:
-    try:
-        request.reply(outcome)
-    except Exception:  # one caller that cannot be reached is no reason to forget the others
-        logger.exception("an answer could not be given")
 
 
 class Ticket:
@@ -296,6 +156,7 @@ class Batcher:
 
         Raises:
             OverloadedError: The queue is full.
+            ExpiredError: The deadline cannot be met.
         """
         ticket = Ticket(self)
         received_ns = monotonic_ns() if received_ns is None else received_ns
@@ -303,7 +164,7 @@ class Batcher:
         if record is not None:
             request.record = record
         with self._changed:
-            while not self._queue.has_room(len(images)):
+            while not self._queue.has_room(len(images), request.record.caller):
                 if not self._is_running:
                     # Whoever handed these in may be slow to come for their answers.
                     self._run_pass()
@@ -331,11 +192,13 @@ class Batcher:
         self._is_running = True
         group = self._queue.take()
         self._changed.release()
+        passage = None
         try:
-            answer_together(
+            passage = answer_together(
                 group, self._workspace, self._queue.statistics, self._recorder, self._shadow
             )
         finally:
             self._changed.acquire()
+            self._queue.learn_pace(passage)
             self._is_running = False
             self._changed.notify_all()

@@ -175,6 +175,13 @@ class ServerConfig(CheckedSettings):
         4, "batches of one PredictStream that are in flight at once", lowest=1
     )
 
+    max_connections: int = whole_number(
+        1024, "connections that each process has open at once; what comes then is closed", lowest=1
+    )
+
+    drain_seconds: float = seconds(
+        0.0, "how long to go on answering after a signal to stop, for balancers to look elsewhere"
+    )
     # Less than the 10 after which containers are killed.
     stop_grace_s: float = seconds(8.0, "how long open requests may take after a signal to stop")
 

@@ -74,7 +74,7 @@ class PredictionService:
             return is_wanted(context) and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
-            record = self._recorder.arrived("PredictStream", context.invocation_metadata())
+            record = self._calls.arrived("PredictStream", context)
             return self._start(PREDICT_STREAM, data, record, is_awaited, key, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)

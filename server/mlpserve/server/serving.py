@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -106,8 +106,9 @@ class Server:
             self.http.start()
 
     def stop(self) -> None:
-        """Refuse new requests, answer those that were accepted, and end."""
+        """Say that nothing is to be sent here, refuse it, answer what was accepted, and end."""
         self._health.stop()
+        Event().wait(self._config.drain_seconds)
         has_ended = self._server.stop(self._config.stop_grace_s)
         if self.http is not None:
             self.http.stop()
@@ -149,6 +150,7 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_allowed_incoming_connections", config.max_connections),
                 # With it a second server on the port would start and take half the calls, unless
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),

@@ -35,6 +35,10 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+# Tells a client that tries again when to do so, instead of by its own reckoning.
+# Source: gRPC proposal A6, client retries, "pushback".
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+_PUSHBACK_MS: Final = "200"
 _INTERNAL_DETAILS: Final = "internal error; the server's log has the cause"
 
 _INTERNAL: Final = 500
@@ -90,7 +94,17 @@ class Calls:
         self.recorder.ended(record, code.name)
         # The text of any other error may show our internals.
         shown = _INTERNAL_DETAILS if code is grpc.StatusCode.INTERNAL else str(error)
-        return Refusal(code, shown, ((REQUEST_ID_KEY, known_as),))
+        pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
+        return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
+
+    def arrived(self, method: str, context: grpc.ServicerContext) -> RequestRecord:
+        """Return the record of a request of the public API that comes now."""
+        return self.recorder.arrived(
+            method,
+            context.invocation_metadata(),
+            caller=context.peer(),
+            remaining_s=context.time_remaining(),
+        )
 
     @contextmanager
     def handling(self, method: str, context: grpc.ServicerContext) -> Iterator[RequestRecord]:
@@ -101,7 +115,7 @@ class Calls:
         Yields:
             The call's record. Whoever answers says so to the recorder.
         """
-        record = self.recorder.arrived(method, context.invocation_metadata())
+        record = self.arrived(method, context)
         try:
             yield record
         except grpc.RpcError:

@@ -4,11 +4,11 @@ from functools import partial
 from time import monotonic_ns
 from typing import Final
 
-from mlpserve.server.batching import Outcome, Request, RowQueue
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
+from mlpserve.server.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
 
 _METHOD: Final = "ModelInfer"
@@ -31,7 +31,10 @@ class HotInfer:
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns, record = monotonic_ns(), self._recorder.arrived(_METHOD, call.metadata)
+        received_ns = monotonic_ns()
+        record = self._recorder.arrived(
+            _METHOD, call.metadata, caller=call.caller, remaining_s=call.remaining_s()
+        )
         try:
             asked = self._inference.ask(
                 read_request(data), received_ns=received_ns, metadata=call.metadata

@@ -245,6 +245,7 @@ class HotCall:
         "_is_cancelled",
         "_is_watched",
         "_lane",
+        "caller",
         "metadata",
         "method",
     )
@@ -253,6 +254,7 @@ class HotCall:
         self.method = method
         self._call = event.call
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
+        self.caller: str | bytes = event.call.peer()
         self._deadline_s = event.call_details.deadline
         self._lane = lane
         self._accept = accept
@@ -268,6 +270,10 @@ class HotCall:
         if not self._is_watched:
             self._is_watched = True
             self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+
+    def remaining_s(self) -> float:
+        """Return the seconds until the call's deadline."""
+        return float(self._deadline_s - time.time())
 
     def is_wanted(self) -> bool:
         """Return whether the caller still waits."""

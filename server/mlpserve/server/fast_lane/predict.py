@@ -3,11 +3,11 @@
 from functools import partial
 from time import monotonic_ns
 
-from mlpserve.server.batching import NORMAL_PRIORITY, Outcome, Request, RowQueue
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
 from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.row_queue import NORMAL_PRIORITY, Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
 
 
@@ -29,7 +29,10 @@ class HotPredict:
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns, record = monotonic_ns(), self._recorder.arrived("Predict", call.metadata)
+        received_ns = monotonic_ns()
+        record = self._recorder.arrived(
+            "Predict", call.metadata, caller=call.caller, remaining_s=call.remaining_s()
+        )
         try:
             key = None if self._splitter is None else self._splitter.key(call.metadata)
             model, images = self._messages.images(PREDICT, data, key)

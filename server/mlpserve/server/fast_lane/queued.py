@@ -3,11 +3,12 @@
 For the lane's thread only.
 """
 
-from mlpserve.server.batching import RowQueue, answer_together
+from mlpserve.server.batching import answer_together
 from mlpserve.server.compiled import Workspace
 from mlpserve.server.errors import UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.row_queue import RowQueue
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import Calls
 
@@ -46,7 +47,7 @@ class QueuedCalls:
         """Return whether a call carries the right token, where it must; refuse it otherwise."""
         if self._tokens is not None:
             try:
-                self._tokens.caller(call.metadata)
+                call.caller = self._tokens.caller(call.metadata) or call.caller
             except UnauthenticatedError as error:
                 record = self._calls.recorder.arrived(call.method, call.metadata)
                 call.fail(*self._calls.refusal(record, error))
@@ -55,10 +56,8 @@ class QueuedCalls:
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
-        answer_together(
-            self._queue.take(),
-            self._workspace,
-            self._queue.statistics,
-            self._calls.recorder,
-            self._shadow,
+        queue, recorder = self._queue, self._calls.recorder
+        passage = answer_together(
+            queue.take(), self._workspace, queue.statistics, recorder, self._shadow
         )
+        queue.learn_pace(passage)

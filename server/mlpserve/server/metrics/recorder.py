@@ -1,5 +1,6 @@
 """Follows requests from their arrival to their end, and counts them."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -40,9 +41,22 @@ class Recorder:
         self._counters = counters
         self._tracer = tracer
 
-    def arrived(self, method: str, metadata: Metadata | None) -> RequestRecord:
-        """Return the record of a request that comes now."""
-        return RequestRecord(method, metadata or (), self.clock())
+    def arrived(
+        self,
+        method: str,
+        metadata: Metadata | None,
+        *,
+        caller: str | bytes = "",
+        remaining_s: float = math.inf,
+    ) -> RequestRecord:
+        """Return the record of a request that comes now; see ``RequestRecord``."""
+        return RequestRecord(
+            method,
+            metadata or (),
+            arrived_s=self.clock(),
+            caller=caller,
+            remaining_s=remaining_s,
+        )
 
     def computed(self, records: Sequence[RequestRecord], *, rows: int, started_s: float) -> None:
         """Note that a network ran, from ``started_s`` until now, for requests together."""

@@ -89,7 +89,7 @@ class InferenceService:
             self._batcher,
             self._calls,
             is_awaited,
-            metadata=context.invocation_metadata(),
+            context,
             ends_with_error=_wants_statuses(context),
         )
         ahead = ReadAhead(requests, streamed.start, most=self._max_stream_batches)

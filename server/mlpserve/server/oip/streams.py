@@ -4,10 +4,12 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final
 
+import grpc
+
 from mlpserve.oip import inference_pb2
 from mlpserve.server.batching import Batcher
 from mlpserve.server.messages import parsed
-from mlpserve.server.metrics.records import Metadata, RequestRecord
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import plain_request, response_message
 from mlpserve.server.oip.requests import InferResponse
@@ -25,7 +27,7 @@ class StreamedRequests:
         batcher: What runs the networks.
         calls: What is done about requests besides answering them.
         is_awaited: Whether anybody still takes responses.
-        metadata: What the caller sent along.
+        context: The call.
         ends_with_error: Whether an error is raised, so that it ends the call; otherwise it is a
             response among the others, as Triton has it.
     """
@@ -36,20 +38,20 @@ class StreamedRequests:
         batcher: Batcher,
         calls: Calls,
         is_awaited: Callable[[], bool],
+        context: grpc.ServicerContext,
         *,
-        metadata: Metadata | None,
         ends_with_error: bool,
     ) -> None:
         self._inference = inference
         self._batcher = batcher
         self._calls = calls
-        self._metadata = metadata
+        self._context = context
         self._is_awaited = is_awaited
         self._ends_with_error = ends_with_error
 
     def start(self, data: bytes) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
-        record = self._calls.recorder.arrived(_METHOD, self._metadata)
+        record = self._calls.arrived(_METHOD, self._context)
         if self._ends_with_error:
             return self._waiting(parsed(inference_pb2.ModelInferRequest, data), record)
         request_id = ""
@@ -66,7 +68,7 @@ class StreamedRequests:
         self, message: inference_pb2.ModelInferRequest, record: RequestRecord
     ) -> Callable[[], bytes]:
         asked = self._inference.ask(
-            plain_request(message), received_ns=monotonic_ns(), metadata=self._metadata
+            plain_request(message), received_ns=monotonic_ns(), metadata=record.metadata
         )
         wait = hand_in(self._batcher, asked, record, self._is_awaited, waits_for_room=True)
 

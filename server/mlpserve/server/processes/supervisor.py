@@ -96,7 +96,8 @@ class Supervisor:
         self._one_ended.set()
         for worker in workers:
             worker.tell_to_stop()
-        deadline_s = time.monotonic() + self._config.stop_grace_s + _AFTER_GRACE_S
+        config = self._config
+        deadline_s = time.monotonic() + config.drain_seconds + config.stop_grace_s + _AFTER_GRACE_S
         for worker in workers:
             worker.wait_until_ended(max(0.0, deadline_s - time.monotonic()))
         self._shared_port.close()

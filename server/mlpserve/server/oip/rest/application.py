@@ -102,11 +102,14 @@ class OpenInference:
 
     def _route(self, method: str, path: str, answer: Endpoint) -> Route:
         async def endpoint(request: Request) -> Response:
-            record = self._recorder.arrived(f"{method} {path}", request.headers.items())
+            record = self._recorder.arrived(
+                f"{method} {path}", request.headers.items(), caller=_connection(request)
+            )
             request.state.record = record
             try:
                 if self._tokens is not None and not path.startswith(_HEALTH):
-                    self._tokens.caller(_authorization(request))
+                    name = self._tokens.caller(_authorization(request))
+                    record.caller = name or record.caller
                 response = await answer(request)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
                 refusal = self._calls.refusal(record, error)
@@ -213,6 +216,10 @@ class OpenInference:
 def _asked(request: Request) -> tuple[str, str]:
     """Return the name and the version that a path has; empty where it has none."""
     return request.path_params.get("name", ""), request.path_params.get("version", "")
+
+
+def _connection(request: Request) -> str:
+    return "" if request.client is None else f"{request.client.host}:{request.client.port}"
 
 
 def _authorization(request: Request) -> list[tuple[str, str | bytes]]:

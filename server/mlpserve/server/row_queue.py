@@ -1,0 +1,236 @@
+"""Requests that wait for their network, and in which order their turns come.
+
+Callers share the server by rows, so that one who sends much does not keep the others waiting. This
+is self-clocked fair queuing: a request gets the tag ``F = max(v, F') + rows``, with F' the tag of
+its caller's last request, and v that of the request that was taken last. The lowest tag has its
+turn first, and of equal ones the oldest. So who has taken nothing for a while is soon next, those
+who wait for long take turns, and as v grows with all that is taken, no crowd of newcomers can keep
+anybody waiting for ever.
+Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Applications (1994), section 3.
+
+Memory is shared by the same thought: no caller may have more rows waiting than are left free for
+all others. Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998), with alpha 1.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+from time import monotonic_ns
+from typing import Final, NamedTuple, TypeAlias
+
+from mlpserve.server.compiled import CompiledModel, Images
+from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.prediction import Answer
+from mlpserve.server.statistics import Passage, Statistics
+
+logger = logging.getLogger(__name__)
+
+Outcome: TypeAlias = Answer | Exception
+
+HIGHEST_PRIORITY: Final = 1
+NORMAL_PRIORITY: Final = 2
+LOWEST_PRIORITY: Final = 3
+
+_EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
+# Of other models or data types; with more of them, looking further would cost more than it joins.
+_MOST_PASSED_OVER: Final = 256
+# Requests are refused for their deadlines only where it is twice as far as it can be kept: the next
+# passes may be quicker than the last ones.
+_SURELY: Final = 0.5
+_MOST_OLD_TAGS: Final = 256  # of callers of whom nothing waits
+_NEWEST_SHARE: Final = 0.2  # of the last pass in what is expected of the next
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """A batch of one caller, and how to reach that caller.
+
+    Attributes:
+        model: The model that is asked.
+        images: (N, D), N at least 1, as ``decode_images`` returns them.
+        is_wanted: Whether anybody still waits for the answer.
+        reply: Takes the answer, or why there is none; called once.
+        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
+        received_ns: When the request came in, by ``time.monotonic_ns``.
+        queued_ns: When it had been read.
+        record: Says who asks and how long that one waits; is told when the request is computed.
+    """
+
+    model: CompiledModel
+    images: Images
+    is_wanted: Callable[[], bool]
+    reply: Callable[[Outcome], None]
+    priority: int = NORMAL_PRIORITY
+    received_ns: int = field(default_factory=monotonic_ns)
+    queued_ns: int = field(default_factory=monotonic_ns)
+    record: RequestRecord = field(default_factory=RequestRecord)
+
+
+class _Waiting(NamedTuple):
+    """A request in its place; what is compared comes first, and the number is never the same."""
+
+    priority: int
+    tag: int
+    number: int
+    request: Request
+
+
+class RowQueue:
+    """Requests that wait for the next pass. For one thread at a time.
+
+    Those of a higher priority come first; of the same, callers share by rows, and each one's oldest
+    comes first.
+
+    Args:
+        max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
+        max_queue_rows: So many rows may wait. A request finds room in an empty queue always.
+        statistics: Where requests and passes are counted; in figures of its own by default.
+    """
+
+    def __init__(
+        self, *, max_batch_rows: int, max_queue_rows: int, statistics: Statistics | None = None
+    ) -> None:
+        self.statistics = Statistics() if statistics is None else statistics
+        self._max_batch_rows = max_batch_rows
+        self._max_queue_rows = max_queue_rows
+        self._waiting: list[_Waiting] = []  # a heap
+        self._numbers = count()
+        self._rows = 0
+        self._rows_of: Counter[str | bytes] = Counter()  # by caller
+        self._virtual_time = 0
+        self._tags: dict[str | bytes, int] = {}
+        self._seconds_per_row = 0.0
+
+    def __bool__(self) -> bool:
+        """Return whether any request waits."""
+        return bool(self._waiting)
+
+    def depth(self) -> tuple[int, int]:
+        """Return how many requests wait, and how many rows; safe to call from any thread."""
+        return len(self._waiting), self._rows
+
+    def has_room(self, rows: int, caller: str | bytes = "") -> bool:
+        """Return whether a request of so many rows of a caller may join the queue."""
+        free = self._max_queue_rows - self._rows - rows
+        return not self._rows or (free >= 0 and self._rows_of[caller] <= free)
+
+    def put(self, request: Request) -> None:
+        """Let a request wait for its turn.
+
+        Raises:
+            OverloadedError: It does not fit; it was not put.
+            ExpiredError: Its deadline will surely pass before its turn comes; it was not put.
+        """
+        rows, caller = len(request.images), request.record.caller
+        if not self.has_room(rows, caller):
+            self._drop_unwanted()
+        if not self.has_room(rows, caller):
+            self._refuse_for_room(request)
+        if self._rows * self._seconds_per_row * _SURELY > request.record.remaining_s:
+            self._refuse_for_time(request)
+        tag = max(self._virtual_time, self._tags.get(caller, 0)) + rows
+        self._tags[caller] = tag
+        heappush(self._waiting, _Waiting(request.priority, tag, next(self._numbers), request))
+        self._rows += rows
+        self._rows_of[caller] += rows
+
+    def take(self) -> list[Request]:
+        """Remove and return the requests that are to go through their network together.
+
+        These are the one whose turn it is and all that can be joined to it. Those that nobody waits
+        for any more are removed as well, and told so.
+        """
+        group: list[Request] = []
+        passed_over: list[_Waiting] = []
+        rows = 0
+        while self._waiting and rows < self._max_batch_rows:
+            place = heappop(self._waiting)
+            request = place.request
+            if group and not self._fits(request, group[0], rows):
+                passed_over.append(place)
+                if len(passed_over) == _MOST_PASSED_OVER:
+                    break
+                continue
+            self._virtual_time = max(self._virtual_time, place.tag)
+            self._remove(request)
+            if request.is_wanted():
+                group.append(request)
+                rows += len(request.images)
+            else:
+                self._drop(request)
+        for place in passed_over:
+            heappush(self._waiting, place)
+        return group
+
+    def learn_pace(self, passage: Passage | None) -> None:
+        """Note how long a pass took, if there was one."""
+        if passage is not None:
+            taken_s = (passage.ended_ns - passage.started_ns) / 1e9
+            change = taken_s / passage.images - self._seconds_per_row
+            self._seconds_per_row += change * (_NEWEST_SHARE if self._seconds_per_row else 1)
+
+    def _drop_unwanted(self) -> None:
+        unwanted = [place.request for place in self._waiting if not place.request.is_wanted()]
+        if unwanted:
+            gone = set(map(id, unwanted))
+            self._waiting = [place for place in self._waiting if id(place.request) not in gone]
+            heapify(self._waiting)
+        for request in unwanted:
+            self._remove(request)
+            self._drop(request)
+
+    def _remove(self, request: Request) -> None:
+        """Take the rows of a request that waits no longer off the accounts."""
+        rows, caller = len(request.images), request.record.caller
+        self._rows -= rows
+        self._rows_of[caller] -= rows
+        if not self._rows_of[caller]:
+            del self._rows_of[caller]
+        if len(self._tags) > 2 * len(self._rows_of) + _MOST_OLD_TAGS:
+            tags = self._tags.items()
+            self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
+
+    def _drop(self, request: Request) -> None:
+        self._count_failed(request)
+        give(request, ExpiredError(_EXPIRED))
+
+    def _refuse_for_room(self, request: Request) -> None:
+        self._count_failed(request)
+        rows, own = len(request.images), self._rows_of[request.record.caller]
+        raise OverloadedError(
+            f"the server is busy: {self._rows} images wait, {own} of them yours, and these {rows} "
+            f"do not fit; at most {self._max_queue_rows} may wait, and of one caller no more than "
+            "are left for others; try again later"
+        )
+
+    def _refuse_for_time(self, request: Request) -> None:
+        self._count_failed(request)
+        remaining_ms = max(0.0, request.record.remaining_s) * 1000
+        expected_ms = self._rows * self._seconds_per_row * 1000
+        raise ExpiredError(
+            f"the deadline cannot be met: it is in {remaining_ms:.0f} ms, and the {self._rows} "
+            f"images that wait take about {expected_ms:.0f} ms; allow more time, or ask later"
+        )
+
+    def _count_failed(self, request: Request) -> None:
+        ns = monotonic_ns() - request.received_ns
+        self.statistics.failed(request.model, requests=1, ns=ns)
+
+    def _fits(self, request: Request, first: Request, rows: int) -> bool:
+        return (
+            rows + len(request.images) <= self._max_batch_rows
+            and request.model is first.model
+            and request.images.dtype == first.images.dtype
+        )
+
+
+def give(request: Request, outcome: Outcome) -> None:
+    """Give a request its outcome."""
+    try:
+        request.reply(outcome)
+    except Exception:  # one caller that cannot be reached is no reason to forget the others
+        logger.exception("an answer could not be given")
