@@ -13,13 +13,12 @@ all others. Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998),
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic_ns
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError
@@ -70,13 +69,9 @@ class Request:
     record: RequestRecord = field(default_factory=RequestRecord)
 
 
-class _Waiting(NamedTuple):
-    """A request in its place; what is compared comes first, and the number is never the same."""
-
-    priority: int
-    tag: int
-    number: int
-    request: Request
+# A request in its place: its priority, its tag, and a number that no other has, so that requests
+# themselves are never compared. A plain tuple, because one with names takes ten times as long.
+_Place: TypeAlias = tuple[int, int, int, Request]
 
 
 class RowQueue:
@@ -97,10 +92,10 @@ class RowQueue:
         self.statistics = Statistics() if statistics is None else statistics
         self._max_batch_rows = max_batch_rows
         self._max_queue_rows = max_queue_rows
-        self._waiting: list[_Waiting] = []  # a heap
+        self._waiting: list[_Place] = []  # a heap
         self._numbers = count()
         self._rows = 0
-        self._rows_of: Counter[str | bytes] = Counter()  # by caller
+        self._rows_of: dict[str | bytes, int] = {}  # by caller, of whom something waits
         self._virtual_time = 0
         self._tags: dict[str | bytes, int] = {}
         self._seconds_per_row = 0.0
@@ -116,7 +111,7 @@ class RowQueue:
     def has_room(self, rows: int, caller: str | bytes = "") -> bool:
         """Return whether a request of so many rows of a caller may join the queue."""
         free = self._max_queue_rows - self._rows - rows
-        return not self._rows or (free >= 0 and self._rows_of[caller] <= free)
+        return not self._rows or (free >= 0 and self._rows_of.get(caller, 0) <= free)
 
     def put(self, request: Request) -> None:
         """Let a request wait for its turn.
@@ -125,18 +120,20 @@ class RowQueue:
             OverloadedError: It does not fit; it was not put.
             ExpiredError: Its deadline will surely pass before its turn comes; it was not put.
         """
-        rows, caller = len(request.images), request.record.caller
+        rows, record = len(request.images), request.record
+        caller = record.caller
         if not self.has_room(rows, caller):
             self._drop_unwanted()
-        if not self.has_room(rows, caller):
-            self._refuse_for_room(request)
-        if self._rows * self._seconds_per_row * _SURELY > request.record.remaining_s:
+            if not self.has_room(rows, caller):
+                self._refuse_for_room(request)
+        if self._rows * self._seconds_per_row * _SURELY > record.remaining_s:
             self._refuse_for_time(request)
-        tag = max(self._virtual_time, self._tags.get(caller, 0)) + rows
-        self._tags[caller] = tag
-        heappush(self._waiting, _Waiting(request.priority, tag, next(self._numbers), request))
+        tag = self._tags.get(caller, 0)
+        tag = max(tag, self._virtual_time)
+        self._tags[caller] = tag = tag + rows
+        heappush(self._waiting, (request.priority, tag, next(self._numbers), request))
         self._rows += rows
-        self._rows_of[caller] += rows
+        self._rows_of[caller] = self._rows_of.get(caller, 0) + rows
 
     def take(self) -> list[Request]:
         """Remove and return the requests that are to go through their network together.
@@ -145,17 +142,17 @@ class RowQueue:
         for any more are removed as well, and told so.
         """
         group: list[Request] = []
-        passed_over: list[_Waiting] = []
+        passed_over: list[_Place] = []
         rows = 0
         while self._waiting and rows < self._max_batch_rows:
             place = heappop(self._waiting)
-            request = place.request
+            request = place[-1]
             if group and not self._fits(request, group[0], rows):
                 passed_over.append(place)
                 if len(passed_over) == _MOST_PASSED_OVER:
                     break
                 continue
-            self._virtual_time = max(self._virtual_time, place.tag)
+            self._virtual_time = max(self._virtual_time, place[1])
             self._remove(request)
             if request.is_wanted():
                 group.append(request)
@@ -164,6 +161,7 @@ class RowQueue:
                 self._drop(request)
         for place in passed_over:
             heappush(self._waiting, place)
+        self._forget_old_tags()
         return group
 
     def learn_pace(self, passage: Passage | None) -> None:
@@ -174,10 +172,11 @@ class RowQueue:
             self._seconds_per_row += change * (_NEWEST_SHARE if self._seconds_per_row else 1)
 
     def _drop_unwanted(self) -> None:
-        unwanted = [place.request for place in self._waiting if not place.request.is_wanted()]
+        kept = [place for place in self._waiting if place[-1].is_wanted()]
+        gone = {place[2] for place in self._waiting} - {place[2] for place in kept}
+        unwanted = [place[-1] for place in self._waiting if place[2] in gone]
         if unwanted:
-            gone = set(map(id, unwanted))
-            self._waiting = [place for place in self._waiting if id(place.request) not in gone]
+            self._waiting = kept
             heapify(self._waiting)
         for request in unwanted:
             self._remove(request)
@@ -187,9 +186,14 @@ class RowQueue:
         """Take the rows of a request that waits no longer off the accounts."""
         rows, caller = len(request.images), request.record.caller
         self._rows -= rows
-        self._rows_of[caller] -= rows
-        if not self._rows_of[caller]:
+        left = self._rows_of[caller] - rows
+        if left:
+            self._rows_of[caller] = left
+        else:
             del self._rows_of[caller]
+
+    def _forget_old_tags(self) -> None:
+        """Forget tags that say nothing any more, once there are many."""
         if len(self._tags) > 2 * len(self._rows_of) + _MOST_OLD_TAGS:
             tags = self._tags.items()
             self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
@@ -200,7 +204,7 @@ class RowQueue:
 
     def _refuse_for_room(self, request: Request) -> None:
         self._count_failed(request)
-        rows, own = len(request.images), self._rows_of[request.record.caller]
+        rows, own = len(request.images), self._rows_of.get(request.record.caller, 0)
         raise OverloadedError(
             f"the server is busy: {self._rows} images wait, {own} of them yours, and these {rows} "
             f"do not fit; at most {self._max_queue_rows} may wait, and of one caller no more than "
