@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 SERVING_PEERS := .venv-peers-serving
+ONLY := .*
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check format lint lint-proto types proto proto-check settings metrics lock containers peers peers-training \
@@ -94,11 +95,11 @@ peers-training: $(PEERS)/installed-training  ## install the libraries that train
 benchmark-training: $(PEERS)/installed-training  ## compare the speed of training; ARGUMENTS='--repeats 1' and the like
 	@$(PEERS)/bin/python benchmarks/training.py --output benchmarks/README.md $(ARGUMENTS)
 
-# One environment each: their dependencies exclude one another. What cannot be installed is named, and
+# One environment each: their dependencies exclude one another. ONLY='kserve|mlserver' leaves out others. What cannot be installed is named, and
 # left out by the benchmark.
 $(SERVING_PEERS)/installed: benchmarks/peers-serving.txt
 	@echo 'preparing $(SERVING_PEERS); this takes some minutes'
-	@grep -v '^#' $< | while read -r name requirements; do \
+	@grep -v '^#' $< | grep -E '^($(ONLY)) ' | while read -r name requirements; do \
 		environment=$(SERVING_PEERS)/$$name; \
 		$(PYTHON) -m venv "$$environment" && \
 		"$$environment/bin/pip" install --quiet --disable-pip-version-check $$requirements numpy || \
