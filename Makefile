@@ -95,8 +95,8 @@ peers-training: $(PEERS)/installed-training  ## install the libraries that train
 benchmark-training: $(PEERS)/installed-training  ## compare the speed of training; ARGUMENTS='--repeats 1' and the like
 	@$(PEERS)/bin/python benchmarks/training.py --output benchmarks/README.md $(ARGUMENTS)
 
-# One environment each: their dependencies exclude one another. ONLY='kserve|mlserver' leaves out others. What cannot be installed is named, and
-# left out by the benchmark.
+# One environment each: their dependencies exclude one another. What cannot be installed is named, and
+# left out by the benchmark. ONLY='kserve|mlserver' leaves out all others.
 $(SERVING_PEERS)/installed: benchmarks/peers-serving.txt
 	@echo 'preparing $(SERVING_PEERS); this takes some minutes'
 	@grep -v '^#' $< | grep -E '^($(ONLY)) ' | while read -r name requirements; do \
