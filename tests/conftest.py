@@ -24,7 +24,12 @@ REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
 
 # The same examples each time: a test that fails here fails for everybody, and on a slow day too.
-hypothesis.settings.register_profile("mlpserve", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "mlpserve",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("mlpserve")
 
 
