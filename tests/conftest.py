@@ -1,6 +1,7 @@
 """What many tests need: the real MNIST, a tiny model, a real server, an ordinary user's rights."""
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -157,3 +158,19 @@ def as_ordinary_user() -> Callable[[], AbstractContextManager[None]]:
             os.seteuid(own)
 
     return ordinary_user
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Return what lets no file grow beyond a size for a while, as if the disk were full."""
+
+    @contextmanager
+    def limit(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

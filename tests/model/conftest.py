@@ -1,11 +1,9 @@
 """What several tests of the model need: processes that write, a full disk, a weights file."""
 
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -59,22 +57,6 @@ def start_together() -> Callable[[list[subprocess.Popen[str]]], None]:
             process.stdin.flush()
 
     return start
-
-
-@pytest.fixture
-def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
-    """Return what lets no file grow beyond a size for a while, as if the disk were full."""
-
-    @contextmanager
-    def limit(size_bytes: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit
 
 
 @pytest.fixture

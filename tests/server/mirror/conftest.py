@@ -1,7 +1,6 @@
 """Stores to copy from: a folder, one that fails as it is told to, and one that speaks S3."""
 
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -168,19 +166,3 @@ def run_python() -> Callable[..., str]:
         ).stdout
 
     return run
-
-
-@pytest.fixture
-def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
-    """Return what lets no file grow beyond a size for a while, as if the disk were full."""
-
-    @contextmanager
-    def limit(size_bytes: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit

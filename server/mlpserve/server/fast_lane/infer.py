@@ -42,11 +42,17 @@ class HotInfer:
             record.asks(asked.model.metadata.name, asked.model.metadata.version)
             is_wanted = asked.wanted(call.is_wanted)
             reply = partial(self._reply, call, record, asked)
-            request = Request(
-                asked.model, asked.images, is_wanted, reply, asked.priority, received_ns
+            self._queue.put(
+                Request(
+                    asked.model,
+                    asked.images,
+                    is_wanted,
+                    reply,
+                    priority=asked.priority,
+                    received_ns=received_ns,
+                    record=record,
+                )
             )
-            request.record = record
-            self._queue.put(request)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             call.fail(*self._calls.refusal(record, error))
 

@@ -7,7 +7,7 @@ from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.messages import PREDICT, Messages
 from mlpserve.server.metrics.records import RequestRecord
-from mlpserve.server.row_queue import NORMAL_PRIORITY, Outcome, Request, RowQueue
+from mlpserve.server.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
 
 
@@ -38,9 +38,11 @@ class HotPredict:
             model, images = self._messages.images(PREDICT, data, key)
             record.asks(model.metadata.name, model.metadata.version)
             reply = partial(self._reply, call, record, model)
-            request = Request(model, images, call.is_wanted, reply, NORMAL_PRIORITY, received_ns)
-            request.record = record
-            self._queue.put(request)
+            self._queue.put(
+                Request(
+                    model, images, call.is_wanted, reply, received_ns=received_ns, record=record
+                )
+            )
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             call.fail(*self._calls.refusal(record, error))
 

@@ -7,9 +7,9 @@ whoever reads finds the number from before a change or that from after it.
 
 import mmap
 import os
-import tempfile
 from typing import Final
 
+from mlpserve.server.lifecycle.anonymous import anonymous_file
 from mlpserve.server.lifecycle.tallies import TALLY_WORDS
 
 _WORD_BYTES: Final = 8
@@ -43,7 +43,7 @@ class Board:
     @classmethod
     def create(cls) -> "Board":
         """Return a board of zeros."""
-        descriptor = _anonymous_file()
+        descriptor = anonymous_file("mlpserve-board")
         os.ftruncate(descriptor, _BOARD_BYTES)
         return cls(descriptor)
 
@@ -81,11 +81,3 @@ class Board:
         self._words.release()
         self._memory.close()
         os.close(self.descriptor)
-
-
-def _anonymous_file() -> int:
-    """Return the descriptor of an empty file that has no name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("mlpserve-board")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -10,12 +10,13 @@ import hashlib
 import io
 import os
 import stat
-import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from mlpserve.server.lifecycle.anonymous import anonymous_file
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -96,7 +97,7 @@ def _copied(source: int, size_bytes: int) -> Snapshot:
     """Copy no more than the size that was checked, though the file may grow meanwhile."""
     digest = hashlib.sha256()
     copied_bytes = 0
-    target = _anonymous_file()
+    target = anonymous_file("mlpserve-weights")
     try:
         while chunk := os.read(source, min(_CHUNK_BYTES, size_bytes - copied_bytes)):
             digest.update(chunk)
@@ -106,13 +107,6 @@ def _copied(source: int, size_bytes: int) -> Snapshot:
     except BaseException:
         os.close(target)
         raise
-
-
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("mlpserve-weights", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
