@@ -172,13 +172,12 @@ class RowQueue:
             self._seconds_per_row += change * (_NEWEST_SHARE if self._seconds_per_row else 1)
 
     def _drop_unwanted(self) -> None:
-        kept = [place for place in self._waiting if place[-1].is_wanted()]
-        gone = {place[2] for place in self._waiting} - {place[2] for place in kept}
-        unwanted = [place[-1] for place in self._waiting if place[2] in gone]
+        unwanted = [place for place in self._waiting if not place[-1].is_wanted()]
         if unwanted:
-            self._waiting = kept
+            gone = {number for _, _, number, _ in unwanted}
+            self._waiting = [place for place in self._waiting if place[2] not in gone]
             heapify(self._waiting)
-        for request in unwanted:
+        for *_, request in unwanted:
             self._remove(request)
             self._drop(request)
 
