@@ -9,7 +9,7 @@ SERVING_PEERS := .venv-peers-serving
 ONLY := .*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check settings metrics lock containers peers peers-training \
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -61,11 +61,8 @@ proto: $(VENV)/installed  ## generate the protobuf code anew, beside its .proto 
 	$(call PROTOC,proto)
 	$(call PROTOC_OIP,proto)
 
-settings: $(VENV)/installed  ## write the table of all settings of the server anew
-	$(BIN)/python docs/settings_table.py
-
-metrics: $(VENV)/installed  ## write the table of all metrics of the server anew
-	$(BIN)/python docs/metrics_table.py
+tables: $(VENV)/installed  ## write the tables of all settings and metrics anew
+	$(BIN)/python docs/tables.py
 
 proto-check: $(VENV)/installed  ## prove that the committed protobuf code is current
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir -p "$$fresh/mlpserve/oip" && \

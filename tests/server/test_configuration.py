@@ -155,5 +155,5 @@ def test_print_config_prints_all_settings_and_ends(capsys: pytest.CaptureFixture
 
 def test_the_document_has_the_table_of_all_settings() -> None:
     document = (REPOSITORY / "docs" / "configuration.md").read_text()
-    program = runpy.run_path(str(REPOSITORY / "docs" / "settings_table.py"))
-    assert document == program["with_current_table"](document), "run `make settings`"
+    program = runpy.run_path(str(REPOSITORY / "docs" / "tables.py"))
+    assert document == program["with_current_table"]("configuration.md"), "run `make tables`"

@@ -1,0 +1,40 @@
+"""Writes the tables that are made from the code into their documents; `make tables`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.configuration import as_markdown
+from mlpserve.server.metrics.catalog import METRICS, Metric
+
+FOLDER: Final = Path(__file__).parent
+
+
+def with_current_table(name: str) -> str:
+    """Return the text of a document with its table as the code has it."""
+    begin, end = f"<!-- {_TITLES[name]}: begin -->\n", f"<!-- {_TITLES[name]}: end -->\n"
+    before, _, rest = (FOLDER / name).read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{_TABLES[name]()}\n{end}{after}"
+
+
+def _metrics() -> str:
+    head = ("| metric | kind | labels | what it is |", "|---|---|---|---|")
+    return "\n".join((*head, *map(_row, METRICS)))
+
+
+def _row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
+
+
+_TITLES: Final = {"configuration.md": "settings", "metrics.md": "metrics"}
+_TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "configuration.md": lambda: as_markdown(ServerConfig),
+    "metrics.md": _metrics,
+}
+
+if __name__ == "__main__":
+    for document in _TABLES:
+        (FOLDER / document).write_text(with_current_table(document))
