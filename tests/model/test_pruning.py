@@ -42,7 +42,7 @@ def make_old(path: Path) -> None:
 def test_newest_versions_are_kept_and_older_ones_deleted(models: Path, five: Path) -> None:
     assert prune(models, "tiny", keep=2) == Pruned((3, 2, 1), ())
     assert versions(models, "tiny") == [5, 4]
-    assert sorted(path.name for path in five.iterdir()) == [".labels.lock", "4", "5"]
+    assert sorted(path.name for path in five.iterdir()) == [".lock", "4", "5"]
     assert prune(models, "tiny", keep=2) == Pruned((), ())
 
 
@@ -128,7 +128,7 @@ def test_what_killed_trainers_left_is_deleted_after_a_day_and_what_deletions_lef
         make_old(path)
     assert prune(models, "tiny", keep=5) == Pruned((), (half, file, old))
     assert sorted(path.name for path in five.iterdir() if path.name.startswith(".")) == [
-        ".labels.lock",
+        ".lock",
         ".notes",
         ".unfinished-new",
     ]
@@ -177,7 +177,7 @@ def test_kill_at_any_moment_leaves_no_half_version(
             load_checked(folder, "tiny", version)
         prune(folder, "tiny", keep=1)
         # What was left behind is gone as well.
-        assert sorted(path.name for path in (folder / "tiny").iterdir()) == [".labels.lock", "2"]
+        assert sorted(path.name for path in (folder / "tiny").iterdir()) == [".lock", "2"]
     assert left.count([2, 1]) > 50
     assert left.count([2]) > 3
 

@@ -13,6 +13,8 @@ import pytest
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import model_names, versions, weights_path
 from mlpserve.model.golden import golden_samples
+from mlpserve.model.locks import LOCK_FILE_NAME
+from mlpserve.model.pruning import prune
 from mlpserve.model.versions import load_version, prepare, publish
 from mlpserve.model.weights import Model, load_model
 
@@ -21,7 +23,7 @@ Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
 StartTogether: TypeAlias = Callable[[list[subprocess.Popen[str]]], None]
 
 NUMBER_FILE_NAME = "number.txt"  # as the publisher calls it
-VERSION_1 = ["tiny", "tiny/1", "tiny/1/weights.npz", "tiny/1/weights.npz.sha256"]
+VERSION_1 = ["tiny", "tiny/.lock", "tiny/1", "tiny/1/weights.npz", "tiny/1/weights.npz.sha256"]
 STRANGERS = (".unfinished-0a1b", "007", "v1", "0", "-1", "1.0", " 1", "\u0661", "1" * 19, "1" * 40)
 
 
@@ -256,6 +258,24 @@ def test_network_that_could_not_be_loaded_is_refused_and_leaves_nothing(
     assert everything_in(models) == ["tiny"]
 
 
+def test_number_of_a_version_that_was_published_and_pruned_meanwhile_is_not_given_again(
+    models: Path, model: Model
+) -> None:
+    tried = []
+
+    def overtaken(numbered: Model) -> dict[str, bytes]:
+        tried.append(numbered.metadata.version)
+        if len(tried) == 1:
+            for _ in range(3):
+                publish(models, model)
+            assert prune(models, "tiny", keep=1).versions == (2, 1)
+        return {}
+
+    published = publish(models, model, attachments=overtaken)
+    assert (tried, published.metadata.version) == ([1, 4], 4)
+    assert versions(models, "tiny") == [4, 3]
+
+
 def test_each_of_many_publishers_gets_numbers_of_its_own(
     models: Path, weights_file: Path, publisher: Publisher, start_together: StartTogether
 ) -> None:
@@ -269,7 +289,11 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(
 
     numbers = list(range(1, count * each + 1))
     assert sorted(outputs) == numbers
-    assert {path.name for path in (models / "tiny").iterdir()} == set(map(str, numbers))
+    assert versions(models, "tiny") == numbers[::-1]
+    assert {path.name for path in (models / "tiny").iterdir()} == {
+        LOCK_FILE_NAME,
+        *map(str, numbers),
+    }
     for number in numbers:
         assert_whole(models, number)
 

@@ -8,14 +8,11 @@ The history has the versions that a label meant before, each once, the latest la
 label is rolled back to, and what serves for it where its version cannot be used.
 
 The file is replaced in one step, so that whoever reads it, without a lock, sees all of a change or
-nothing. Whoever changes it holds a lock meanwhile, so that of many changes at once none is lost; a
-file system without locks cannot promise that. Needs no NumPy.
+nothing. Whoever changes it holds the model's lock meanwhile, so that of many changes at once none
+is lost. Needs no NumPy.
 """
 
-import fcntl
 import json
-import logging
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +23,9 @@ from typing import Final
 from mlpserve.model.disk import replace_file, writing_to
 from mlpserve.model.document import Document, parse_document
 from mlpserve.model.errors import LabelsFileError, NoVersionError, WeightsFileError
-from mlpserve.model.folder import LARGEST_VERSION, is_folder, is_model_name, is_version, versions
-from mlpserve.model.missing import no_label, no_model, no_version
-
-logger = logging.getLogger(__name__)
+from mlpserve.model.folder import LARGEST_VERSION, is_model_name, is_version, versions
+from mlpserve.model.locks import locked
+from mlpserve.model.missing import no_label, no_version
 
 LABELS_FILE_NAME: Final = "labels.json"
 FORMAT_VERSION: Final = 1
@@ -37,7 +33,6 @@ MAX_LABELS: Final = 100
 MAX_HISTORY: Final = 100
 # Beyond what the longest labels with the longest histories take.
 MAX_FILE_BYTES: Final = 1 << 20
-_LOCK_FILE_NAME: Final = ".labels.lock"
 
 
 @dataclass(frozen=True)
@@ -172,43 +167,6 @@ def earlier_version(label: Label, found: list[int]) -> int | None:
         found: The versions that are there.
     """
     return next((number for number in reversed(label.history) if number in found), None)
-
-
-@contextmanager
-def locked(models: Path, name: str) -> Iterator[None]:
-    """Keep others from changing the labels of a model, and from deleting its versions, meanwhile.
-
-    Raises:
-        NoVersionError: There is no such model.
-        ModelsFolderError: The folder cannot be read or written to.
-    """
-    folder = models / name
-    if not is_model_name(name) or not is_folder(folder):
-        raise no_model(models, name)
-    with writing_to(folder):
-        descriptor = _open(folder / _LOCK_FILE_NAME)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)  # which unlocks it, as the end of a process does
-
-
-def _open(lock_file: Path) -> int:
-    try:
-        # File systems of networks lock only what may be written to.
-        return os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        # It is another user's. All others lock what may be read.
-        return os.open(lock_file, os.O_RDONLY | os.O_CREAT, 0o666)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        # Some file systems of networks have no locks.
-        logger.debug("%s: cannot be locked", folder)
 
 
 @contextmanager

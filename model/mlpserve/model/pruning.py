@@ -23,7 +23,8 @@ from mlpserve.model.disk import (
 )
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import versions
-from mlpserve.model.labels import Label, earlier_version, locked, read_labels
+from mlpserve.model.labels import Label, earlier_version, read_labels
+from mlpserve.model.locks import locked
 from mlpserve.model.versions import load_checked
 
 # Publishing takes seconds. What is unfinished so long belongs to a trainer that was killed.

@@ -23,6 +23,8 @@ from mlpserve.model.disk import (
 from mlpserve.model.errors import LabelsFileError, ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, is_version, versions, weights_path
 from mlpserve.model.labels import read_labels
+from mlpserve.model.locks import locked
+from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model, check_golden, load_model, save_model
 
 # What goes beside the weights of a version whose number is known: contents by the files' names.
@@ -91,8 +93,10 @@ def publish(models: Path, model: Model, *, attachments: Attachments = no_attachm
     Safe for any number of writers at once: each gets a number of its own. When this returns, the
     version is on disk; when it raises, there is nothing of it.
 
-    A folder cannot be renamed onto one that is not empty. So where another writer was faster, the
-    rename fails and nothing is lost: all is written again under the number after that.
+    A number is claimed by renaming a finished folder to it, under the model's lock, and only while
+    no newer version is there. So where another writer was faster, all is written again under a
+    later number, even if the other's version was pruned meanwhile. The rename fails onto a folder
+    that is not empty, so that also without locks no version is written over.
 
     Args:
         models: The models folder; made if it is missing.
@@ -160,8 +164,7 @@ def _check_names(files: Mapping[str, bytes]) -> None:
 
 def _write_version(models: Path, model: Model, files: Mapping[str, bytes]) -> Model | None:
     """Write a version and claim its number; return None where another writer has it."""
-    target = weights_path(models, model.metadata.name, model.metadata.version).parent
-    unfinished = make_unfinished(target.parent)
+    unfinished = make_unfinished(models / model.metadata.name)
     try:
         save_model(unfinished / WEIGHTS_FILE_NAME, model)
         published = _read_back(unfinished / WEIGHTS_FILE_NAME)
@@ -169,7 +172,7 @@ def _write_version(models: Path, model: Model, files: Mapping[str, bytes]) -> Mo
         for name, content in files.items():
             write_file(unfinished / name, content)
         sync_folder(unfinished)
-        return published if _claim(unfinished, target) else None
+        return published if _claim(models, model.metadata, unfinished) else None
     finally:
         # Gone already where the version was published.
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -185,8 +188,15 @@ def _read_back(path: Path) -> Model:
     return model
 
 
-def _claim(unfinished: Path, target: Path) -> bool:
+def _claim(models: Path, metadata: Metadata, unfinished: Path) -> bool:
     """Rename a folder to its number; return whether the number was free."""
+    with locked(models, metadata.name):
+        if any(number > metadata.version for number in versions(models, metadata.name)):
+            return False  # the number may have been another's, whose version was pruned
+        return _rename(unfinished, weights_path(models, metadata.name, metadata.version).parent)
+
+
+def _rename(unfinished: Path, target: Path) -> bool:
     try:
         unfinished.rename(target)
     except OSError:
