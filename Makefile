@@ -9,7 +9,7 @@ SERVING_PEERS := .venv-peers-serving
 ONLY := .*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables lock containers peers peers-training \
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables faults lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -70,6 +70,9 @@ proto-check: $(VENV)/installed  ## prove that the committed protobuf code is cur
 	for file in $$(cd "$$fresh" && find . -type f); do \
 		cmp "$$fresh/$$file" "proto/$$file" || { echo 'proto-check: run `make proto`' >&2; exit 1; }; \
 	done && echo 'generated code: current'
+
+faults: $(VENV)/installed  ## do to a server what goes wrong in production, and write the table of it anew
+	$(BIN)/pytest tests/server/faults --fault-table docs/faults.md
 
 lock:  ## choose the newest packages for the images anew (needs Docker)
 	docker run --rm --volume "$$PWD:/source:ro" --workdir /source python:3.13-slim sh -c ' \

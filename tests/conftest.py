@@ -21,6 +21,8 @@ from mlpserve.model.weights import Model
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.serving import Server
 
+pytest_plugins = ["fault_table"]
+
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
 
