@@ -93,7 +93,12 @@ def test_what_is_below_the_level_is_not_logged(command: list[str]) -> None:
 @pytest.mark.parametrize("log", ["/dev/full", "closed pipe", "closed"])
 def test_a_log_that_cannot_be_written_harms_nobody(command: list[str], log: str) -> None:
     port = free_port()
-    with unwritable(log) as options, running([*command, "--port", str(port)], **options) as process:
+    # Not by preexec_fn: gRPC starts threads in a fork, and these break when files are closed.
+    before = ["sh", "-c", 'exec "$@" 2>&-', "sh"] if log == "closed" else []
+    with (
+        unwritable(log) as stderr,
+        running([*before, *command, "--port", str(port)], stderr=stderr) as process,
+    ):
         while health_problem(f"127.0.0.1:{port}") is not None:
             assert process.poll() is None
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -106,18 +111,15 @@ def test_a_log_that_cannot_be_written_harms_nobody(command: list[str], log: str)
 
 
 @contextmanager
-def unwritable(log: str) -> Iterator[dict[str, Any]]:
-    """Yield what starts a process whose standard error cannot be written to."""
-    if log == "closed":
-        yield {"preexec_fn": lambda: os.close(2)}
-    elif log == "closed pipe":
+def unwritable(log: str) -> Iterator[int]:
+    """Yield a descriptor that cannot be written to."""
+    if log == "/dev/full":
+        writing = os.open(log, os.O_WRONLY)
+    else:
         reading, writing = os.pipe()
         os.close(reading)
-        yield {"stderr": writing}
-        os.close(writing)
-    else:
-        with Path(log).open("wb") as full:
-            yield {"stderr": full}
+    yield writing
+    os.close(writing)
 
 
 def free_port() -> int:
