@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import IO, Any
 
 import grpc
@@ -153,6 +154,12 @@ class Running:
         tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
         rows = [row.split() for table in tables for row in table]
         return sum(row[1].endswith(f":{self.port:04X}") and row[3] == listening for row in rows)
+
+    def wait_for_listeners(self, count: int) -> None:
+        """Wait until so many of its processes listen on its port."""
+        deadline_s = monotonic() + TIMEOUT_S
+        while self.listeners() != count:
+            assert monotonic() < deadline_s, self.lines
 
     def stop(self) -> None:
         """Stop it as it is meant to be, and take the rest of its log."""
