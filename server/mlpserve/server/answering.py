@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import grpc
 
+from mlpserve.server.admission import Admission
 from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import Workspace
 from mlpserve.server.config import MAX_MANAGEMENT_CALLS, ServerConfig
@@ -23,7 +24,7 @@ from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.lifecycle.shares import parse_shares
 from mlpserve.server.lifecycle.splitting import Splitter
 from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.limits import CallLimit
+from mlpserve.server.limits import CallLimit, OpenRequests
 from mlpserve.server.management import ManagementService
 from mlpserve.server.managing import Manager
 from mlpserve.server.messages import SERVICE_NAME, Messages
@@ -64,7 +65,7 @@ class Answering:
 
     Attributes:
         calls: What is done about calls of many threads besides answering them.
-        tokens: Whose tokens calls must carry; None for anybody's.
+        admission: Lets requests in.
         messages: The contract of ours.
         inference: Reads requests of the open protocol.
         repository: Answers its other questions.
@@ -83,7 +84,7 @@ class Answering:
         self._shadow = self._new_shadow()
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self.calls = self._observation.calls_of_many_threads()
-        self.tokens = _tokens(config)
+        self.admission = Admission(_tokens(config), OpenRequests(config.max_concurrent_requests))
         self.messages = self._new_messages()
         self.inference = self._new_inference()
         self.repository = self._new_repository()
@@ -131,9 +132,7 @@ class Answering:
             f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
             f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self.inference, queue, calls).accept,
         }
-        work = QueuedCalls(
-            queue, self._new_workspace(), calls, tokens=self.tokens, shadow=self._shadow
-        )
+        work = QueuedCalls(queue, self._new_workspace(), calls, self.admission, shadow=self._shadow)
         return methods, work
 
     def _management_handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:

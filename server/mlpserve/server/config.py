@@ -175,6 +175,12 @@ class ServerConfig(CheckedSettings):
         4, "batches of one PredictStream that are in flight at once", lowest=1
     )
 
+    max_concurrent_requests: int = whole_number(
+        8192,
+        "requests that each process has accepted and not answered at once; what comes then is "
+        "refused, and of one caller what is more than is left for others",
+        lowest=1,
+    )
     max_connections: int = whole_number(
         1024, "connections that each process has open at once; what comes then is closed", lowest=1
     )

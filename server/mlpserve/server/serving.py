@@ -27,12 +27,13 @@ from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.rest.opening import open_http
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
-from mlpserve.server.security.interceptor import TokenInterceptor
+from mlpserve.server.security.interceptor import AdmissionInterceptor
 from mlpserve.server.security.transport import server_credentials
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.rest.listening import HttpServer
 
+_MAX_UNSEEN_CALLS: Final = 16_384  # with gRPC's own limit it would refuse some of a thousand
 _REFLECTED: Final = (
     SERVICE_NAME,
     OIP_SERVICE_NAME,
@@ -151,11 +152,14 @@ class Server:
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_allowed_incoming_connections", config.max_connections),
+                # Those that come while the fast lane computes. They are to get our sentence too.
+                ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),
                 # With it a second server on the port would start and take half the calls, unless
                 # somebody watches the port.
                 ("grpc.so_reuseport", int(config.shares_port)),
             ],
-            interceptors=_interceptors(answering),
+            interceptors=[self._interceptor()],
         )
         server.add_generic_rpc_handlers(answering.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -164,6 +168,14 @@ class Server:
             described = ReflectionService((*_REFLECTED, *managed), answering.calls)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
         return server
+
+    def _interceptor(self) -> grpc.ServerInterceptor:
+        answering = self._answering
+        return AdmissionInterceptor(
+            answering.admission,
+            answering.calls,
+            places_of_stream=self._config.max_stream_batches,
+        )
 
     def _build_fast_lane(self) -> FastLane | None:
         reason = why_unusable() if self._config.fast_lane else "it is switched off"
@@ -181,14 +193,8 @@ class Server:
             answering.batcher,
             answering.calls,
             max_body_bytes=self._config.max_message_bytes,
-            tokens=answering.tokens,
+            admission=answering.admission,
         )
-
-
-def _interceptors(answering: Answering) -> list[grpc.ServerInterceptor]:
-    if answering.tokens is None:
-        return []
-    return [TokenInterceptor(answering.tokens, answering.calls)]
 
 
 def _bind(

@@ -43,6 +43,9 @@ class _Echo:
     def admits(self, call: HotCall) -> bool:
         return bool(call.metadata)  # gRPC sends who it is
 
+    def ended(self, call: HotCall) -> None:
+        pass
+
     def accept(self, data: bytes, call: HotCall) -> None:
         if data:
             self._waiting.append((data, call))

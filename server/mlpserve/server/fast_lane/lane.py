@@ -75,6 +75,9 @@ class HotWork(Protocol):
     def admits(self, call: "HotCall") -> bool:
         """Return whether a call may send its request, or refuse it by what its metadata says."""
 
+    def ended(self, call: "HotCall") -> None:
+        """Take note that a call that was admitted has been answered, and its answer taken."""
+
     def work(self) -> None:
         """Answer some of the calls that wait."""
 
@@ -187,7 +190,13 @@ class FastLane:
         else:
             self._unwatched.append(call)
         if self._work.admits(call):
+            call.is_admitted = True
             call.start()
+
+    def end(self, call: "HotCall") -> None:
+        """Take note that a call has ended."""
+        if call.is_admitted:
+            self._work.ended(call)
 
 
 class HotMethod:
@@ -236,6 +245,8 @@ class HotCall:
     Attributes:
         method: The name of the method, without that of its service.
         metadata: What the caller sent along: pairs of a key and a value.
+        caller: Who asks: the connection, or what admits the call knows better.
+        is_admitted: Whether it may send its request.
     """
 
     __slots__ = (
@@ -246,6 +257,7 @@ class HotCall:
         "_is_watched",
         "_lane",
         "caller",
+        "is_admitted",
         "metadata",
         "method",
     )
@@ -255,6 +267,7 @@ class HotCall:
         self._call = event.call
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.caller: str | bytes = event.call.peer()
+        self.is_admitted = False
         self._deadline_s = event.call_details.deadline
         self._lane = lane
         self._accept = accept
@@ -327,5 +340,5 @@ class HotCall:
     def _on_close(self, event: Any) -> None:  # noqa: ANN401
         self._is_cancelled = event.batch_operations[0].cancelled()
 
-    def _on_sent(self, event: Any) -> None:  # noqa: ANN401
-        """Do nothing: the event only says that nothing of the call is left to be done."""
+    def _on_sent(self, _event: Any) -> None:  # noqa: ANN401
+        self._lane.end(self)

@@ -3,13 +3,13 @@
 For the lane's thread only.
 """
 
+from mlpserve.server.admission import Admission
 from mlpserve.server.batching import answer_together
 from mlpserve.server.compiled import Workspace
-from mlpserve.server.errors import UnauthenticatedError
+from mlpserve.server.errors import OverloadedError, UnauthenticatedError
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.row_queue import RowQueue
-from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import Calls
 
 
@@ -20,7 +20,7 @@ class QueuedCalls:
         queue: Used by this lane only.
         workspace: Used by this lane only.
         calls: Used by this lane only.
-        tokens: Whose tokens calls must carry; None for anybody's call.
+        admission: Lets calls in.
         shadow: What compares the answers; None for nothing.
     """
 
@@ -29,14 +29,14 @@ class QueuedCalls:
         queue: RowQueue,
         workspace: Workspace,
         calls: Calls,
+        admission: Admission,
         *,
-        tokens: Tokens | None = None,
         shadow: Shadow | None = None,
     ) -> None:
         self._queue = queue
         self._workspace = workspace
         self._calls = calls
-        self._tokens = tokens
+        self._admission = admission
         self._shadow = shadow
 
     def __bool__(self) -> bool:
@@ -44,15 +44,18 @@ class QueuedCalls:
         return bool(self._queue)
 
     def admits(self, call: HotCall) -> bool:
-        """Return whether a call carries the right token, where it must; refuse it otherwise."""
-        if self._tokens is not None:
-            try:
-                call.caller = self._tokens.caller(call.metadata) or call.caller
-            except UnauthenticatedError as error:
-                record = self._calls.recorder.arrived(call.method, call.metadata)
-                call.fail(*self._calls.refusal(record, error))
-                return False
+        """Return whether a call is let in; refuse it otherwise."""
+        try:
+            call.caller = self._admission.enter(call.metadata, call.caller)
+        except (OverloadedError, UnauthenticatedError) as error:
+            record = self._calls.recorder.arrived(call.method, call.metadata)
+            call.fail(*self._calls.refusal(record, error))
+            return False
         return True
+
+    def ended(self, call: HotCall) -> None:
+        """Make room for the next one."""
+        self._admission.leave(call.caller)
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""

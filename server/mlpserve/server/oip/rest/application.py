@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlpserve.server.admission import Admission
 from mlpserve.server.batching import Batcher
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Inference, hand_in
@@ -24,7 +25,7 @@ from mlpserve.server.oip.rest.bodies import (
 )
 from mlpserve.server.oip.rest.plain import plain
 from mlpserve.server.oip.rest.receiving import received_body
-from mlpserve.server.security.tokens import AUTHORIZATION, Tokens
+from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import Calls
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -46,7 +47,7 @@ class OpenInference:
         batcher: What runs the networks.
         calls: What is done about requests besides answering them.
         max_body_bytes: The longest body that is read.
-        tokens: Whose tokens requests must carry; None for anybody's.
+        admission: Lets requests in.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class OpenInference:
         calls: Calls,
         *,
         max_body_bytes: int,
-        tokens: Tokens | None,
+        admission: Admission,
     ) -> None:
         self._inference = inference
         self._repository = repository
@@ -65,7 +66,7 @@ class OpenInference:
         self._calls = calls
         self._recorder = calls.recorder
         self._max_body_bytes = max_body_bytes
-        self._tokens = tokens
+        self._admission = admission
 
     def application(self) -> Starlette:
         """Return what an ASGI server calls."""
@@ -107,10 +108,10 @@ class OpenInference:
             )
             request.state.record = record
             try:
-                if self._tokens is not None and not path.startswith(_HEALTH):
-                    name = self._tokens.caller(_authorization(request))
-                    record.caller = name or record.caller
-                response = await answer(request)
+                if path.startswith(_HEALTH):
+                    response = await answer(request)
+                else:
+                    response = await self._admitted(answer, request, record)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
                 refusal = self._calls.refusal(record, error)
                 headers = dict(refusal.metadata)
@@ -122,6 +123,15 @@ class OpenInference:
             return response
 
         return Route(path, endpoint, methods=[method])
+
+    async def _admitted(
+        self, answer: Endpoint, request: Request, record: RequestRecord
+    ) -> Response:
+        record.caller = self._admission.enter(_authorization(request), record.caller)
+        try:
+            return await answer(request)
+        finally:
+            self._admission.leave(record.caller)
 
     async def _live(self, _: Request) -> Response:
         return _json({"live": True})

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlpserve.server.admission import Admission
 from mlpserve.server.batching import Batcher
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
@@ -13,7 +14,6 @@ from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.ports import listening_sockets
 from mlpserve.server.security.changing_files import ChangingFiles
-from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.statuses import Calls
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def open_http(
     calls: Calls,
     *,
     max_body_bytes: int,
-    tokens: Tokens | None,
+    admission: Admission,
 ) -> "HttpServer":
     """Return an HTTP server whose port is taken, and that is not started yet.
 
@@ -39,7 +39,7 @@ def open_http(
         batcher: What runs the networks.
         calls: What is done about requests besides answering them.
         max_body_bytes: The longest body that is read.
-        tokens: Whose tokens requests must carry; None for anybody's.
+        admission: Lets requests in.
 
     Raises:
         StartError: The port is taken, or what HTTP needs is not installed.
@@ -53,7 +53,7 @@ def open_http(
     from mlpserve.server.oip.rest.listening import HttpServer  # noqa: PLC0415
 
     answers = OpenInference(
-        inference, repository, batcher, calls, max_body_bytes=max_body_bytes, tokens=tokens
+        inference, repository, batcher, calls, max_body_bytes=max_body_bytes, admission=admission
     )
     context, look_for_changes = _tls(config)
     return HttpServer(
