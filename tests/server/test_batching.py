@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from threading import Barrier, Event, Thread
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.server.batching import Batcher, answer_together
 from mlpserve.server.compiled import Classified, CompiledModel, Images, Workspace
@@ -24,12 +28,16 @@ from mlpserve.server.statistics import Statistics
 
 MAX_BATCH_ROWS = 8
 TIMEOUT_S = 10.0
+TRAINING = Training("fast", {}, 0, "pets", "sha256:0", 0.9, 0.9, datetime(2024, 1, 1, tzinfo=UTC))
+LAYER = Layer(np.zeros((2, 2), np.float32), np.zeros(2, np.float32), "softmax")
+METADATA = Metadata("echo", 1, (2, 2), ("softmax",), InputSpec((1, 2)), ("a", "b"), TRAINING)
 
 
 class EchoModel(CompiledModel):
     """Says of each image its own first two values, so that a row tells whose it is."""
 
     def __init__(self) -> None:
+        super().__init__(Model(Network((LAYER,)), METADATA))
         self.passes: list[list[int]] = []
         self.fails_at = -1
 

@@ -10,16 +10,17 @@ from mlpserve.model.weights import Model
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.figures import figures_of, statistics_snapshot
 from mlpserve.server.lifecycle.plan import VersionKey
+from mlpserve.server.metrics.records import Passage
 from mlpserve.server.metrics.snapshots import merged
-from mlpserve.server.statistics import Figures, Passage, Statistics
+from mlpserve.server.statistics import Figures, Statistics
 
 TIMES = st.integers(0, 10**15)
 PASSAGES = st.builds(
     Passage,
     requests=st.integers(1, 40),
     images=st.integers(1, 8192),
-    received_ns=TIMES,
-    queued_ns=TIMES,
+    arrived_ns=TIMES,
+    read_ns=TIMES,
     started_ns=TIMES,
     ended_ns=TIMES,
 )

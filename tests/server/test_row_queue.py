@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.metrics.records import Passage, RequestRecord
 from mlpserve.server.row_queue import HIGHEST_PRIORITY, Outcome, Request, RowQueue
-from mlpserve.server.statistics import Passage
 
 MAX_BATCH_ROWS = 8
 MODEL = CompiledModel.__new__(CompiledModel)  # a queue asks nothing of a model
@@ -147,7 +146,7 @@ def test_no_more_rows_wait_than_are_allowed_unless_one_request_has_them_all(
 
 
 def passage(rows: int, ns: int) -> Passage:
-    return Passage(1, rows, received_ns=0, queued_ns=0, started_ns=0, ended_ns=ns)
+    return Passage(1, rows, arrived_ns=0, read_ns=0, started_ns=0, ended_ns=ns)
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() -> None:

@@ -23,6 +23,7 @@ from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.compiled import CompiledModel, Workspace
 from mlpserve.server.errors import ServerError
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.datatypes import DTYPES
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
@@ -73,7 +74,7 @@ def attack_grpc(data: bytes) -> str:
         Exception: Something that a caller would be told is INTERNAL.
     """
     try:
-        asked = INFERENCE.ask(read_request(data), received_ns=monotonic_ns())
+        asked = INFERENCE.ask(read_request(data), RequestRecord(arrived_ns=monotonic_ns()))
     except ServerError as error:
         return _checked_refusal(error)
     response_message(asked.response(_answer(asked))).SerializeToString()
@@ -86,7 +87,7 @@ def attack_http(body: bytes, header_length: str | None) -> str:
         asked_for = read_body(
             body, header_length, model_name="tiny", model_version="", image_bytes=lambda: 6
         )
-        asked = INFERENCE.ask(asked_for.request, received_ns=monotonic_ns())
+        asked = INFERENCE.ask(asked_for.request, RequestRecord(arrived_ns=monotonic_ns()))
     except ServerError as error:
         return _checked_refusal(error)
     written, length = write_body(asked.response(_answer(asked)), asked_for.binary_outputs)

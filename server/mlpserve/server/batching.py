@@ -7,15 +7,14 @@ next one. Knows neither gRPC nor protobuf.
 import logging
 from collections.abc import Callable, Sequence
 from threading import Condition
-from time import monotonic_ns
 
 from mlpserve.server.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.lifecycle.shadow import Shadow
 from mlpserve.server.metrics.recorder import Recorder
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.metrics.records import Passage, RequestRecord
 from mlpserve.server.prediction import Answer, answers
 from mlpserve.server.row_queue import NORMAL_PRIORITY, Outcome, Request, RowQueue, give
-from mlpserve.server.statistics import Passage, Statistics
+from mlpserve.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -41,37 +40,36 @@ def answer_together(
     """
     if not group:
         return None
-    model, started_ns, started_s = group[0].model, monotonic_ns(), recorder.clock()
+    model, clock, started_ns = group[0].model, recorder.clock, recorder.clock()
     try:
         outcomes = answers(model, [request.images for request in group], workspace)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-        passage = _passage(group, started_ns)
-        taken_ns = len(group) * passage.ended_ns - passage.received_ns
+        passage = _passage(group, started_ns, clock())
+        taken_ns = len(group) * passage.ended_ns - passage.arrived_ns
         statistics.failed(model, requests=len(group), ns=taken_ns)
         for request in group:
             give(request, error)
         return None
-    passage = _passage(group, started_ns)
+    passage = _passage(group, started_ns, clock())
     statistics.passed(model, passage)
-    records = [request.record for request in group]
-    recorder.computed(records, rows=passage.images, started_s=started_s)
+    recorder.computed([request.record for request in group], passage)
     for request, outcome in zip(group, outcomes, strict=True):
         give(request, outcome)
-    statistics.replied(model, passage, ns=monotonic_ns() - passage.ended_ns)
+    statistics.replied(model, passage, ns=clock() - passage.ended_ns)
     if shadow is not None:
         _offer(shadow, group, outcomes)
     return passage
 
 
-def _passage(group: Sequence[Request], started_ns: int) -> Passage:
-    """Return what is to be recorded of a pass that has just ended."""
+def _passage(group: Sequence[Request], started_ns: int, ended_ns: int) -> Passage:
+    """Return what is to be recorded of a pass."""
     return Passage(
         requests=len(group),
         images=sum(len(request.images) for request in group),
-        received_ns=sum(request.received_ns for request in group),
-        queued_ns=sum(request.queued_ns for request in group),
+        arrived_ns=sum(request.record.arrived_ns for request in group),
+        read_ns=sum(request.record.read_ns for request in group),
         started_ns=started_ns,
-        ended_ns=monotonic_ns(),
+        ended_ns=ended_ns,
     )
 
 
@@ -140,7 +138,6 @@ class Batcher:
         is_wanted: Callable[[], bool],
         waits_for_room: bool = False,
         priority: int = NORMAL_PRIORITY,
-        received_ns: int | None = None,
         record: RequestRecord | None = None,
     ) -> Ticket:
         """Hand in a request; see ``Request``.
@@ -151,18 +148,17 @@ class Batcher:
             is_wanted: As in ``Request``; called from any thread.
             waits_for_room: Whether to wait where the queue is full, instead of being refused.
             priority: As in ``Request``.
-            received_ns: As in ``Request``; now where it is None.
-            record: As in ``Request``; one that nobody looks at where it is None.
+            record: As in ``Request``; is told which model the request asks. One that nobody looks
+                at where it is None.
 
         Raises:
             OverloadedError: The queue is full.
             ExpiredError: The deadline cannot be met.
         """
         ticket = Ticket(self)
-        received_ns = monotonic_ns() if received_ns is None else received_ns
-        request = Request(model, images, is_wanted, ticket.reply, priority, received_ns)
-        if record is not None:
-            request.record = record
+        record = self._recorder.arrived("", None) if record is None else record
+        self._recorder.read(record, model.metadata.name, model.metadata.version)
+        request = Request(model, images, is_wanted, ticket.reply, priority, record)
         with self._changed:
             while not self._queue.has_room(len(images), request.record.caller):
                 if not self._is_running:

@@ -22,9 +22,9 @@ from typing import Final, TypeAlias
 
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.metrics.records import Passage, RequestRecord
 from mlpserve.server.prediction import Answer
-from mlpserve.server.statistics import Passage, Statistics
+from mlpserve.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,7 @@ class Request:
         is_wanted: Whether anybody still waits for the answer.
         reply: Takes the answer, or why there is none; called once.
         priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
-        received_ns: When the request came in, by ``time.monotonic_ns``.
-        queued_ns: When it had been read.
-        record: Says who asks and how long that one waits; is told when the request is computed.
+        record: Says who asks, when that was, and how long that one waits.
     """
 
     model: CompiledModel
@@ -64,8 +62,6 @@ class Request:
     is_wanted: Callable[[], bool]
     reply: Callable[[Outcome], None]
     priority: int = NORMAL_PRIORITY
-    received_ns: int = field(default_factory=monotonic_ns)
-    queued_ns: int = field(default_factory=monotonic_ns)
     record: RequestRecord = field(default_factory=RequestRecord)
 
 
@@ -220,7 +216,7 @@ class RowQueue:
         )
 
     def _count_failed(self, request: Request) -> None:
-        ns = monotonic_ns() - request.received_ns
+        ns = monotonic_ns() - request.record.arrived_ns
         self.statistics.failed(request.model, requests=1, ns=ns)
 
     def _fits(self, request: Request, first: Request, rows: int) -> bool:

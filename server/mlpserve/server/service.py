@@ -1,7 +1,6 @@
 """The adapter on the public gRPC API: each call in a thread of a pool, bytes in and bytes out."""
 
 from collections.abc import Callable, Iterator
-from time import monotonic_ns
 
 import grpc
 
@@ -106,15 +105,12 @@ class PredictionService:
         waits_for_room: bool = False,
     ) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
-        received_ns = monotonic_ns()
         model, images = self._messages.images(exchange, data, key)
-        record.asks(model.metadata.name, model.metadata.version)
         ticket = self._batcher.submit(
             model,
             images,
             is_wanted=is_wanted,
             waits_for_room=waits_for_room,
-            received_ns=received_ns,
             record=record,
         )
 

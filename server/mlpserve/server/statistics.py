@@ -2,8 +2,6 @@
 
 `figures` adds up those of all processes.
 
-    received -- read --> queued -- wait --> started -- pass --> ended -- replies --> replied
-
 A request is counted before its caller is told, so that whoever has an answer finds it counted.
 Knows neither gRPC nor protobuf. The figures of a model go with it when it is unloaded.
 """
@@ -12,10 +10,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import Lock
 from time import time
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.metrics.records import Passage
 
 
 @dataclass(slots=True)
@@ -29,26 +27,6 @@ class Duration:
         """Add so many times, which took so long together."""
         self.count += count
         self.ns += ns
-
-
-class Passage(NamedTuple):
-    """One pass of a network, and the requests that it answered.
-
-    Attributes:
-        requests: How many they were.
-        images: How many images they had together.
-        received_ns: The sum of the times when each was received; all times are of one clock.
-        queued_ns: The sum of the times when each had been read.
-        started_ns: When the pass started.
-        ended_ns: When it ended.
-    """
-
-    requests: int
-    images: int
-    received_ns: int
-    queued_ns: int
-    started_ns: int
-    ended_ns: int
 
 
 @dataclass(slots=True)
@@ -67,7 +45,7 @@ class PassFigures:
 
     def add(self, count: int, passage: Passage) -> None:
         """Add a pass, seen by so many: by itself, or by each of its requests."""
-        self.reading.add(count, passage.queued_ns - passage.received_ns)
+        self.reading.add(count, passage.read_ns - passage.arrived_ns)
         self.running.add(count, count * (passage.ended_ns - passage.started_ns))
 
 
@@ -101,8 +79,8 @@ class Figures:
         self.images += passage.images
         self.passes += 1
         self.last_pass_ms = int(time() * 1000)
-        self.succeeded.add(count, count * passage.ended_ns - passage.received_ns)
-        self.waiting.add(count, count * passage.started_ns - passage.queued_ns)
+        self.succeeded.add(count, count * passage.ended_ns - passage.arrived_ns)
+        self.waiting.add(count, count * passage.started_ns - passage.read_ns)
         self.by_request.add(count, passage)
         of_size = self.by_size.get(passage.images)
         if of_size is None:

@@ -50,10 +50,10 @@ class SpanTracer:
         self._tracer = self._provider.get_tracer("mlpserve.server")
         self._wall_ns = wall_ns
 
-    def trace(self, record: RequestRecord, code: str, ended_s: float) -> None:
+    def trace(self, record: RequestRecord, code: str, ended_ns: int) -> None:
         """See ``Tracer.trace``; never raises."""
         try:
-            self._trace(record, code, ended_s)
+            self._trace(record, code, ended_ns)
         except Exception:  # a request is worth more than its trace
             logger.exception("a request could not be traced")
 
@@ -63,23 +63,23 @@ class SpanTracer:
         closing.start()
         closing.join(_LAST_SPANS_S)
 
-    def _trace(self, record: RequestRecord, code: str, ended_s: float) -> None:
+    def _trace(self, record: RequestRecord, code: str, ended_ns: int) -> None:
         now_ns = self._wall_ns()
 
-        def at(moment_s: float) -> int:
-            return now_ns - round((ended_s - moment_s) * _NS_PER_S)
+        def at(moment_ns: int) -> int:
+            return now_ns - (ended_ns - moment_ns)
 
         span = self._tracer.start_span(
             record.method,
             context=_parent(record.metadata),
             kind=SpanKind.SERVER,
-            start_time=at(record.arrived_s),
+            start_time=at(record.arrived_ns),
         )
         _describe(span, record, code)
-        if record.computed_s > record.started_s:
+        if record.computed_ns > record.started_ns:
             within = set_span_in_context(span)
-            self._part("queue", within, at(record.arrived_s), at(record.started_s))
-            self._part("compute", within, at(record.started_s), at(record.computed_s))
+            self._part("queue", within, at(record.arrived_ns), at(record.started_ns))
+            self._part("compute", within, at(record.started_ns), at(record.computed_ns))
         span.end(now_ns)
 
     def _part(self, name: str, within: Context, started_ns: int, ended_ns: int) -> None:

@@ -1,7 +1,6 @@
 """What the fast lane does with the calls of ModelInfer. For the lane's thread only."""
 
 from functools import partial
-from time import monotonic_ns
 from typing import Final
 
 from mlpserve.server.fast_lane.lane import HotCall
@@ -31,15 +30,12 @@ class HotInfer:
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns = monotonic_ns()
         record = self._recorder.arrived(
             _METHOD, call.metadata, caller=call.caller, remaining_s=call.remaining_s()
         )
         try:
-            asked = self._inference.ask(
-                read_request(data), received_ns=received_ns, metadata=call.metadata
-            )
-            record.asks(asked.model.metadata.name, asked.model.metadata.version)
+            asked = self._inference.ask(read_request(data), record)
+            self._recorder.read(record, asked.model.metadata.name, asked.model.metadata.version)
             is_wanted = asked.wanted(call.is_wanted)
             reply = partial(self._reply, call, record, asked)
             self._queue.put(
@@ -49,7 +45,6 @@ class HotInfer:
                     is_wanted,
                     reply,
                     priority=asked.priority,
-                    received_ns=received_ns,
                     record=record,
                 )
             )

@@ -1,7 +1,6 @@
 """What the fast lane does with the calls of Predict. For the lane's thread only."""
 
 from functools import partial
-from time import monotonic_ns
 
 from mlpserve.server.compiled import CompiledModel
 from mlpserve.server.fast_lane.lane import HotCall
@@ -29,20 +28,15 @@ class HotPredict:
 
     def accept(self, data: bytes, call: HotCall) -> None:
         """Let a call wait for its turn, or refuse it."""
-        received_ns = monotonic_ns()
         record = self._recorder.arrived(
             "Predict", call.metadata, caller=call.caller, remaining_s=call.remaining_s()
         )
         try:
             key = None if self._splitter is None else self._splitter.key(call.metadata)
             model, images = self._messages.images(PREDICT, data, key)
-            record.asks(model.metadata.name, model.metadata.version)
+            self._recorder.read(record, model.metadata.name, model.metadata.version)
             reply = partial(self._reply, call, record, model)
-            self._queue.put(
-                Request(
-                    model, images, call.is_wanted, reply, received_ns=received_ns, record=record
-                )
-            )
+            self._queue.put(Request(model, images, call.is_wanted, reply, record=record))
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             call.fail(*self._calls.refusal(record, error))
 

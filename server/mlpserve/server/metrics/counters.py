@@ -58,20 +58,20 @@ class Counters:
         self._batches: dict[str, list[int]] = {}
         self._shadow_rows: dict[tuple[str, ...], int] = {}
 
-    def add_answered(self, record: RequestRecord, ended_s: float) -> None:
+    def add_answered(self, record: RequestRecord, ended_ns: int) -> None:
         """Count a request that a network has answered. A time that equals a bound is below it.
 
         Args:
             record: The request.
-            ended_s: When it was answered, by the clock of the record.
+            ended_ns: When it was answered, by the clock of the record.
         """
         key = (record.method, record.model, record.version)
         times = self._times.get(key)
         if times is None:
             times = self._times[key] = Times()
-        queue_s = record.started_s - record.arrived_s
-        compute_s = record.computed_s - record.started_s
-        total_s = ended_s - record.arrived_s
+        queue_s = (record.started_ns - record.arrived_ns) / 1e9
+        compute_s = (record.computed_ns - record.started_ns) / 1e9
+        total_s = (ended_ns - record.arrived_ns) / 1e9
         # Written out, because this is done for each request: calls would take twice as long.
         times.count += 1
         times.queue_counts[bisect_left(SECONDS, queue_s)] += 1
@@ -127,10 +127,10 @@ class SharedCounters(Counters):
         super().__init__()
         self._lock = Lock()
 
-    def add_answered(self, record: RequestRecord, ended_s: float) -> None:
+    def add_answered(self, record: RequestRecord, ended_ns: int) -> None:
         """See ``Counters.add_answered``."""
         with self._lock:
-            super().add_answered(record, ended_s)
+            super().add_answered(record, ended_ns)
 
     def add_call(self, method: str, code: str, *, model: str = "", version: int = 0) -> None:
         """See ``Counters.add_call``."""

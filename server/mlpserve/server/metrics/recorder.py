@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from mlpserve.server.metrics.counters import Counters
-from mlpserve.server.metrics.records import Metadata, RequestRecord
+from mlpserve.server.metrics.records import Metadata, Passage, RequestRecord
 
-Clock: TypeAlias = Callable[[], float]
+Clock: TypeAlias = Callable[[], int]
 
 
 class Tracer(Protocol):
     """Passes on how requests went."""
 
-    def trace(self, record: RequestRecord, code: str, ended_s: float) -> None:
+    def trace(self, record: RequestRecord, code: str, ended_ns: int) -> None:
         """Pass on a request that has ended; called in the thread that answers. Never raises."""
 
     def close(self) -> None:
@@ -27,7 +27,7 @@ class Recorder:
     Args:
         counters: Those of the threads that use the recorder.
         tracer: Is told of each request, where there is one.
-        clock: Gives seconds; only differences count.
+        clock: Gives nanoseconds; only differences count.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Recorder:
         counters: Counters,
         *,
         tracer: Tracer | None = None,
-        clock: Clock = time.perf_counter,
+        clock: Clock = time.monotonic_ns,
     ) -> None:
         self.clock = clock
         self._counters = counters
@@ -53,25 +53,34 @@ class Recorder:
         return RequestRecord(
             method,
             metadata or (),
-            arrived_s=self.clock(),
+            arrived_ns=self.clock(),
             caller=caller,
             remaining_s=remaining_s,
         )
 
-    def computed(self, records: Sequence[RequestRecord], *, rows: int, started_s: float) -> None:
-        """Note that a network ran, from ``started_s`` until now, for requests together."""
-        computed_s = self.clock()
+    def received(self, record: RequestRecord) -> None:
+        """Note that the whole of a request has come only now, because its caller took that long."""
+        record.arrived_ns = self.clock()
+
+    def read(self, record: RequestRecord, model: str, version: int) -> None:
+        """Note that a request was read, and which version of which model it asks."""
+        record.model = model
+        record.version = version
+        record.read_ns = self.clock()
+
+    def computed(self, records: Sequence[RequestRecord], passage: Passage) -> None:
+        """Note that a network ran for requests together."""
         for record in records:
-            record.started_s = started_s
-            record.computed_s = computed_s
-        self._counters.add_batch(records[0].model, rows)
+            record.started_ns = passage.started_ns
+            record.computed_ns = passage.ended_ns
+        self._counters.add_batch(records[0].model, passage.images)
 
     def answered(self, record: RequestRecord) -> None:
         """Note that a request was answered, by a network."""
-        ended_s = self.clock()
-        self._counters.add_answered(record, ended_s)
+        ended_ns = self.clock()
+        self._counters.add_answered(record, ended_ns)
         if self._tracer is not None:
-            self._tracer.trace(record, "OK", ended_s)
+            self._tracer.trace(record, "OK", ended_ns)
 
     def ended(self, record: RequestRecord, code: str) -> None:
         """Note that a request was refused or has failed, or that it needed no network.

@@ -1,8 +1,15 @@
-"""What is known of one request while it is answered; metrics, log and traces are made from it."""
+"""What is known of one request while it is answered, and of one pass of a network.
+
+Metrics, statistics, the log and traces are made from these, so that all of them tell the same.
+
+    arrived -- read --> read -- wait --> started -- pass --> computed -- replies --> ended
+
+All times are in nanoseconds by one clock, that of the `recorder`.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
@@ -15,22 +22,24 @@ class RequestRecord:
         metadata: What the caller sent along: pairs of a key and a value.
         caller: Who asks, as a token says, or over which connection.
         remaining_s: So many seconds the caller waited when it came.
-        arrived_s: When it came, by the recorder's clock.
-        started_s: When its network started.
-        computed_s: When its network was done.
+        arrived_ns: When it came.
+        read_ns: When it had been read.
+        started_ns: When its network started.
+        computed_ns: When its network was done.
         model: The name of the model that it asks; empty as long as it is not known.
         version: The version of it; 0 as long as it is not known.
     """
 
     __slots__ = (
-        "arrived_s",
+        "arrived_ns",
         "caller",
-        "computed_s",
+        "computed_ns",
         "metadata",
         "method",
         "model",
+        "read_ns",
         "remaining_s",
-        "started_s",
+        "started_ns",
         "version",
     )
 
@@ -39,7 +48,7 @@ class RequestRecord:
         method: str = "",
         metadata: Metadata = (),
         *,
-        arrived_s: float = 0.0,
+        arrived_ns: int = 0,
         caller: str | bytes = "",
         remaining_s: float = math.inf,
     ) -> None:
@@ -47,11 +56,26 @@ class RequestRecord:
         self.metadata = metadata
         self.caller = caller
         self.remaining_s = remaining_s
-        self.arrived_s = self.started_s = self.computed_s = arrived_s
+        self.arrived_ns = self.read_ns = self.started_ns = self.computed_ns = arrived_ns
         self.model = ""
         self.version = 0
 
-    def asks(self, model: str, version: int) -> None:
-        """Note which model it is for, now that this is known."""
-        self.model = model
-        self.version = version
+
+class Passage(NamedTuple):
+    """One pass of a network, and the requests that it answered.
+
+    Attributes:
+        requests: How many they were.
+        images: How many images they had together.
+        arrived_ns: The sum of the times when each arrived.
+        read_ns: The sum of the times when each had been read.
+        started_ns: When the pass started.
+        ended_ns: When it ended.
+    """
+
+    requests: int
+    images: int
+    arrived_ns: int
+    read_ns: int
+    started_ns: int
+    ended_ns: int

@@ -8,7 +8,7 @@ from mlpserve.server.batching import Batcher
 from mlpserve.server.compiled import CompiledModel, Images
 from mlpserve.server.errors import ExpiredError, OverloadedError, ServerError
 from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.splitting import Metadata, Splitter
+from mlpserve.server.lifecycle.splitting import Splitter
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip import parameters
 from mlpserve.server.oip.inputs import decode_images
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
         images: (N, D), as the request path takes them.
         outputs: What is to be answered.
         priority: As ``batching.Request`` has it.
-        received_ns: When it came in, by ``time.monotonic_ns``.
+        arrived_ns: When it came in, by ``time.monotonic_ns``.
         timeout_ns: So long it may wait; 0 for as long as it takes.
     """
 
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     images: Images
     outputs: tuple[Selected, ...]
     priority: int
-    received_ns: int
+    arrived_ns: int
     timeout_ns: int
 
     def wanted(self, is_caller_there: Callable[[], bool]) -> Callable[[], bool]:
@@ -65,7 +65,7 @@ class Asked(NamedTuple):
         )
 
     def _is_late(self) -> bool:
-        return monotonic_ns() - self.received_ns > self.timeout_ns
+        return monotonic_ns() - self.arrived_ns > self.timeout_ns
 
 
 class Inference:
@@ -92,15 +92,12 @@ class Inference:
         self._max_batch_images = max_batch_images
         self._splitter = splitter
 
-    def ask(
-        self, request: InferRequest, *, received_ns: int, metadata: Metadata | None = None
-    ) -> Asked:
+    def ask(self, request: InferRequest, record: RequestRecord) -> Asked:
         """Return what a request asks.
 
         Args:
             request: The request.
-            received_ns: When it came in, by ``time.monotonic_ns``.
-            metadata: What came with it, of which a header may say who asks.
+            record: Says when it came in, and what came with it, of which a header may say who asks.
 
         Raises:
             RequestError: Something in it is wrong.
@@ -110,12 +107,12 @@ class Inference:
         registry = self._generations.current
         model = find_version(registry, request.model_name, request.model_version)
         if self._splitter is not None and not request.model_version:
-            key = self._splitter.key(metadata)
+            key = self._splitter.key(record.metadata)
             model = self._splitter.choose(registry, model.metadata.name, key)
         try:
-            return self._asked(request, model, received_ns)
+            return self._asked(request, model, record.arrived_ns)
         except ServerError:
-            self._statistics.failed(model, requests=1, ns=monotonic_ns() - received_ns)
+            self._statistics.failed(model, requests=1, ns=monotonic_ns() - record.arrived_ns)
             raise
 
     def values_per_image(self, name: str, version: str) -> int:
@@ -124,7 +121,7 @@ class Inference:
             self._generations.current, name, version
         ).metadata.input.values_per_image
 
-    def _asked(self, request: InferRequest, model: CompiledModel, received_ns: int) -> Asked:
+    def _asked(self, request: InferRequest, model: CompiledModel, arrived_ns: int) -> Asked:
         parameters.refuse_sequences(request.parameters)
         return Asked(
             request.id,
@@ -132,7 +129,7 @@ class Inference:
             decode_images(request.input, model, max_batch_images=self._max_batch_images),
             selected(request.outputs, model.metadata.name),
             parameters.priority(request.parameters),
-            received_ns,
+            arrived_ns,
             parameters.timeout_ns(request.parameters),
         )
 
@@ -145,19 +142,17 @@ def hand_in(
     *,
     waits_for_room: bool,
 ) -> Callable[[], InferResponse]:
-    """Hand a request in, note in its record what it asks, and return what waits for its response.
+    """Hand a request in, and return what waits for its response.
 
     Raises:
         OverloadedError: The queue is full, and ``waits_for_room`` is false.
     """
-    record.asks(asked.model.metadata.name, asked.model.metadata.version)
     ticket = batcher.submit(
         asked.model,
         asked.images,
         is_wanted=asked.wanted(is_caller_there),
         waits_for_room=waits_for_room,
         priority=asked.priority,
-        received_ns=asked.received_ns,
         record=record,
     )
 

@@ -1,7 +1,6 @@
 """The adapter on the public gRPC API: the rpcs of inference.GRPCInferenceService."""
 
 from collections.abc import Iterator
-from time import monotonic_ns
 from typing import Final
 
 import grpc
@@ -64,11 +63,8 @@ class InferenceService:
 
     def model_infer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Classify one batch."""
-        received_ns = monotonic_ns()
         with self._calls.handling(MODEL_INFER, context) as record:
-            asked = self._inference.ask(
-                read_request(data), received_ns=received_ns, metadata=record.metadata
-            )
+            asked = self._inference.ask(read_request(data), record)
             wait = hand_in(
                 self._batcher, asked, record, lambda: is_wanted(context), waits_for_room=False
             )

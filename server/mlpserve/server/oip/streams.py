@@ -1,7 +1,6 @@
 """The requests of one call of ModelStreamInfer: an error of one leaves the others their answers."""
 
 from collections.abc import Callable
-from time import monotonic_ns
 from typing import Final
 
 import grpc
@@ -67,9 +66,7 @@ class StreamedRequests:
     def _waiting(
         self, message: inference_pb2.ModelInferRequest, record: RequestRecord
     ) -> Callable[[], bytes]:
-        asked = self._inference.ask(
-            plain_request(message), received_ns=monotonic_ns(), metadata=record.metadata
-        )
+        asked = self._inference.ask(plain_request(message), record)
         wait = hand_in(self._batcher, asked, record, self._is_awaited, waits_for_room=True)
 
         def response() -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic_ns
 from typing import Any, Final, TypeAlias
 
 from starlette.applications import Starlette
@@ -178,18 +177,11 @@ class OpenInference:
 
     async def _infer(self, request: Request) -> Response:
         body = await received_body(request, most=self._max_body_bytes)
-        received_ns = monotonic_ns()
+        record: RequestRecord = request.state.record
+        self._recorder.received(record)
         length = request.headers.get(HEADER_LENGTH)
         name, version = _asked(request)
-        return await run_in_threadpool(
-            self._inferred,
-            body,
-            length,
-            name,
-            version,
-            received_ns=received_ns,
-            record=request.state.record,
-        )
+        return await run_in_threadpool(self._inferred, body, length, name, version, record)
 
     def _inferred(
         self,
@@ -197,8 +189,6 @@ class OpenInference:
         header_length: str | None,
         name: str,
         version: str,
-        *,
-        received_ns: int,
         record: RequestRecord,
     ) -> Response:
         asked_for = read_body(
@@ -208,9 +198,7 @@ class OpenInference:
             model_version=version,
             image_bytes=lambda: self._inference.values_per_image(name, version),
         )
-        asked = self._inference.ask(
-            asked_for.request, received_ns=received_ns, metadata=record.metadata
-        )
+        asked = self._inference.ask(asked_for.request, record)
         wait = hand_in(self._batcher, asked, record, lambda: True, waits_for_room=False)
         written, json_bytes = write_body(wait(), asked_for.binary_outputs)
         if json_bytes is None:
