@@ -83,7 +83,7 @@ def _serve_alone(config: ServerConfig) -> None:
     plan = server.lifecycle.controller.plan if server.lifecycle else Plan({})
     _log_ready(config, plan, server.port, server.http_port)
     _log_how(config, server.adapter)
-    signals.wait_for_stop()
+    signals.wait_for_stop(server.look)
     _log_stopping(config)
     server.stop()
     if endpoint is not None:
@@ -99,7 +99,7 @@ def _serve_together(config: ServerConfig) -> None:
     plan = supervisor.lifecycle.controller.plan
     _log_ready(config, plan, supervisor.port, supervisor.http_port)
     _log_how(config, adapter)
-    signals.wait_for_stop()
+    signals.wait_for_stop(supervisor.look)
     _log_stopping(config)
     supervisor.stop()
     if endpoint is not None:

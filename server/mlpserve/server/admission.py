@@ -43,6 +43,11 @@ class Admission:
         self._open.enter(caller, places)
         return caller
 
+    def look(self) -> None:
+        """Look now whether there are other tokens."""
+        if self._tokens is not None:
+            self._tokens.look()
+
     def leave(self, caller: str | bytes, *, places: int = 1) -> None:
         """Note that a request was answered, or will never be.
 

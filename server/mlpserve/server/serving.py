@@ -28,7 +28,7 @@ from mlpserve.server.oip.rest.opening import open_http
 from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import AdmissionInterceptor
-from mlpserve.server.security.transport import server_credentials
+from mlpserve.server.security.transport import Encryption, server_encryption
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.rest.listening import HttpServer
@@ -89,9 +89,9 @@ class Server:
         )
         self._answering = Answering(config, surroundings)
         self.messages = self._answering.messages
-        credentials = server_credentials(config)
+        self._encryption = server_encryption(config)
         self._server = self._build()
-        self.port = _bind(self._server, config, credentials)
+        self.port = _bind(self._server, config, self._encryption)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
         self.http = self._open_http() if config.http_port != NO_PORT else None
@@ -105,6 +105,16 @@ class Server:
         (self._fast_lane or self._server).start()
         if self.http is not None:
             self.http.start()
+
+    def look(self) -> None:
+        """Look now whether certificates, tokens or models of its own care have changed."""
+        self._answering.admission.look()
+        if self._encryption is not None:
+            self._encryption.look()
+        if self.http is not None:
+            self.http.look()
+        if self.lifecycle is not None:
+            self.lifecycle.look()
 
     def stop(self) -> None:
         """Say that nothing is to be sent here, refuse it, answer what was accepted, and end."""
@@ -197,15 +207,13 @@ class Server:
         )
 
 
-def _bind(
-    server: grpc.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
-) -> int:
+def _bind(server: grpc.Server, config: ServerConfig, encryption: Encryption | None) -> int:
     if not config.shares_port:
         check_free(config.host, config.port)  # gRPC says only that it failed; this says why
     wanted = address(config.host, config.port)
     try:
-        if credentials is not None:
-            return server.add_secure_port(wanted, credentials)
+        if encryption is not None:
+            return server.add_secure_port(wanted, encryption.credentials)
         return server.add_insecure_port(wanted)
     except RuntimeError as error:
         raise cannot_listen(config.host, config.port, error) from error

@@ -1,29 +1,37 @@
-"""Signals that say to stop, waited for and not handled.
+"""Signals that say to stop, or to look again, waited for and not handled.
 
 A handler that sets an event may, when two signals come at once, leave its waiter waiting for ever.
 Signals that are blocked in all threads and waited for in one cannot be missed.
 """
 
+import logging
 import signal
+from collections.abc import Callable
+from threading import Event, Thread
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TOGETHER_S: Final = 0.1
 
 
 def block() -> None:
-    """Block the signals; before any thread is started, for threads inherit it.
+    """Block the signals; before any thread is started, for threads inherit it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
 
-    SIGHUP, with which other servers are told to read their certificates again, is ignored: changed
-    ones are found without it.
+
+def wait_for_stop(look: Callable[[], object]) -> None:
+    """Wait for a signal to stop; ``block`` was called before.
+
+    Args:
+        look: Called, in another thread, after SIGHUP, with which servers are told to read again
+            what they have read. What it raises is logged, and ends nothing.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-
-
-def wait_for_stop() -> None:
-    """Wait for a signal to stop; ``block`` was called before."""
-    signal.sigwait(STOP_SIGNALS)
+    is_asked = Event()
+    Thread(target=_look_when_asked, args=(is_asked, look), name="hangups", daemon=True).start()
+    while signal.sigwait((*STOP_SIGNALS, signal.SIGHUP)) == signal.SIGHUP:
+        is_asked.set()
     let_the_next_one_end_us()
 
 
@@ -37,3 +45,13 @@ def let_the_next_one_end_us() -> None:
         pass
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _look_when_asked(is_asked: Event, look: Callable[[], object]) -> None:
+    while is_asked.wait():
+        is_asked.clear()  # first: who asks during a look wants another one
+        logger.info("SIGHUP: looking at certificates, tokens and models")
+        try:
+            look()
+        except Exception:
+            logger.exception("the look that SIGHUP asked for failed")

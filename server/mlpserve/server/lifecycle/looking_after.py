@@ -56,6 +56,12 @@ class Lifecycle:
         if self._watcher is not None:
             self._watcher.start()
 
+    def look(self) -> None:
+        """Look now whether there is something else to serve."""
+        if self._mirroring is not None:
+            self._mirroring.look_soon()
+        self.controller.reload()
+
     def stop(self) -> None:
         """Change nothing any more."""
         if self._mirroring is not None:

@@ -57,6 +57,7 @@ class Mirroring:
         self._on_change = on_change
         self._has_looked = threading.Event()
         self._stopping = threading.Event()
+        self._waking = threading.Event()
         # A store that does not answer must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
@@ -72,17 +73,23 @@ class Mirroring:
         self._thread.start()
         return self._has_looked.wait(patience_s)
 
+    def look_soon(self) -> None:
+        """Have the next look come at once, or right after the one under way."""
+        self._waking.set()
+
     def stop(self) -> None:
         """Stop at once, in the midst of a copy too."""
         self._stopping.set()
+        self._waking.set()
         self._mirror.stop()
         self._thread.join(_STOP_PATIENCE_S)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._waking.clear()
             self._look()
             self._has_looked.set()
-            self._stopping.wait(self._period_s)
+            self._waking.wait(self._period_s)
 
     def _look(self) -> None:
         try:

@@ -18,7 +18,7 @@ _Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
 
 
 class Duties:
-    """Follows orders, one at a time, and tells metrics meanwhile.
+    """Follows orders, one at a time; looks at files and tells metrics meanwhile.
 
     Args:
         config: How to serve.
@@ -40,6 +40,7 @@ class Duties:
             orders.PREPARE: self._prepare,
             orders.OPEN: self._open,
             orders.FOLLOW: self._follow,
+            orders.LOOK: self._look,
             orders.METRICS: self._metrics,
         }
         self._supervisor = Conversation(channel, self._handle, on_end=on_end)
@@ -80,6 +81,11 @@ class Duties:
         self._generations.forget_before(arguments["generation"])
         if self._server is not None:
             self._server.show_health()
+        return {}
+
+    def _look(self, _arguments: Mapping[str, Any], _descriptors: Sequence[int]) -> Content:
+        if self._server is not None:
+            self._server.look()
         return {}
 
     def _metrics(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:

@@ -17,6 +17,7 @@ LOAD: Final = "load"  # a version, from the snapshot that comes along; returns w
 PREPARE: Final = "prepare"  # a generation, all versions of which are loaded
 OPEN: Final = "open"  # listen, and answer calls; returns what answers Predict, in words
 FOLLOW: Final = "follow"  # the board's number was changed: forget what was before
+LOOK: Final = "look"  # now, whether certificates or tokens changed
 METRICS: Final = "metrics"  # return what was counted so far
 # To the supervisor:
 MANAGE: Final = "manage"  # load, unload or reload models

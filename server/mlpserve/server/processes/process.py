@@ -24,6 +24,7 @@ WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.processes.
 # All but loading is a matter of milliseconds, and takes longer only where the machine is very busy.
 _ORDER_TIMEOUT_S: Final = 60.0
 _METRICS_TIMEOUT_S: Final = 1.0
+_LOOK_TIMEOUT_S: Final = 5.0
 _AFTER_CLOSING_S: Final = 1.0
 _NO_ARGUMENTS: Final[Content] = {}
 
@@ -152,6 +153,14 @@ class Worker:
         except (ChannelClosedError, PeerError, TimeoutError):
             return None
         return answer.get("snapshot")
+
+    def look(self) -> None:
+        """Have it look now whether certificates or tokens changed; where it cannot, leave it so.
+
+        May be called by any thread, also while the worker follows an order.
+        """
+        with suppress(ChannelClosedError, PeerError, TimeoutError):
+            self._conversation.call(orders.LOOK, timeout_s=_LOOK_TIMEOUT_S)
 
     def tell_to_stop(self) -> None:
         """Tell it to answer what it has accepted, and to end."""

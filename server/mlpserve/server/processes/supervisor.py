@@ -87,6 +87,12 @@ class Supervisor:
             self.stop()
             raise
 
+    def look(self) -> None:
+        """Look now whether models changed, and have all workers look at certificates and tokens."""
+        for worker in self._crew.workers:
+            worker.look()
+        self.lifecycle.look()
+
     def stop(self) -> None:
         """Have all workers answer what they have accepted, and end."""
         self._crew.stop()

@@ -19,7 +19,7 @@ _Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class ChangingFiles(Generic[_T]):
-    """What is read from some files; looks at most once a second whether they changed.
+    """What is read from some files; looks, when asked, at most once a second whether they changed.
 
     Where they cannot be read any more, or say nothing that can be used, what they said before
     stays, and the log says so once. Safe to use from many threads.
@@ -59,6 +59,11 @@ class ChangingFiles(Generic[_T]):
             finally:
                 self._lock.release()
         return self._said
+
+    def look(self) -> None:
+        """Look whether they changed, now."""
+        with self._lock:
+            self._look()
 
     def _look(self) -> None:
         self._looked_s = self._clock_s()

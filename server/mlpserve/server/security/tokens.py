@@ -70,6 +70,10 @@ class Tokens:
             return ""
         return self._name(given[0])
 
+    def look(self) -> None:
+        """Look now whether the file has changed."""
+        self._names.look()
+
     def _name(self, given: str | bytes) -> str:
         text = given.decode(errors="replace") if isinstance(given, bytes) else given
         if text[: len(_SCHEME)].lower() != _SCHEME or len(text) > _LONGEST_TOKEN:

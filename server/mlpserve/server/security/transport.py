@@ -1,8 +1,9 @@
 """TLS: certificates from files, taken over by new connections when the files change."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -11,8 +12,20 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.security.changing_files import ChangingFiles
 
 
-def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
-    """Return what a server with these settings listens with; None for no encryption.
+class Encryption(NamedTuple):
+    """How a server encrypts.
+
+    Attributes:
+        credentials: With which it listens.
+        look: Looks now whether there are other certificates.
+    """
+
+    credentials: grpc.ServerCredentials
+    look: Callable[[], None]
+
+
+def server_encryption(config: ServerConfig) -> Encryption | None:
+    """Return how a server with these settings encrypts; None for not at all.
 
     Raises:
         StartError: A file cannot be read, or holds no certificate, no key, or those of others.
@@ -22,10 +35,10 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
         return None
     paths = [certificate, key, *([authority] if authority else [])]
     files = ChangingFiles(paths, lambda contents: _configuration(paths, contents))
-    credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+    credentials = grpc.dynamic_ssl_server_credentials(
         files.get(), files.get, require_client_authentication=authority is not None
     )
-    return credentials
+    return Encryption(credentials, files.look)
 
 
 def _configuration(

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Event, Thread
 from typing import Final
 
@@ -10,6 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.security.changing_files import ChangingFiles
 
 _START_TIMEOUT_S: Final = 30.0
 # A connection holds no thread, but its request does, and up to a body of memory.
@@ -25,7 +26,7 @@ class HttpServer:
         sockets: Where; closed with the server.
         stop_grace_s: How long open requests may take when it is stopped.
         tls: With which to serve over TLS; without it, connections are plain.
-        look_for_changes: Called every few seconds.
+        files: Are looked at every few seconds, where there are any.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class HttpServer:
         *,
         stop_grace_s: float,
         tls: ssl.SSLContext | None,
-        look_for_changes: Callable[[], object],
+        files: ChangingFiles[None] | None,
     ) -> None:
         async def notify() -> None:
-            look_for_changes()
+            if files is not None:
+                files.get()
 
+        self._files = files
         config = uvicorn.Config(
             application,
             http="h11",
@@ -77,6 +80,11 @@ class HttpServer:
         self._thread.start()
         if not self._server.has_started.wait(_START_TIMEOUT_S):
             raise StartError(f"http_port: the HTTP server did not start in {_START_TIMEOUT_S:g} s")
+
+    def look(self) -> None:
+        """Look now whether there are other certificates."""
+        if self._files is not None:
+            self._files.look()
 
     def stop(self) -> None:
         """Refuse new connections, answer open requests, and end."""

@@ -1,7 +1,6 @@
 """Opens the port for HTTP, as the settings say."""
 
 import ssl
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,28 +54,28 @@ def open_http(
     answers = OpenInference(
         inference, repository, batcher, calls, max_body_bytes=max_body_bytes, admission=admission
     )
-    context, look_for_changes = _tls(config)
+    context, files = _tls(config)
     return HttpServer(
         answers.application(),
         listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
         stop_grace_s=config.stop_grace_s,
         tls=context,
-        look_for_changes=look_for_changes,
+        files=files,
     )
 
 
-def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, Callable[[], object]]:
+def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ChangingFiles[None] | None]:
     """Return the context of TLS, and what takes over certificates that were renewed."""
     certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
     if certificate is None or key is None:
-        return None, lambda: None
+        return None, None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if authority is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority)
     # New connections of the same context use what was loaded last.
     files = ChangingFiles([certificate, key], lambda _: _load(context, certificate, key))
-    return context, files.get
+    return context, files
 
 
 def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
