@@ -1,6 +1,7 @@
 """Settings from flags, variables and a file: who comes first, and what is said of mistakes."""
 
 import argparse
+import contextlib
 import re
 import runpy
 import tomllib
@@ -151,6 +152,28 @@ def test_print_config_prints_all_settings_and_ends(capsys: pytest.CaptureFixture
     assert tomllib.loads(printed)["workers"] == 3
     for setting in settings_of(ServerConfig):  # one without a value as a comment
         assert re.search(rf"^(# )?{setting.name} = ", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--models", "ftp://key:geheim@host/models?sig=geheim", "--print-config"],
+        ["--models", "ftp:/key:geheim@host/models", "--print-config"],
+        ["--models", "cache::ftp://key:geheim@host/models", "--print-config"],
+        ["--port", "ftp://key:geheim@host/models"],
+        ["ftp://key:geheim@host/models"],
+        ["--modles=ftp://key:geheim@host/models?geheim"],
+    ],
+    ids=" ".join,
+)
+def test_secrets_of_urls_are_neither_printed_nor_repeated_where_they_are_wrong(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    printed = "".join(capsys.readouterr())
+    assert "***@" in printed
+    assert "geheim" not in printed
 
 
 def test_the_document_has_the_table_of_all_settings() -> None:

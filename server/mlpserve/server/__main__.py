@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.processors import granted_processors
@@ -24,7 +24,7 @@ from mlpserve.server.configuration import (
 from mlpserve.server.descriptors import allow_many
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.urls import without_secrets
+from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.metrics.aggregate import Aggregate
 from mlpserve.server.metrics.endpoint import open_endpoint
@@ -131,9 +131,10 @@ def _log_how(config: ServerConfig, adapter: str) -> None:
 
 def _where(models: Path | str) -> tuple[str, str]:
     """Return where models are looked for, and what to do to have some there."""
+    place = shown(models)
     if isinstance(models, str):
-        return without_secrets(models), ""
-    return str(models), f"; train one with: mlpserve-train --models {models}"
+        return place, ""
+    return place, f"; train one with: mlpserve-train --models {place}"
 
 
 def _warn_of_openness(config: ServerConfig) -> None:
@@ -169,8 +170,16 @@ def _healthcheck(config: ServerConfig, options: argparse.Namespace) -> int:
     return _EXIT_FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Repeats no secret of a URL that it does not understand."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        super().error(shown(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mlpserve-serve",
         description="Serve the models of a folder.",
         epilog=(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.settings import Setting, problem, settings_of
 
 VARIABLE_PREFIX: Final = "MLPSERVE_"
@@ -115,7 +116,10 @@ def unknown_variables(config: type[Any], environment: Mapping[str, str]) -> list
 
 
 def as_toml(config: Any, given: Mapping[str, Given]) -> str:  # noqa: ANN401 - any dataclass of settings
-    """Return all settings as a TOML file, each with where its value came from."""
+    """Return all settings as a TOML file, each with where its value came from.
+
+    Secrets of URLs are not shown.
+    """
     lines: list[str] = []
     for setting in settings_of(type(config)):
         value = getattr(config, setting.name)
@@ -194,4 +198,4 @@ def _toml(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     # JSON's strings are TOML's as well, but for this character.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(shown(value), ensure_ascii=False).replace("\x7f", "\\u007f")

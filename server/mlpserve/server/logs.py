@@ -28,9 +28,11 @@ def log_to_stderr(log_format: str = "auto", level: str = "info") -> None:
 
     Args:
         log_format: One of ``LOG_FORMATS``; auto is text on a terminal, else JSON.
-        level: One of ``LOG_LEVELS``: the lowest that is written.
+        level: One of ``LOG_LEVELS``: the lowest that is written; of other libraries at least info.
     """
-    logging.root.setLevel(level.upper())
+    logging.getLogger("mlpserve").setLevel(level.upper())
+    # What other libraries say when they are debugged may hold the secrets that they were given.
+    logging.root.setLevel(max(logging.INFO, getattr(logging, level.upper())))
     if sys.stderr is None:  # it is closed; its descriptor may be another file's by now
         return
     is_json = log_format == "json" or (log_format == "auto" and not os.isatty(_STANDARD_ERROR))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.urls import is_url
+from mlpserve.server.lifecycle.urls import is_url, shown
 
 LARGEST_COUNT: Final = 2**31 - 1
 _KEY: Final = "setting"
@@ -166,7 +166,7 @@ def problem(setting: Setting, value: object, *, source: str) -> str | None:
     """
     if setting.accepts(value) or (value is None and setting.default is None):
         return None
-    return f"{source}: expected {setting.expected}, got {str(value)[:200]!r}"
+    return f"{source}: expected {setting.expected}, got {shown(value)[:200]!r}"
 
 
 def plain_values(config: object) -> dict[str, object]:

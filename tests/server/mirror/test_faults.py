@@ -183,6 +183,19 @@ def test_the_first_look_is_waited_for(hooked_mirror: Mirror) -> None:
     mirroring.stop()
 
 
+def test_a_look_that_is_asked_for_does_not_wait_for_its_period(
+    hooked_mirror: Mirror, publish: Callable[..., None]
+) -> None:
+    changed = threading.Event()
+    mirroring = Mirroring(hooked_mirror, period_s=100 * TIMEOUT_S, on_change=changed.set)
+    assert mirroring.start(patience_s=TIMEOUT_S)
+    changed.clear()
+    publish("tiny", versions=1)
+    mirroring.look_soon()
+    assert changed.wait(TIMEOUT_S)
+    mirroring.stop()
+
+
 def test_a_store_that_does_not_answer_is_not_waited_for_long(
     hooked_mirror: Mirror, hooks: Hooks
 ) -> None:

@@ -1,6 +1,9 @@
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.mirror import Mirror
 from mlpserve.server.lifecycle.mirroring import open_models
-from mlpserve.server.lifecycle.urls import is_url, without_secrets
+from mlpserve.server.lifecycle.urls import is_url, shown, without_secrets
 
 SECRETS = st.text(st.characters(categories=("L", "N"), include_characters="/+:=@"), min_size=4)
 
@@ -24,6 +27,22 @@ def test_what_is_shown_of_a_url_has_no_secret(user: str, password: str) -> None:
 def test_a_url_without_secrets_is_shown_as_it_is(url: str) -> None:
     assert is_url(url)
     assert without_secrets(url) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x://key:geheim@host/models?sig=geheim", "x://***@host/models?***"),
+        ("['x://geheim@host', 'y://host?geheim']", "['x://***@host', 'y://host?***']"),
+        ("cache::x://key:gehe/im@host", "cache::x://***@host"),
+        (Path("x:///key:geheim@host?geheim=1"), "x:/***@host?***"),
+        ("/home/somebody@here/models", "/home/somebody@here/models"),
+        (50051, "50051"),
+    ],
+    ids=str,
+)
+def test_no_text_shows_a_secret_of_a_url(text: object, expected: str) -> None:
+    assert shown(text) == expected
 
 
 @pytest.mark.parametrize("path", ["models", "/models", "./s3:/bucket", "a b", "C:models", ""])
@@ -48,6 +67,20 @@ def test_a_password_is_never_in_the_log(tmp_path: Path, caplog: pytest.LogCaptur
     kept = "".join(path.read_text() for path in mirror.folder.rglob("*") if path.is_file())
     for secret in ("geheim", "somebody", "secret"):
         assert secret not in said + kept
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_running_server_shows_no_secret_of_its_store(
+    run_server: Callable[..., AbstractContextManager[Any]], tmp_path: Path, workers: str
+) -> None:
+    models = ("--models", "ftp://somebody:geheim@127.0.0.1:1/models?sig=geheim")
+    flags = ("--cache", str(tmp_path), "--log-level", "debug", "--workers", workers)
+    with run_server(*models, *flags) as server:
+        server.stop()
+        said = "".join(server.lines)
+    assert "ftp://***@127.0.0.1:1/models?***" in said
+    assert "geheim" not in said
+    assert "somebody" not in said
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mlpserve.server.lifecycle.mirror import Mirror
 from mlpserve.server.lifecycle.mirroring import Mirroring, open_models
 from mlpserve.server.lifecycle.policy import parse_policies
 from mlpserve.server.lifecycle.selection import Rules
+from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.lifecycle.watching import Watcher
 
 _BYTES_PER_MB: Final = 1 << 20
@@ -76,4 +77,4 @@ def _check_folder(models: Path) -> None:
     except OSError:
         return  # it may come, or become readable
     if not is_folder:
-        raise StartError(f"models: expected a folder, got a file: {models}")
+        raise StartError(f"models: expected a folder, got a file: {shown(models)}")

@@ -5,6 +5,9 @@ from typing import Final
 from urllib.parse import unquote
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# In any text, and with one slash too: a URL that is misspelt is taken for the path of a folder.
+_QUERY: Final = re.compile(r"(:/[^?\s'\"]*\?)[^\s'\"]+")
+_USER: Final = re.compile(r"(:/+)[^/\s'\"][^\s'\"]*@")
 _HIDDEN: Final = "***"
 _SHORTEST_SECRET: Final = 4  # what is shorter stands in texts by chance
 
@@ -32,6 +35,14 @@ def without_secrets(url: str) -> str:
     user, place, query = _parts(url)
     shown_user, shown_query = f"{_HIDDEN}@" if user else "", f"?{_HIDDEN}" if query else ""
     return f"{scheme(url)}://{shown_user}{place}{shown_query}"
+
+
+def shown(value: object) -> str:
+    """Return a value of any kind as text that may be shown, with ``***`` for secrets of URLs."""
+    text = str(value)
+    if is_url(text):
+        return without_secrets(text)
+    return _USER.sub(rf"\1{_HIDDEN}@", _QUERY.sub(rf"\1{_HIDDEN}", text))
 
 
 def hide_secrets(text: str, url: str) -> str:
