@@ -26,7 +26,6 @@ from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 10.0
-ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 StartServer = Callable[..., Server]
 REQUEST = prediction_pb2.PredictRequest(
     images=prediction_pb2.ImageBatch(
@@ -358,36 +357,6 @@ def test_workers_ask_for_tokens_and_a_server_survives_a_hangup(
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"host": ANYWHERE},
-        {"host": "::"},
-        {"host": ANYWHERE, "token_file": Path("tokens"), "require_token": False},
-    ],
-    ids=str,
-)
-def test_a_server_that_anybody_may_call_is_known_to_be_open(settings: dict[str, Any]) -> None:
-    assert ServerConfig(**settings).is_open_to_anybody
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"host": "localhost"},
-        {"host": "::1"},
-        {"host": ANYWHERE, "token_file": Path("tokens")},
-        {"host": "::", "tls_certificate": Path("c"), "tls_key": Path("k")},
-    ],
-    ids=str,
-)
-def test_a_server_that_is_local_or_asks_for_tokens_or_encryption_is_not_open(
-    settings: dict[str, Any],
-) -> None:
-    assert not ServerConfig(**settings).is_open_to_anybody
 
 
 def test_reflection_can_be_switched_off(start_server: StartServer) -> None:

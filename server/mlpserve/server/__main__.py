@@ -29,6 +29,7 @@ from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.metrics.aggregate import Aggregate
 from mlpserve.server.metrics.endpoint import open_endpoint
 from mlpserve.server.processes.supervisor import Supervisor
+from mlpserve.server.security.openness import open_doors
 from mlpserve.server.security.tokens import new_token
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, http_port: int | Non
 
 
 def _log_how(config: ServerConfig, adapter: str) -> None:
-    _warn_of_openness(config)
+    for sentence in open_doors(config):
+        logger.warning(sentence)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",
         config.workers,
@@ -135,15 +137,6 @@ def _where(models: Path | str) -> tuple[str, str]:
     if isinstance(models, str):
         return place, ""
     return place, f"; train one with: mlpserve-train --models {place}"
-
-
-def _warn_of_openness(config: ServerConfig) -> None:
-    if config.is_open_to_anybody:
-        logger.warning(
-            "anybody who can reach %s may call, and read what others send: see --token-file and "
-            "--tls-certificate",
-            config.host,
-        )
 
 
 def _log_stopping(config: ServerConfig) -> None:

@@ -232,10 +232,3 @@ class ServerConfig(CheckedSettings):
     def max_message_bytes(self) -> int:
         """Return the largest message that the transport takes."""
         return self.max_message_mb * _BYTES_PER_MB
-
-    @property
-    def is_open_to_anybody(self) -> bool:
-        """Return whether other machines may call, with neither encryption nor tokens."""
-        is_local = self.host in {"localhost", "::1"} or self.host.startswith("127.")
-        has_tokens = self.token_file is not None and self.require_token
-        return not is_local and not has_tokens and self.tls_certificate is None
