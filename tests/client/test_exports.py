@@ -16,6 +16,7 @@ DOCUMENTED = [
     "NotFoundError",
     "Predictions",
     "ServerFaultError",
+    "ShadowInfo",
     "TimeoutExceededError",
     "TrainingInfo",
     "UnauthenticatedError",

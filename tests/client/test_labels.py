@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import grpc
 import numpy as np
 import pytest
 
-from mlpserve.client import Client, InvalidRequestError, NotFoundError
+from mlpserve.client import Client, InvalidRequestError, NotFoundError, ShadowInfo
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2
 
+TIMEOUT_S = 20.0
 IMAGES = np.zeros((5, 2, 3), np.uint8)
 
 
@@ -73,6 +75,27 @@ def test_model_is_described_with_its_labels_and_what_is_quarantined(client: Clie
     assert "the file was changed after it was published" in model.quarantined_versions[3]
     described = client.model(label="canary")
     assert [version.version for version in described.versions] == [2]
+
+
+def test_model_is_described_with_how_its_shadow_does(
+    models: Path, publish: Callable[..., None]
+) -> None:
+    publish("tiny", versions=2)
+    set_label(models, "tiny", "stable", 2)
+    set_label(models, "tiny", "canary", 1)
+    running = Server(ServerConfig(models=models, port=0, shadow="canary"))
+    running.start()
+    deadline_s = time.monotonic() + TIMEOUT_S
+    with Client(running.address) as client:
+        client.predict(IMAGES)
+        while (shadow := client.model().shadow) is None or shadow.compared_images < len(IMAGES):
+            assert time.monotonic() < deadline_s
+    running.stop()
+    assert shadow == ShadowInfo("canary", 1, len(IMAGES), len(IMAGES), 0, 0)
+
+
+def test_model_without_a_shadow_has_none(client: Client) -> None:
+    assert client.model().shadow is None
 
 
 def test_label_that_is_not_there_is_said(client: Client) -> None:

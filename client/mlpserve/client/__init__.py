@@ -24,7 +24,7 @@ from mlpserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlpserve.client.results import ModelInfo, Predictions, TrainingInfo, VersionInfo
+from mlpserve.client.results import ModelInfo, Predictions, ShadowInfo, TrainingInfo, VersionInfo
 
 __all__ = [
     "Client",
@@ -34,6 +34,7 @@ __all__ = [
     "NotFoundError",
     "Predictions",
     "ServerFaultError",
+    "ShadowInfo",
     "TimeoutExceededError",
     "TrainingInfo",
     "UnauthenticatedError",

@@ -81,6 +81,29 @@ class VersionInfo:
 
 
 @dataclass(frozen=True)
+class ShadowInfo:
+    """How a version does that classifies, unseen, what the default version has answered.
+
+    Counts are since the server started, of just these two versions.
+
+    Attributes:
+        label: The label that means it.
+        version: Its number.
+        compared_images: So many images it has classified.
+        agreeing_images: So many of these it gave the class that was answered.
+        dropped_images: So many were left out, because the server had too much else to do.
+        failed_images: So many it could not classify.
+    """
+
+    label: str
+    version: int
+    compared_images: int
+    agreeing_images: int
+    dropped_images: int
+    failed_images: int
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model, as a server serves it.
 
@@ -94,6 +117,8 @@ class ModelInfo:
             0 where none is served, and with servers of earlier releases.
         quarantined_versions: Versions that are not served, because they failed their checks, the
             newest first, and why, in a sentence.
+        shadow: How the version of a second label does on the same images; None where none is
+            compared.
     """
 
     name: str
@@ -102,6 +127,7 @@ class ModelInfo:
     labels: Mapping[str, int] = field(default_factory=dict)
     default_version: int = 0
     quarantined_versions: Mapping[int, str] = field(default_factory=dict)
+    shadow: ShadowInfo | None = None
 
 
 def read_predictions(
@@ -172,6 +198,18 @@ def read_model(model: prediction_pb2.Model) -> ModelInfo:
         quarantined_versions={
             quarantined.version: quarantined.reason for quarantined in model.quarantined_versions
         },
+        shadow=_read_shadow(model.shadow) if model.HasField("shadow") else None,
+    )
+
+
+def _read_shadow(shadow: prediction_pb2.Shadow) -> ShadowInfo:
+    return ShadowInfo(
+        label=shadow.label,
+        version=shadow.version,
+        compared_images=shadow.compared_images,
+        agreeing_images=shadow.agreeing_images,
+        dropped_images=shadow.dropped_images,
+        failed_images=shadow.failed_images,
     )
 
 
