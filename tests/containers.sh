@@ -11,6 +11,49 @@ fail() { printf 'containers: %s\n' "$*" >&2; exit 1; }
 received_bytes() { # received_bytes CONTAINER: how much has reached it over the network
   docker exec "$1" python -c 'print(open("/sys/class/net/eth0/statistics/rx_bytes").read().strip())'
 }
+wait_for() { # wait_for COMMAND...: until it succeeds, a minute at most
+  local deadline=$((SECONDS + 60))
+  until "$@"; do
+    ((SECONDS < deadline)) || fail "waited in vain for: $*"
+    sleep 0.2
+  done
+}
+is_healthy() { [[ $(docker inspect -f '{{.State.Health.Status}}' "$1") == healthy ]]; }
+has_restarted() { [[ $(docker inspect -f '{{.RestartCount}}' "$1") -gt 0 ]]; }
+is_under_load() { docker logs "$load" 2>/dev/null | grep -q 'under load'; }
+under_load() { # under_load CONTAINER FAULT...: do it to one of several servers while clients call
+  local server=$1 figures
+  shift
+  load=$(compose run --detach --no-deps --volume "$PWD/tests/support/container_load.py:/load.py:ro" \
+    --entrypoint python client /load.py server:50051)
+  wait_for is_under_load
+  "$@" "$server" >/dev/null
+  wait_for is_healthy "$server"
+  docker kill --signal TERM "$load" >/dev/null
+  docker wait "$load" >/dev/null
+  figures=$(docker logs "$load" 2>&1)
+  docker rm "$load" >/dev/null
+  printf '%s\n' "$*"
+  grep -E 'longest' <<<"$figures" || { echo "$figures"; fail 'the clients told nothing'; }
+  grep -Eq 'that retry: .* 0 failed, 0 wrong' <<<"$figures" || { echo "$figures"; fail 'calls failed'; }
+  ! grep -Eq '[1-9][0-9]* wrong' <<<"$figures" || fail 'answers were wrong'
+}
+stop_and_start() {
+  docker stop "$1"
+  [[ $(docker inspect -f '{{.State.ExitCode}}' "$1") == 0 ]] || fail "$1 did not end well"
+  docker start "$1"
+}
+kill_its_program() { # as the system does where memory runs out; Docker starts the container again
+  # The program is the only child of the first process, which ends with it, and so does what kills.
+  docker exec "$1" python -c 'if True:
+    import os, signal
+    os.kill(int(open("/proc/1/task/1/children").read().split()[0]), signal.SIGKILL)' || true
+  wait_for has_restarted "$1"
+}
+kill_and_start() { # Docker itself takes this for a wish, and does not start it again
+  docker kill --signal KILL "$1"
+  docker start "$1"
+}
 trap 'compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1' EXIT
 
 step 'build'
@@ -56,6 +99,12 @@ for number in 1 2 3; do
   echo "server $number received $((received / 1000)) kB"
   ((received > 1000000)) || fail "server $number had no part in it"
 done
+
+step 'three servers under load, to one of which something happens'
+under_load "$COMPOSE_PROJECT_NAME-server-1" stop_and_start
+under_load "$COMPOSE_PROJECT_NAME-server-2" docker restart
+under_load "$COMPOSE_PROJECT_NAME-server-3" kill_its_program
+under_load "$COMPOSE_PROJECT_NAME-server-1" kill_and_start
 
 step 'down: the servers end at once and well'
 compose stop --timeout 10 server
