@@ -8,10 +8,13 @@ from itertools import chain
 from queue import SimpleQueue
 
 import grpc
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.trace import TracerProvider
 
+from mlpserve.client import Client
 from mlpserve.server.serving import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
@@ -90,6 +93,18 @@ def test_a_request_is_traced_with_its_queue_and_compute_under_the_callers_span(
     assert request.start_time_unix_nano == queue.start_time_unix_nano
     assert queue.end_time_unix_nano == compute.start_time_unix_nano
     assert compute.end_time_unix_nano <= request.end_time_unix_nano
+
+
+def test_a_request_of_our_client_is_traced_under_the_span_that_is_current_there(
+    collector: Collector, start_server: Callable[..., Server]
+) -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+    server = start_server(tracing=True)
+    with tracer.start_as_current_span("job") as job, Client(server.address) as client:
+        client.predict(np.zeros((1, 6), np.uint8))
+    request = next(span for span in collector.spans(3) if span.name == "Predict")
+    assert int.from_bytes(request.trace_id) == job.get_span_context().trace_id
+    assert int.from_bytes(request.parent_span_id) == job.get_span_context().span_id
 
 
 def test_a_caller_that_does_not_trace_and_one_that_sends_nonsense_get_traces_of_their_own(

@@ -22,6 +22,7 @@ from mlpserve.client.results import (
     read_model,
     read_predictions,
 )
+from mlpserve.client.tracing import trace_metadata
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -33,6 +34,7 @@ class Client:
     """Calls an mlpserve server. Safe to use from many threads; close it when done.
 
     Calls that find the server unavailable are tried again for about a second, but not streams.
+    Where a span of OpenTelemetry is current, calls belong to its trace.
 
     Args:
         target: ``host:port``. Where a name has several addresses, calls go round all of them.
@@ -56,7 +58,7 @@ class Client:
     ) -> None:
         self._target = checked_target(target)
         self._timeout_s = _checked_timeout_s(timeout_s)
-        self._metadata = _metadata(token)
+        self._authorization = _authorization(token)
         self._channel = open_channel(target, credentials)
         self._stub = prediction_pb2_grpc.PredictionServiceStub(self._channel)
         self._is_closed = False
@@ -117,7 +119,7 @@ class Client:
             response = self._stub.Predict(
                 predict_request(first_batch, asked),
                 timeout=_remaining_s(deadline_s),
-                metadata=self._metadata,
+                metadata=self._metadata(),
             )
         first = read_predictions(response, len(first_batch))
         # The version that answered first is the one that the rest is asked of.
@@ -156,7 +158,7 @@ class Client:
         requests = StreamRequests(batches, Asked(model, version, label))
         with self._translated():
             call = self._stub.PredictStream(
-                requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+                requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
             )
             try:
                 for response in call:
@@ -187,7 +189,7 @@ class Client:
         request = get_model_request(Asked(name, version, label))
         with self._translated():
             response = self._stub.GetModel(
-                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
             )
             return read_model(response.model)
 
@@ -203,7 +205,7 @@ class Client:
         request = prediction_pb2.ListModelsRequest()
         with self._translated():
             response = self._stub.ListModels(
-                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata
+                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
             )
             return [read_model(model) for model in response.models]
 
@@ -220,7 +222,7 @@ class Client:
                         yield read_predictions(call.result(), count)
                     request = predict_request(batch, asked)
                     call = self._stub.Predict.future(
-                        request, timeout=_remaining_s(deadline_s), metadata=self._metadata
+                        request, timeout=_remaining_s(deadline_s), metadata=self._metadata()
                     )
                     under_way.append((len(batch), call))
                 while under_way:
@@ -229,6 +231,10 @@ class Client:
             finally:
                 for _, call in under_way:
                     call.cancel()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what is sent along with a call that is made now."""
+        return self._authorization + trace_metadata()
 
     def _allowed_s(self, timeout_s: float | None) -> float:
         """Return the seconds that a call may take: its own, or the client's."""
@@ -252,7 +258,7 @@ class Client:
             raise
 
 
-def _metadata(token: str) -> tuple[tuple[str, str], ...]:
+def _authorization(token: str) -> tuple[tuple[str, str], ...]:
     if not token:
         return ()
     # gRPC's own complaint would show the token.
