@@ -9,7 +9,7 @@ SERVING_PEERS := .venv-peers-serving
 ONLY := .*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables faults lock containers peers peers-training \
+.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -32,7 +32,7 @@ test: $(VENV)/installed  ## run all tests
 test-fast: $(VENV)/installed  ## run the tests that take less than a few seconds
 	$(BIN)/pytest -m 'not slow'
 
-check: lint lint-proto types proto-check test  ## all that CI demands
+check: lint lint-proto types proto-check audit test  ## all that CI demands
 
 format: $(VENV)/installed  ## bring the code into shape
 	$(BIN)/ruff format
@@ -70,6 +70,9 @@ proto-check: $(VENV)/installed  ## prove that the committed protobuf code is cur
 	for file in $$(cd "$$fresh" && find . -type f); do \
 		cmp "$$fresh/$$file" "proto/$$file" || { echo 'proto-check: run `make proto`' >&2; exit 1; }; \
 	done && echo 'generated code: current'
+
+audit: $(VENV)/installed  ## ask whether vulnerabilities are known of what the images and we install
+	@$(BIN)/python tests/support/audit.py constraints.txt
 
 faults: $(VENV)/installed  ## do to a server what goes wrong in production, and write the table of it anew
 	$(BIN)/pytest tests/server/faults --fault-table docs/faults.md
