@@ -350,6 +350,23 @@ def test_a_call_that_is_under_way_when_the_client_is_closed_ends_with_an_error_t
     assert "the client was closed meanwhile" in str(error)
 
 
+def test_each_client_has_a_connection_of_its_own(serve: Callable[..., str]) -> None:
+    peers = []
+
+    def predict(
+        request: prediction_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> prediction_pb2.PredictResponse:
+        peers.append(context.peer())
+        return first_values(request, context)
+
+    address = serve(Predict=predict)
+    with Client(address) as first, Client(address) as second:
+        for client in (first, second, first, second):
+            client.predict(np.zeros((1, 1), np.uint8))
+    assert peers[:2] == peers[2:]
+    assert peers[0] != peers[1]
+
+
 def test_calls_go_round_all_servers_of_the_target(
     tmp_path: Path, model: Model, images: npt.NDArray[np.uint8]
 ) -> None:

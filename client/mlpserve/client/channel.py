@@ -69,6 +69,9 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _LAST_RECONNECT_MS),
         ("grpc.max_receive_message_length", -1),
+        # Or all clients of a program that ask one server would share one connection, and so be
+        # answered by one of its processes.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if credentials is None:
         return grpc.insecure_channel(target, options)

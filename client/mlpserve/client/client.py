@@ -34,6 +34,9 @@ class Client:
     """Calls an mlpserve server. Safe to use from many threads; close it when done.
 
     Calls that find the server unavailable are tried again for about a second, but not streams.
+
+    It has one connection to each address of the target, and one process of a server answers what
+    comes over it. Several clients reach several processes of a server that has more.
     Where a span of OpenTelemetry is current, calls belong to its trace.
 
     Args:
