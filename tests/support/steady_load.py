@@ -101,6 +101,11 @@ class SteadyLoad:
 
             assert self._changed.wait_for(all_are_answered, 2 * TIMEOUT_S), self.errors
 
+    def answered(self) -> list[int]:
+        """Return how often each client has been answered so far."""
+        with self._changed:
+            return list(self._answered)
+
     def stop(self) -> Figures:
         """Let the calls under way end, and return what became of all."""
         with self._changed:

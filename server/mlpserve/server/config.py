@@ -102,6 +102,13 @@ class ServerConfig(CheckedSettings):
     load_timeout_s: float = seconds(
         120.0, "how long one of several processes may take to load and check a version"
     )
+    # A busy machine keeps a process waiting for seconds, a frozen disk or a moved machine for some
+    # more; and who waits for a worker that hangs waits for so long.
+    worker_timeout_s: float = seconds(
+        30.0,
+        "how long one of several processes may give no sign of life before it is replaced",
+        lowest=1.0,
+    )
     max_version_mb: int = whole_number(256, "largest weights file that is loaded, in MB", lowest=1)
 
     host: str = text(DEFAULT_HOST, "address to listen on", metavar="ADDRESS")

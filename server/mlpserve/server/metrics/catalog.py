@@ -110,6 +110,11 @@ WORKERS: Final = Metric(
 DEATHS: Final = Metric(
     "mlpserve_worker_deaths_total", "counter", "Workers that died and were replaced."
 )
+HANGS: Final = Metric(
+    "mlpserve_worker_hangs_total",
+    "counter",
+    "Of the workers that died, those that were ended because they gave no sign of life.",
+)
 LOG_LINES_DROPPED: Final = Metric(
     "mlpserve_log_lines_dropped_total",
     "counter",
@@ -148,6 +153,6 @@ TOLD_OTHERWISE: Final = (FIGURES, LAST_PASS)
 METRICS: Final = (
     *(REQUESTS, REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS),
     *(QUEUE_ROWS, QUEUE_REQUESTS, SHADOW_ROWS),
-    *(LOADS, SERVED_VERSIONS, QUARANTINED_VERSIONS, GENERATION, WORKERS, DEATHS),
+    *(LOADS, SERVED_VERSIONS, QUARANTINED_VERSIONS, GENERATION, WORKERS, DEATHS, HANGS),
     *(LOG_LINES_DROPPED, CPU_SECONDS, RESIDENT_BYTES, OPEN_DESCRIPTORS, THREADS, INFO),
 )

@@ -89,6 +89,16 @@ class Conversation:
             with self._lock:
                 self._waiting.pop(number, None)
 
+    def ask(self, method: str) -> "Future[Content]":
+        """Ask the peer; return what will have its answer, or its error as ``call`` raises it.
+
+        Raises:
+            ChannelClosedError: The peer is gone.
+        """
+        number, answer = self._expect_answer()
+        self._channel.send({"call": number, "method": method, "arguments": _NO_ARGUMENTS})
+        return answer
+
     def end(self) -> None:
         """Say no more: the peer finds that this side is gone, and calls that wait here fail."""
         self._is_ending = True

@@ -36,6 +36,7 @@ class Duties:
         self._server: Server | None = None
         self._duties: Final[Mapping[str, _Duty]] = {
             orders.BEGIN: lambda _arguments, _descriptors: {},
+            orders.SIGN: lambda _arguments, _descriptors: {},
             orders.LOAD: self._load,
             orders.PREPARE: self._prepare,
             orders.OPEN: self._open,

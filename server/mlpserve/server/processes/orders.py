@@ -19,6 +19,7 @@ OPEN: Final = "open"  # listen, and answer calls; returns what answers Predict, 
 FOLLOW: Final = "follow"  # the board's number was changed: forget what was before
 LOOK: Final = "look"  # now, whether certificates or tokens changed
 METRICS: Final = "metrics"  # return what was counted so far
+SIGN: Final = "sign"  # is answered at once by a process that runs
 # To the supervisor:
 MANAGE: Final = "manage"  # load, unload or reload models
 TOTALS: Final = "totals"  # return what all processes have counted

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from threading import Event
@@ -75,6 +76,7 @@ class Worker:
         self._plan = Plan({})
         self._ending: str | None = None
         self._has_ended = Event()
+        self._sign: Future[Content] | None = None
         self.generation = 0
         self.is_open = False
         own, other = channel_pair()
@@ -93,6 +95,11 @@ class Worker:
     def has_ended(self) -> bool:
         """Return whether it answers no more."""
         return self._has_ended.is_set() or self._process.poll() is not None
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Return whether it has ended as it does when it is told to stop."""
+        return self._process.poll() == 0
 
     def begin(self) -> None:
         """Wait until it takes orders.
@@ -162,6 +169,26 @@ class Worker:
         with suppress(ChannelClosedError, PeerError, TimeoutError):
             self._conversation.call(orders.LOOK, timeout_s=_LOOK_TIMEOUT_S)
 
+    def gives_sign(self) -> bool:
+        """Return whether the sign of life came that was asked for the last time; ask for the next.
+
+        For one thread at a time, also while the worker follows an order.
+        """
+        if self._sign is not None and not self._sign.done():
+            return False
+        with suppress(ChannelClosedError):  # it has ended, which is found out elsewhere
+            self._sign = self._conversation.ask(orders.SIGN)
+        return True
+
+    def give_up(self, reason: str) -> None:
+        """Have it end at once, and wait for nothing.
+
+        Args:
+            reason: What ``how_it_ended`` is to return.
+        """
+        self._ending = reason
+        self._process.kill()
+
     def tell_to_stop(self) -> None:
         """Tell it to answer what it has accepted, and to end."""
         self._process.terminate()
@@ -172,8 +199,8 @@ class Worker:
         Args:
             reason: What ``how_it_ended`` is to return.
         """
-        self._ending = reason
-        self.wait_until_ended(0)
+        self.give_up(reason)
+        self._process.wait()
 
     def wait_until_ended(self, timeout_s: float) -> int:
         """Wait for the end, bring it about where it does not come in time; return the exit code."""

@@ -63,6 +63,10 @@ class SupervisedCrew:
         """Return the workers by their places; waits for nobody."""
         return list(self._workers)
 
+    def has_one_ended_well(self) -> bool:
+        """Return whether a worker has ended as if it had been told to stop; waits for nobody."""
+        return any(worker.has_ended_well for worker in self._workers)
+
     def begin(self) -> None:
         """Start all workers.
 
@@ -146,7 +150,8 @@ class SupervisedCrew:
             return ended
         reason = ended.how_it_ended()
         self.deaths += 1
-        logger.error("worker %d died, another is started: %s", ended.process_id, reason)
+        how = "ended by itself" if ended.has_ended_well else "died"
+        logger.error("worker %d %s, another is started: %s", ended.process_id, how, reason)
         worker = self._workers[place] = self._start_worker(place)
         worker.begin()
         try:

@@ -30,11 +30,18 @@ from mlpserve.server.processes.channel import Content
 from mlpserve.server.processes.orders import Settings
 from mlpserve.server.processes.process import WORKER_COMMAND, Worker, WorkerLostError
 from mlpserve.server.processes.supervised_crew import SupervisedCrew
+from mlpserve.server.processes.vigil import Vigil
 
 logger = logging.getLogger(__name__)
 
-# After some were replaced, others are not before this, so that none die in a busy loop.
-_SHORTEST_LIFE_S: Final = 1.0
+# After some were replaced, others are not before this, so that none die in a busy loop; and where
+# they cannot be replaced, it is tried less and less often.
+_SHORTEST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 16.0
+# Who stops all processes of a group or a container tells us too, but perhaps some last.
+_TOGETHER_S: Final = 1.0
+_LOOKS: Final = 10  # for signs of life, before the want of them counts
+_SILENCE: Final = "it gave no sign of life for {:g} s, and was killed"
 _AFTER_GRACE_S: Final = 1.0
 
 
@@ -66,6 +73,7 @@ class Supervisor:
         self._stopping = Event()
         self._one_ended = Event()
         self._crew = SupervisedCrew(self._board, self._start_worker, len(self._processors))
+        self._hangs = 0
         self.lifecycle = Lifecycle(config, self._crew)
         self.aggregate = Aggregate(self._metrics)
 
@@ -78,6 +86,7 @@ class Supervisor:
         try:
             self._crew.begin()
             Thread(target=self._replace_ended, name="replace-ended", daemon=True).start()
+            Thread(target=self._end_silent, name="end-silent", daemon=True).start()
             self.lifecycle.start()
             return self._crew.open()
         except WorkerLostError as error:
@@ -117,6 +126,7 @@ class Supervisor:
                 process_snapshot("supervisor"),
                 lifecycle_snapshot(self.lifecycle.controller),
                 {catalog.DEATHS.name: [([], self._crew.deaths)]},
+                {catalog.HANGS.name: [([], self._hangs)]},
             ]
         )
         workers = self._crew.workers
@@ -152,12 +162,27 @@ class Supervisor:
 
     def _replace_ended(self) -> None:
         """Replace workers that end, until the server stops."""
+        pause_s = _SHORTEST_PAUSE_S
         while not self._stopping.is_set():
             self._one_ended.wait()
             self._one_ended.clear()
-            if not self._do_all_live():
+            if self._crew.has_one_ended_well() and self._stopping.wait(_TOGETHER_S):
+                break
+            if self._do_all_live():
+                pause_s = _SHORTEST_PAUSE_S
+            else:
                 self._one_ended.set()  # try again
-            self._stopping.wait(_SHORTEST_LIFE_S)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._stopping.wait(pause_s)
+
+    def _end_silent(self) -> None:
+        """End workers that give no sign of life, until the server stops; they are replaced then."""
+        timeout_s = self._config.worker_timeout_s
+        vigil = Vigil(lambda: self._crew.workers, most_looks=_LOOKS)
+        while not self._stopping.wait(timeout_s / _LOOKS):
+            for worker in vigil.look():
+                self._hangs += 1
+                worker.give_up(_SILENCE.format(timeout_s))
 
     def _do_all_live(self) -> bool:
         try:
