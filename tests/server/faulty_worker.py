@@ -4,6 +4,10 @@ die       ends at once, each time
 die once  ends at once, unless the file that the second argument names is there; it makes it
 hang      never comes to an end
 raise     has a fault of its own
+
+And one that loads whatever it is to, but
+
+start not  ends at once when it is started, as long as that file is there; it adds a byte to it
 """
 
 import os
@@ -18,11 +22,15 @@ from mlpserve.server.processes.worker import main
 FAULTY_VERSION = 2
 
 fault, marker = sys.argv[1:3]
+if fault == "start not" and Path(marker).exists():
+    with Path(marker).open("a") as file:
+        file.write(".")
+    os.abort()
 load_checked = loading.load_checked
 
 
 def load_badly(descriptor: int, key: Any, *, reproducible: bool) -> Any:
-    if key.version != FAULTY_VERSION:
+    if key.version != FAULTY_VERSION or fault == "start not":
         return load_checked(descriptor, key, reproducible=reproducible)
     if fault == "hang":
         threading.Event().wait()

@@ -102,6 +102,30 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
         server.stop()
 
 
+def test_a_signal_to_all_processes_stops_the_server_and_replaces_nobody(
+    run_server: RunServer, tiny_models: None
+) -> None:
+    with run_server("--workers", "2") as server:
+        for process in (*server.workers(), server.process.pid):
+            os.kill(process, signal.SIGTERM)
+        server.stop()
+    assert not any("another is started" in line for line in server.lines)
+    assert "stopped" in server.lines[-2]  # the last one is the end of the log
+
+
+def test_a_worker_that_alone_is_told_to_stop_answers_what_it_has_and_is_replaced(
+    run_server: RunServer, tiny_models: None
+) -> None:
+    with run_server("--workers", "2") as server:
+        told, kept = server.workers()
+        os.kill(told, signal.SIGTERM)
+        server.wait_for_line(f"worker {told} ended by itself, another is started: exit code 0")
+        while server.listeners() < 2:  # the test's own limit of time ends it otherwise
+            assert answers(server.address)
+        assert kept in server.workers()
+        server.stop()
+
+
 def test_workers_end_when_their_parent_is_killed(run_server: RunServer, tiny_models: None) -> None:
     with run_server("--workers", "2") as server:
         workers = server.workers()

@@ -116,10 +116,15 @@ class Server:
         if self.lifecycle is not None:
             self.lifecycle.look()
 
-    def stop(self) -> None:
-        """Say that nothing is to be sent here, refuse it, answer what was accepted, and end."""
+    def stop(self, *, drains: bool = True) -> None:
+        """Say that nothing is to be sent here, refuse it, answer what was accepted, and end.
+
+        Args:
+            drains: Whether to take more for as long as the settings say, before it is refused.
+        """
         self._health.stop()
-        Event().wait(self._config.drain_seconds)
+        if drains:
+            Event().wait(self._config.drain_seconds)
         has_ended = self._server.stop(self._config.stop_grace_s)
         if self.http is not None:
             self.http.stop()

@@ -4,6 +4,6 @@
     (parent)      (says to all        (a worker,   (calls over a      (a worker: its program
                    what to load)       from here)   channel)           is `worker`)
 
-All but `duties` import neither NumPy nor gRPC: the parent must not, and a worker only when its
-signals are blocked.
+`vigil` finds workers that hang. All but `duties` import neither NumPy nor gRPC: the parent must
+not, and a worker only when its signals are blocked.
 """

@@ -46,10 +46,10 @@ class Duties:
         }
         self._supervisor = Conversation(channel, self._handle, on_end=on_end)
 
-    def stop(self) -> None:
-        """Answer what was accepted, and end."""
+    def stop(self, *, drains: bool) -> None:
+        """Answer what was accepted, and end; see ``Server.stop``."""
         if self._server is not None:
-            self._server.stop()
+            self._server.stop(drains=drains)
         # Calls that wait for the supervisor would keep this process from ending.
         self._supervisor.end()
 

@@ -98,8 +98,8 @@ class Worker:
 
     @property
     def has_ended_well(self) -> bool:
-        """Return whether it has ended as it does when it is told to stop."""
-        return self._process.poll() == 0
+        """Return whether it answers no more, and has ended as it does when it is told to stop."""
+        return self.has_ended and self.wait_until_ended(_AFTER_CLOSING_S) == 0
 
     def begin(self) -> None:
         """Wait until it takes orders.

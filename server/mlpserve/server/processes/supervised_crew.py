@@ -64,7 +64,7 @@ class SupervisedCrew:
         return list(self._workers)
 
     def has_one_ended_well(self) -> bool:
-        """Return whether a worker has ended as if it had been told to stop; waits for nobody."""
+        """Return whether a worker has ended as if it had been told to stop."""
         return any(worker.has_ended_well for worker in self._workers)
 
     def begin(self) -> None:

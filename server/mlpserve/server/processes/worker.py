@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from threading import Event
 from typing import Any, Final
@@ -32,29 +33,31 @@ def main() -> int:
         return _EXIT_ABANDONED
     settings = Settings.from_content(content)
     log_to_stderr(settings.config.log_format, settings.config.log_level)
-    stopping = Event()
+    stopping, abandoned = Event(), Event()
     board = Board.attach(descriptor)
     os.close(descriptor)
-    duties = _duties(settings, board, channel, stopping)
+    duties = _duties(settings, board, channel, partial(_end, stopping, abandoned))
     signal.sigwait({signal.SIGTERM})
     stopping.set()
-    duties.stop()
+    # Without a supervisor the port is to be free at once, for a server that takes this one's place.
+    duties.stop(drains=not abandoned.is_set())
     return 0
 
 
-def _duties(settings: Settings, board: Board, channel: Channel, stopping: Event) -> Any:  # noqa: ANN401 - Duties, imported late
+def _duties(settings: Settings, board: Board, channel: Channel, on_end: Callable[[], None]) -> Any:  # noqa: ANN401 - Duties, imported late
     if settings.processor is not None:
         os.sched_setaffinity(0, {settings.processor})
     # Not before the signals are blocked: NumPy and gRPC start threads.
     from mlpserve.server.processes.duties import Duties  # noqa: PLC0415
 
-    return Duties(settings.config, board, channel, on_end=partial(_end, stopping))
+    return Duties(settings.config, board, channel, on_end=on_end)
 
 
-def _end(stopping: Event) -> None:
+def _end(stopping: Event, abandoned: Event) -> None:
     """End this process with its supervisor: well, or at once where it is ending already."""
     if stopping.is_set():
         os._exit(_EXIT_ABANDONED)
+    abandoned.set()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
