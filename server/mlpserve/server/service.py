@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from mlpserve.server.batching import Batcher
+from mlpserve.server.callers import Caller
 from mlpserve.server.lifecycle.splitting import SplitKey
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.messages import PREDICT, PREDICT_STREAM, SERVICE_NAME, Exchange, Messages
@@ -60,7 +61,7 @@ class PredictionService:
         with self._calls.handling("Predict", context) as record:
             splitter = self._messages.splitter
             key = None if splitter is None else splitter.key(context.invocation_metadata())
-            return self._start(PREDICT, data, record, lambda: is_wanted(context), key)()
+            return self._start(PREDICT, data, record, Caller(context).is_waiting, key)()
 
     def predict_stream(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
@@ -69,11 +70,13 @@ class PredictionService:
         splitter = self._messages.splitter
         key = None if splitter is None else splitter.call_key(context.invocation_metadata())
 
+        caller = Caller(context)
+
         def is_awaited() -> bool:
-            return is_wanted(context) and not ahead.is_abandoned
+            return caller.is_waiting() and not ahead.is_abandoned
 
         def start(data: bytes) -> Callable[[], bytes]:
-            record = self._calls.arrived("PredictStream", context)
+            record = self._calls.arrived("PredictStream", caller)
             return self._start(PREDICT_STREAM, data, record, is_awaited, key, waits_for_room=True)
 
         ahead = ReadAhead(requests, start, most=self._max_stream_batches)
@@ -120,8 +123,3 @@ class PredictionService:
             return data
 
         return response
-
-
-def is_wanted(context: grpc.ServicerContext) -> bool:
-    """Return whether the caller still waits."""
-    return context.is_active() and context.time_remaining() > 0

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import grpc
 
+from mlpserve.server.callers import Caller
 from mlpserve.server.errors import (
     ExpiredError,
     NotAllowedError,
@@ -97,13 +98,13 @@ class Calls:
         pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
         return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
 
-    def arrived(self, method: str, context: grpc.ServicerContext) -> RequestRecord:
+    def arrived(self, method: str, caller: Caller) -> RequestRecord:
         """Return the record of a request of the public API that comes now."""
         return self.recorder.arrived(
             method,
-            context.invocation_metadata(),
-            caller=context.peer(),
-            remaining_s=context.time_remaining(),
+            caller.metadata,
+            caller=caller.connection,
+            remaining_s=caller.remaining_s(),
         )
 
     @contextmanager
@@ -115,7 +116,7 @@ class Calls:
         Yields:
             The call's record. Whoever answers says so to the recorder.
         """
-        record = self.arrived(method, context)
+        record = self.arrived(method, Caller(context))
         try:
             yield record
         except grpc.RpcError:

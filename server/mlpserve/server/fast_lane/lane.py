@@ -268,7 +268,9 @@ class HotCall:
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.caller: str | bytes = event.call.peer()
         self.is_admitted = False
-        self._deadline_s = event.call_details.deadline
+        # Of the wall clock, which may be set meanwhile; so it is told once, by one that runs on.
+        left_s = float(event.call_details.deadline - time.time())
+        self._deadline_s = time.monotonic() + left_s
         self._lane = lane
         self._accept = accept
         self._is_cancelled = False
@@ -286,11 +288,11 @@ class HotCall:
 
     def remaining_s(self) -> float:
         """Return the seconds until the call's deadline."""
-        return float(self._deadline_s - time.time())
+        return self._deadline_s - time.monotonic()
 
     def is_wanted(self) -> bool:
         """Return whether the caller still waits."""
-        return not self._is_cancelled and self._deadline_s > time.time()
+        return not self._is_cancelled and self._deadline_s > time.monotonic()
 
     def answer(self, data: bytes) -> None:
         """End the call well."""

@@ -6,13 +6,13 @@ from typing import Final
 import grpc
 
 from mlpserve.server.batching import Batcher
+from mlpserve.server.callers import Caller
 from mlpserve.server.limits import CallLimit
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import SERVICE_NAME, read_request, response_message
 from mlpserve.server.oip.questions import question_handlers
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.oip.streams import StreamedRequests
-from mlpserve.server.service import is_wanted
 from mlpserve.server.statuses import Calls
 from mlpserve.server.streaming import ReadAhead
 
@@ -66,7 +66,7 @@ class InferenceService:
         with self._calls.handling(MODEL_INFER, context) as record:
             asked = self._inference.ask(read_request(data), record)
             wait = hand_in(
-                self._batcher, asked, record, lambda: is_wanted(context), waits_for_room=False
+                self._batcher, asked, record, Caller(context).is_waiting, waits_for_room=False
             )
             response = response_message(wait()).SerializeToString()
             self._calls.recorder.answered(record)
@@ -76,16 +76,17 @@ class InferenceService:
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
+        caller = Caller(context)
 
         def is_awaited() -> bool:
-            return is_wanted(context) and not ahead.is_abandoned
+            return caller.is_waiting() and not ahead.is_abandoned
 
         streamed = StreamedRequests(
             self._inference,
             self._batcher,
             self._calls,
             is_awaited,
-            context,
+            caller,
             ends_with_error=_wants_statuses(context),
         )
         ahead = ReadAhead(requests, streamed.start, most=self._max_stream_batches)

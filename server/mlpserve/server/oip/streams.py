@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-import grpc
-
 from mlpserve.oip import inference_pb2
 from mlpserve.server.batching import Batcher
+from mlpserve.server.callers import Caller
 from mlpserve.server.messages import parsed
 from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Inference, hand_in
@@ -26,7 +25,7 @@ class StreamedRequests:
         batcher: What runs the networks.
         calls: What is done about requests besides answering them.
         is_awaited: Whether anybody still takes responses.
-        context: The call.
+        caller: Who made the call.
         ends_with_error: Whether an error is raised, so that it ends the call; otherwise it is a
             response among the others, as Triton has it.
     """
@@ -37,20 +36,20 @@ class StreamedRequests:
         batcher: Batcher,
         calls: Calls,
         is_awaited: Callable[[], bool],
-        context: grpc.ServicerContext,
+        caller: Caller,
         *,
         ends_with_error: bool,
     ) -> None:
         self._inference = inference
         self._batcher = batcher
         self._calls = calls
-        self._context = context
+        self._caller = caller
         self._is_awaited = is_awaited
         self._ends_with_error = ends_with_error
 
     def start(self, data: bytes) -> Callable[[], bytes]:
         """Hand a request in, and return what waits for its response."""
-        record = self._calls.arrived(_METHOD, self._context)
+        record = self._calls.arrived(_METHOD, self._caller)
         if self._ends_with_error:
             return self._waiting(parsed(inference_pb2.ModelInferRequest, data), record)
         request_id = ""
