@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,12 +178,16 @@ class Running:
 
 @pytest.fixture
 def run_server(models: Path) -> Callable[..., AbstractContextManager[Running]]:
-    """Return a function that runs a server of the models folder with some flags."""
+    """Return a function that runs a server of the models folder with some flags.
+
+    With ``before``, a command that ends with another, and the server is that one.
+    """
 
     @contextmanager
-    def run(*flags: str) -> Iterator[Running]:
+    def run(*flags: str, before: Sequence[str] = ()) -> Iterator[Running]:
         command = [sys.executable, "-m", "mlpserve.server", "--models", str(models), "--port", "0"]
-        with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
+        command = [*before, *command, *flags]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield Running(process)
             finally:

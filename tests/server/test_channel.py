@@ -1,8 +1,10 @@
 import os
+import resource
 import socket
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from threading import Thread
 from typing import Any
@@ -50,6 +52,19 @@ def relay(incoming: socket.socket, outgoing: socket.socket, lengths: Sequence[in
         socket.send_fds(outgoing, [data], descriptors)
         close_all(descriptors)
     outgoing.close()
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process have so many more files open, if those that it has have no gaps."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @given(
@@ -168,3 +183,34 @@ def test_descriptors_that_nobody_took_are_closed() -> None:
     receiver.close()
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+def test_a_message_whose_descriptors_find_no_room_is_told_apart_and_the_next_is_whole() -> None:
+    sender, peer = channel_pair()
+    receiver = Channel(peer)
+    files = [named_file(str(number)) for number in range(3)]
+    sender.send({"number": 1}, files)
+    with descriptors_left(1):
+        assert receiver.receive() == ({"number": 1}, (), False)
+    sender.send({"number": 2}, files[:1])
+    received = receiver.receive()
+    assert (received.content, name_of(*received.descriptors)) == ({"number": 2}, "0")
+    close_all([*files, *received.descriptors])
+    sender.close()
+    receiver.close()
+
+
+def test_only_the_messages_whose_descriptors_find_no_room_lack_them() -> None:
+    sender, peer = channel_pair()
+    receiver = Channel(peer)
+    (file,) = files = [named_file("0")]
+    for number in range(3):
+        sender.send({"number": number}, files)
+    with descriptors_left(1):
+        first = receiver.receive()  # and with its last byte, what came with the second one
+    assert [first.is_whole, receiver.receive().is_whole] == [True, False]
+    third = receiver.receive()
+    assert (third.content, name_of(*third.descriptors)) == ({"number": 2}, "0")
+    close_all([file, *first.descriptors, *third.descriptors])
+    sender.close()
+    receiver.close()

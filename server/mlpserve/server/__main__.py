@@ -21,7 +21,7 @@ from mlpserve.server.configuration import (
     unknown_variables,
     values,
 )
-from mlpserve.server.descriptors import allow_many
+from mlpserve.server.descriptors import allow_many, warn_of_few
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.lifecycle.urls import shown
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.block()
         log_to_stderr(config.log_format, config.log_level)
         allow_many()
+        warn_of_few(config.max_connections)
         for problem in unknown_variables(ServerConfig, os.environ):
             logger.warning(problem)
         _serve(_with_workers(config))

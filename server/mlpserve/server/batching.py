@@ -44,6 +44,10 @@ def answer_together(
     try:
         outcomes = answers(model, [request.images for request in group], workspace)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+        if isinstance(error, MemoryError) and len(group) > 1:  # alone, some may go through
+            for request in group:
+                answer_together([request], workspace, statistics, recorder, shadow)
+            return None
         passage = _passage(group, started_ns, clock())
         taken_ns = len(group) * passage.ended_ns - passage.arrived_ns
         statistics.failed(model, requests=len(group), ns=taken_ns)

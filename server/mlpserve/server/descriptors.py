@@ -8,6 +8,8 @@ logger = logging.getLogger(__name__)
 
 # Of what the system allows: some allow a billion, and programs that go through all are slow then.
 _MOST: Final = 65_536
+# For all but connections: what gRPC holds, versions and what loads the next, certificates, the log.
+_RESERVED: Final = 128
 
 
 def allow_many() -> None:
@@ -24,3 +26,27 @@ def allow_many() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:  # some systems allow less than they say
         logger.info("no more than %d files may be open: %s", soft, error)
+
+
+def connections_with_room(wanted: int) -> int:
+    """Return how many connections may be open at once so that other files find room beside them.
+
+    At the limit gRPC would take no connection, and close none; and no new version could be loaded.
+
+    Args:
+        wanted: So many at most.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(soft // 2, soft - _RESERVED))
+
+
+def warn_of_few(wanted: int) -> None:
+    """Log where this process, and those that it starts, can have fewer connections than wanted."""
+    if (possible := connections_with_room(wanted)) < wanted:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        logger.warning(
+            "max_connections: %d, not %d, because each process may have no more than %d files open",
+            *(possible, wanted, soft),
+        )

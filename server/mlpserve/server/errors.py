@@ -9,6 +9,7 @@
     |-- NotReadyError         nothing is served yet: repeat it later
     |-- UnusableError         a version that was to be loaded failed its checks: publish another
     |-- OverloadedError       too much at once: repeat it later
+    |-- ShortageError         the machine has not enough left for it: ask for less, or later
     |-- UnauthenticatedError  the caller does not say, or prove, who it is
     |-- ExpiredError          nobody waits for the answer any more: nothing to do
     `-- StartError            the server cannot start: mend its flags, port or models folder
@@ -51,6 +52,10 @@ class UnusableError(ServerError):
 
 class OverloadedError(ServerError):
     """The server does as much as it is allowed to do."""
+
+
+class ShortageError(ServerError):
+    """The system gives this process no memory, or no descriptors, for what was asked."""
 
 
 class UnauthenticatedError(ServerError):

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.answering import Answering, Surroundings
 from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
+from mlpserve.server.descriptors import connections_with_room
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.lifecycle.crew import LocalCrew
@@ -166,7 +167,10 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.max_allowed_incoming_connections", config.max_connections),
+                (
+                    "grpc.max_allowed_incoming_connections",
+                    connections_with_room(config.max_connections),
+                ),
                 # Those that come while the fast lane computes. They are to get our sentence too.
                 ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),

@@ -15,6 +15,7 @@ from mlpserve.server.errors import (
     OverloadedError,
     RequestError,
     ServerError,
+    ShortageError,
     TooLargeError,
     UnauthenticatedError,
     UnsupportedError,
@@ -33,6 +34,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
+    ShortageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -41,6 +43,11 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _PUSHBACK_MS: Final = "200"
 _INTERNAL_DETAILS: Final = "internal error; the server's log has the cause"
+
+_NO_MEMORY: Final = (
+    "the server has not enough memory left for this request; send fewer images at once, or ask "
+    "later"
+)
 
 _INTERNAL: Final = 500
 HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
@@ -88,6 +95,8 @@ class Calls:
 
     def refusal(self, record: RequestRecord, error: Exception) -> Refusal:
         """Log and count a call that gets no answer, and return what it gets instead."""
+        if isinstance(error, MemoryError):
+            error = ShortageError(_NO_MEMORY)
         known_as = request_id(record.metadata)
         code = _status(error)
         log = self._log.failed if code is grpc.StatusCode.INTERNAL else self._log.refused

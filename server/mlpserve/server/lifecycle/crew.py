@@ -22,8 +22,9 @@ class Crew(Protocol):
                 loaded anew only where its snapshot is another object than then.
 
         Returns:
-            Why versions cannot be served, in a sentence each that may be shown to callers; none
-            where the generation can be activated.
+            Why versions cannot be served, in a sentence each that may be shown to callers, a
+            ``PassingProblem`` where it may be otherwise the next time; none where the generation
+            can be activated.
         """
 
     def activate(self, generation: int) -> None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from mlpserve.model.digests import DIGEST_FILE_NAME, read_digest
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import weights_path
-from mlpserve.server.lifecycle.plan import VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, VersionKey
 from mlpserve.server.lifecycle.quarantine import Failure
 from mlpserve.server.lifecycle.scanning import Signature, signature
 from mlpserve.server.lifecycle.snapshots import Snapshot, SnapshotError, take_snapshot
@@ -110,10 +110,11 @@ class Holdings:
         """
         candidate = self._candidates.pop(key)
         served = self._served.get(key)
+        failed = None if isinstance(reason, PassingProblem) else candidate.signature
         if served is None or served.snapshot is candidate.snapshot:
             self._served.pop(key, None)
-            return Failure(candidate.signature, reason)
-        self._served[key] = self._kept(key, Failure(candidate.signature, reason))
+            return Failure(failed, reason)
+        self._served[key] = self._kept(key, Failure(failed, reason))
         return None
 
     def commit(self, keys: Iterable[VersionKey]) -> None:

@@ -6,7 +6,7 @@ import logging
 from mlpserve.model.errors import ModelError
 from mlpserve.model.weights import read_model
 from mlpserve.server.compiled import CompiledModel
-from mlpserve.server.lifecycle.plan import VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, VersionKey
 from mlpserve.server.lifecycle.snapshots import SnapshotFile
 from mlpserve.server.prediction import self_test
 from mlpserve.server.reproducibility import reproducibility_problem
@@ -25,12 +25,15 @@ def load_checked(descriptor: int, key: VersionKey, *, reproducible: bool) -> Com
         reproducible: As ``CompiledModel`` has it; checked as well.
 
     Returns:
-        The model; or why it cannot be served, in a sentence that may be shown to callers.
+        The model; or why it cannot be served, in a sentence that may be shown to callers; see
+        ``Crew.prepare``.
     """
     try:
         return _load(descriptor, key, reproducible=reproducible)
     except ModelError as error:
         return str(error)
+    except MemoryError:
+        return PassingProblem("there is not enough memory left to load it; it is tried again")
     except Exception:  # no file may end the process or the thread that looks after the others
         logger.exception("%s: cannot be loaded", key)
         return "it cannot be loaded; the server's log has the cause"

@@ -19,6 +19,15 @@ class VersionKey(NamedTuple):
         return f"{self.name} version {self.version}"
 
 
+class PassingProblem(str):
+    """Why a version cannot be served now, though its files may be well: for want of memory, say.
+
+    Any other reason is a plain ``str``, and lasts until the version's files change.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class PlannedModel:
     """What is to be served of one model.

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -31,10 +31,13 @@ class Message(NamedTuple):
     Attributes:
         content: As it was sent.
         descriptors: Those of this process, of the files that were sent. The receiver closes them.
+        is_whole: Whether they are all there; else there are none, because this process could not
+            have so many files open.
     """
 
     content: Content
     descriptors: tuple[int, ...]
+    is_whole: bool = True
 
 
 class ChannelClosedError(Exception):
@@ -56,6 +59,8 @@ class Channel:
         self._sending = Lock()
         self._received = bytearray()
         self._descriptors: list[int] = []
+        self._taken_bytes = 0  # of all that came, ever
+        self._lost_with: list[int] = []  # the numbers of the bytes whose descriptors found no room
 
     def send(self, content: Content, descriptors: Sequence[int] = ()) -> None:
         """Send a message.
@@ -85,14 +90,20 @@ class Channel:
         Raises:
             ChannelClosedError: The peer is gone, and all that it said was received.
         """
+        start = self._taken_bytes
         with self._failing_for_good():
             length, count = _HEADER.unpack(self._take(_HEADER.size))
             content = json.loads(self._take(length))
-        if count > len(self._descriptors):
-            raise ChannelClosedError(
-                f"expected {count} descriptors with a message, got {len(self._descriptors)}"
-            )
-        own, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        lost = self._lost_since(start, count)
+        own, self._descriptors = (
+            self._descriptors[: count - lost],
+            self._descriptors[count - lost :],
+        )
+        if lost:
+            _close(own)
+            return Message(content, (), is_whole=False)
+        if count > len(own):
+            raise ChannelClosedError(f"expected {count} descriptors with a message, got {len(own)}")
         return Message(content, tuple(own))
 
     def hang_up(self) -> None:
@@ -103,23 +114,39 @@ class Channel:
     def close(self) -> None:
         """Close the connection, and what came over it and nobody took."""
         self._connection.close()
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        _close(self._descriptors)
         self._descriptors.clear()
+
+    def _lost_since(self, start: int, count: int) -> int:
+        """Return how many of the descriptors of a message that was just taken were lost.
+
+        Args:
+            start: The number of its first byte.
+            count: How many were sent with it.
+        """
+        groups = [byte - start for byte in self._lost_with if byte < self._taken_bytes]
+        self._lost_with = self._lost_with[len(groups) :]
+        return sum(
+            min(_DESCRIPTORS_AT_ONCE, count - group * _DESCRIPTORS_AT_ONCE) for group in groups
+        )
 
     def _take(self, count: int) -> bytes:
         while len(self._received) < count:
             data, descriptors, flags, _ = socket.recv_fds(
                 self._connection, _READ_BYTES, _DESCRIPTORS_AT_ONCE, _CLOSED_ON_EXEC
             )
-            self._descriptors += descriptors
-            if flags & socket.MSG_CTRUNC:
-                raise ChannelClosedError("descriptors were lost: this process has too many open")
+            if flags & socket.MSG_CTRUNC:  # this process has too many open
+                # What is read at once ends with the byte that descriptors came with.
+                self._lost_with.append(self._taken_bytes + len(self._received) + len(data) - 1)
+                _close(descriptors)
+            else:
+                self._descriptors += descriptors
             if not data:
                 raise ChannelClosedError("the peer is gone")
             self._received += data
         taken = bytes(self._received[:count])
         del self._received[:count]
+        self._taken_bytes += count
         return taken
 
     @contextmanager
@@ -130,6 +157,11 @@ class Channel:
         except (OSError, ValueError) as error:
             self.hang_up()
             raise ChannelClosedError(str(error)) from error
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def channel_pair() -> tuple[Channel, socket.socket]:

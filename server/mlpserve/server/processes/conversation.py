@@ -129,7 +129,7 @@ class Conversation:
 
     def _take(self, message: Message) -> None:
         if "call" in message.content:
-            Thread(target=self._answer, args=message, name="answer", daemon=True).start()
+            Thread(target=self._answer, args=(message,), name="answer", daemon=True).start()
             return
         with self._lock:
             answer = self._waiting.pop(message.content["answer"], None)
@@ -148,20 +148,27 @@ class Conversation:
         for answer in waiting:
             answer.set_exception(error)
 
-    def _answer(self, content: Content, descriptors: Sequence[int]) -> None:
+    def _answer(self, message: Message) -> None:
+        content = message.content
         answer: dict[str, Any] = {"answer": content["call"]}
         try:
-            answer["result"] = self._handle(content["method"], content["arguments"], descriptors)
+            answer["result"] = self._result(message)
         except errors.ServerError as error:
             answer["error"] = [type(error).__name__, str(error)]
         except Exception:
             logger.exception("%s failed", content["method"])
             answer["error"] = [PeerError.__name__, _INTERNAL]
         finally:
-            for descriptor in descriptors:
+            for descriptor in message.descriptors:
                 os.close(descriptor)
         with suppress(ChannelClosedError):  # then nobody waits
             self._channel.send(answer)
+
+    def _result(self, message: Message) -> Content:
+        if not message.is_whole:
+            raise errors.ShortageError("the process has too many files open")
+        content = message.content
+        return self._handle(content["method"], content["arguments"], message.descriptors)
 
 
 def _error(kind: str, text: str) -> Exception:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 from mlpserve.server.config import ServerConfig
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
 from mlpserve.server.lifecycle.tallies import Tallies
 from mlpserve.server.managing import RemoteManager, totals
 from mlpserve.server.processes import orders
@@ -60,7 +60,8 @@ class Duties:
 
     def _load(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Content:
         (descriptor,) = descriptors
-        return {"problem": self._generations.load(VersionKey(**arguments), descriptor)}
+        problem = self._generations.load(VersionKey(**arguments), descriptor)
+        return {"problem": problem, "passes": isinstance(problem, PassingProblem)}
 
     def _prepare(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
         plan = Plan.from_json(arguments["plan"])

@@ -11,9 +11,10 @@ from threading import Event
 from typing import Final
 
 from mlpserve.server.config import blas_environment
+from mlpserve.server.errors import ShortageError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.crew import HeldSnapshots
-from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
 from mlpserve.server.lifecycle.snapshots import Snapshot
 from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.processes import orders
@@ -217,14 +218,19 @@ class Worker:
 
     def _load(self, key: VersionKey, snapshot: Snapshot) -> str | None:
         """Have it load a version; return what is wrong with that."""
-        answer = self._order(
-            orders.LOAD,
-            {"name": key.name, "version": key.version},
-            [snapshot.descriptor],
-            timeout_s=self._load_timeout_s,
-            loading=key,
-        )
+        try:
+            answer = self._order(
+                orders.LOAD,
+                {"name": key.name, "version": key.version},
+                [snapshot.descriptor],
+                timeout_s=self._load_timeout_s,
+                loading=key,
+            )
+        except ShortageError as error:
+            return PassingProblem(f"it cannot be loaded: {error}; it is tried again")
         problem: str | None = answer["problem"]
+        if problem is not None and answer["passes"]:
+            problem = PassingProblem(problem)
         self._held.add({key: snapshot}, [] if problem is None else [key])
         return problem
 

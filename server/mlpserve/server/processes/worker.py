@@ -28,7 +28,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all; the supervisor decides
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
-        content, (descriptor,) = channel.receive()
+        content, (descriptor,), _ = channel.receive()
     except ChannelClosedError:
         return _EXIT_ABANDONED
     settings = Settings.from_content(content)
