@@ -150,15 +150,39 @@ def passage(rows: int, ns: int) -> Passage:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() -> None:
-    waiting, other, late = queue(), Asker("other"), Asker("late")
+    waiting, flood, other = queue(), Asker("flood"), Asker("other")
     waiting.learn_pace(passage(rows=10, ns=10_000_000))  # a millisecond for each row
     for _ in range(100):
-        waiting.put(other.request(1))
-    expected = "the deadline cannot be met: it is in 20 ms, and the 100 images that wait take about"
-    with pytest.raises(ExpiredError, match=f"{expected} 100 ms"):
-        waiting.put(late.request(1, remaining_s=0.02))
-    waiting.put(late.request(1, remaining_s=0.2))
-    assert waiting.depth() == (101, 101)
+        waiting.put(flood.request(1))
+    expected = "the deadline cannot be met: it is in 20 ms, and the 101 images up to there take"
+    with pytest.raises(ExpiredError, match=f"{expected} about 101 ms"):
+        waiting.put(flood.request(1, remaining_s=0.02))
+    waiting.put(flood.request(1, remaining_s=0.2))
+    waiting.put(other.request(1, remaining_s=0.02))  # whose turn is the next or the one after
+    assert waiting.depth() == (102, 102)
+
+
+def test_what_would_be_late_is_not_computed_while_others_can_be_in_time() -> None:
+    waiting, late, other = queue(), Asker("late"), Asker("other")
+    waiting.learn_pace(passage(rows=10, ns=10_000_000))
+    waiting.put(late.request(4, remaining_s=9))  # it came when the clock began, so that is over
+    waiting.put(other.request(4))
+    assert callers(waiting.take()) == ["other"]
+    assert [str(outcome) for outcome in late.outcomes] == [
+        "the deadline cannot be met any more: a turn takes about 8 ms"
+    ]
+
+
+def test_what_is_expected_to_be_late_is_computed_after_all_where_nothing_else_waits() -> None:
+    waiting, late = queue(), Asker("late")
+    waiting.learn_pace(passage(rows=1, ns=10**9))  # a machine that was busy for a moment
+    waiting.put(late.request(4, remaining_s=9))
+    assert callers(waiting.take()) == ["late"]
+    for _ in range(8):
+        waiting.learn_pace(passage(rows=4, ns=4_000_000))
+    waiting.put(late.request(100))
+    waiting.put(late.request(4, remaining_s=9))
+    assert late.outcomes == []
 
 
 def test_no_deadline_is_refused_by_a_queue_that_is_empty_or_has_seen_no_pass() -> None:

@@ -37,11 +37,15 @@ LOWEST_PRIORITY: Final = 3
 _EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 # Of other models or data types; with more of them, looking further would cost more than it joins.
 _MOST_PASSED_OVER: Final = 256
-# Requests are refused for their deadlines only where it is twice as far as it can be kept: the next
-# passes may be quicker than the last ones.
-_SURELY: Final = 0.5
+_LATE: Final = "the deadline cannot be met any more: a turn takes about {:.0f} ms"
+# So many times as long as a pass is expected to take must be left when it begins: an answer has to
+# be written and sent as well, and one that comes late was computed in vain.
+_MARGIN: Final = 1.5
 _MOST_OLD_TAGS: Final = 256  # of callers of whom nothing waits
-_NEWEST_SHARE: Final = 0.2  # of the last pass in what is expected of the next
+# Of the last pass in what is expected of the next, where it was slower or quicker. A machine that
+# was busy for a moment is soon forgotten: what is expected is held against deadlines.
+_SLOWER_SHARE: Final = 0.2
+_QUICKER_SHARE: Final = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +99,7 @@ class RowQueue:
         self._virtual_time = 0
         self._tags: dict[str | bytes, int] = {}
         self._seconds_per_row = 0.0
+        self._busy_since_ns: int | None = None  # when the last pass ended, if some waited then
 
     def __bool__(self) -> bool:
         """Return whether any request waits."""
@@ -114,7 +119,7 @@ class RowQueue:
 
         Raises:
             OverloadedError: It does not fit; it was not put.
-            ExpiredError: Its deadline will surely pass before its turn comes; it was not put.
+            ExpiredError: Its deadline will pass before it is computed; it was not put.
         """
         rows, record = len(request.images), request.record
         caller = record.caller
@@ -122,8 +127,8 @@ class RowQueue:
             self._drop_unwanted()
             if not self.has_room(rows, caller):
                 self._refuse_for_room(request)
-        if self._rows * self._seconds_per_row * _SURELY > record.remaining_s:
-            self._refuse_for_time(request)
+        if self._rows and (self._rows + rows) * self._seconds_per_row > record.remaining_s:
+            self._check_time(request)
         tag = self._tags.get(caller, 0)
         tag = max(tag, self._virtual_time)
         self._tags[caller] = tag = tag + rows
@@ -135,11 +140,13 @@ class RowQueue:
         """Remove and return the requests that are to go through their network together.
 
         These are the one whose turn it is and all that can be joined to it. Those that nobody waits
-        for any more are removed as well, and told so.
+        for any more are removed as well, and told so, as are those that would be late. But of these
+        the last one is computed: only so is it found out that passes are quicker than expected.
         """
         group: list[Request] = []
         passed_over: list[_Place] = []
-        rows = 0
+        rows, now_ns = 0, monotonic_ns()
+        pass_s = min(self._rows, self._max_batch_rows) * self._seconds_per_row
         while self._waiting and rows < self._max_batch_rows:
             place = heappop(self._waiting)
             request = place[-1]
@@ -150,22 +157,30 @@ class RowQueue:
                 continue
             self._virtual_time = max(self._virtual_time, place[1])
             self._remove(request)
-            if request.is_wanted():
+            if not request.is_wanted():
+                self._drop(request, _EXPIRED)
+            elif self._waiting and _left_s(request, now_ns) < pass_s * _MARGIN:
+                self._drop(request, _LATE.format(1000 * pass_s))
+            else:
                 group.append(request)
                 rows += len(request.images)
-            else:
-                self._drop(request)
         for place in passed_over:
             heappush(self._waiting, place)
         self._forget_old_tags()
         return group
 
     def learn_pace(self, passage: Passage | None) -> None:
-        """Note how long a pass took, if there was one."""
-        if passage is not None:
-            taken_s = (passage.ended_ns - passage.started_ns) / 1e9
-            change = taken_s / passage.images - self._seconds_per_row
-            self._seconds_per_row += change * (_NEWEST_SHARE if self._seconds_per_row else 1)
+        """Note how long a pass took, if there was one, and what was done between two of them."""
+        if passage is None:
+            self._busy_since_ns = None
+            return
+        began_ns = self._busy_since_ns or passage.started_ns
+        self._busy_since_ns = passage.ended_ns if self._waiting else None
+        # A pass takes time however few its rows are: of small ones nothing follows for large ones.
+        rows = max(passage.images, self._max_batch_rows // 2)
+        change = (passage.ended_ns - began_ns) / 1e9 / rows - self._seconds_per_row
+        share = _SLOWER_SHARE if change > 0 else _QUICKER_SHARE
+        self._seconds_per_row += change * (share if self._seconds_per_row else 1)
 
     def _drop_unwanted(self) -> None:
         unwanted = [place for place in self._waiting if not place[-1].is_wanted()]
@@ -175,7 +190,7 @@ class RowQueue:
             heapify(self._waiting)
         for *_, request in unwanted:
             self._remove(request)
-            self._drop(request)
+            self._drop(request, _EXPIRED)
 
     def _remove(self, request: Request) -> None:
         """Take the rows of a request that waits no longer off the accounts."""
@@ -193,9 +208,9 @@ class RowQueue:
             tags = self._tags.items()
             self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
 
-    def _drop(self, request: Request) -> None:
+    def _drop(self, request: Request, reason: str) -> None:
         self._count_failed(request)
-        give(request, ExpiredError(_EXPIRED))
+        give(request, ExpiredError(reason))
 
     def _refuse_for_room(self, request: Request) -> None:
         self._count_failed(request)
@@ -206,14 +221,21 @@ class RowQueue:
             "are left for others; try again later"
         )
 
-    def _refuse_for_time(self, request: Request) -> None:
-        self._count_failed(request)
-        remaining_ms = max(0.0, request.record.remaining_s) * 1000
-        expected_ms = self._rows * self._seconds_per_row * 1000
-        raise ExpiredError(
-            f"the deadline cannot be met: it is in {remaining_ms:.0f} ms, and the {self._rows} "
-            f"images that wait take about {expected_ms:.0f} ms; allow more time, or ask later"
-        )
+    def _check_time(self, request: Request) -> None:
+        """Refuse a request that will be late, in its caller's fair share of the turns."""
+        record = request.record
+        own = self._rows_of.get(record.caller, 0) + len(request.images)
+        others = (rows for caller, rows in self._rows_of.items() if caller != record.caller)
+        first = sum(min(rows, own) for rows in others) + own
+        expected_s = first * self._seconds_per_row
+        if expected_s > record.remaining_s:
+            self._count_failed(request)
+            remaining_ms = max(0.0, record.remaining_s) * 1000
+            raise ExpiredError(
+                f"the deadline cannot be met: it is in {remaining_ms:.0f} ms, and the {first} "
+                f"images up to there take about {1000 * expected_s:.0f} ms; allow more time, or "
+                "ask later"
+            )
 
     def _count_failed(self, request: Request) -> None:
         ns = monotonic_ns() - request.record.arrived_ns
@@ -225,6 +247,11 @@ class RowQueue:
             and request.model is first.model
             and request.images.dtype == first.images.dtype
         )
+
+
+def _left_s(request: Request, now_ns: int) -> float:
+    """Return the seconds until the deadline."""
+    return request.record.remaining_s - (now_ns - request.record.arrived_ns) / 1e9
 
 
 def give(request: Request, outcome: Outcome) -> None:
