@@ -6,6 +6,7 @@ import signal
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -20,8 +21,10 @@ from steady_load import REQUEST, SteadyLoad
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 CLIENTS = 8
+OPEN = "01"  # the state of a connection
+SLACK_S = 10  # what a machine that does other things as well may add
 SHORT_TIMEOUT_S = 2  # so that a test may wait for it; and a busy machine seldom takes as long
-ANSWERS_WITHOUT_A_PAUSE = 5  # that a client gets in a second, however busy the machine is
+ANSWERS_WITHOUT_A_PAUSE = 5  # that a client gets in ten seconds, however busy the machine is
 
 
 @contextmanager
@@ -35,6 +38,15 @@ def stopped(processes: Iterable[int]) -> Iterator[None]:
     finally:
         for process in held:
             os.kill(process, signal.SIGCONT)
+
+
+def connections(process: int, port: int) -> int:
+    """Return how many connections to a port a process has."""
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links}
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == OPEN and row[9] in own for row in rows)
 
 
 def newcomers_answered(address: str, count: int) -> int:
@@ -70,6 +82,7 @@ def test_a_worker_that_is_stopped_for_ten_seconds_keeps_only_its_own_clients_wai
         workers = server.workers()
         load = SteadyLoad(server.address, network, clients=CLIENTS)
         load.wait_for_answers()
+        own = connections(workers[0], server.port)
         with stopped(workers[:1]):
             before = load.answered()
             Event().wait(10)
@@ -89,9 +102,8 @@ def test_a_worker_that_is_stopped_for_ten_seconds_keeps_only_its_own_clients_wai
         f"and {newcomers - answered} of {newcomers} new connections",
     )
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
-    assert figures.longest_s < 10 + 5
-    # All fall to one worker once in a hundred times.
-    assert waiting < CLIENTS or answered < newcomers
+    assert figures.longest_s < 10 + SLACK_S
+    assert waiting == own
 
 
 @pytest.mark.slow
@@ -126,7 +138,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced_and_counted(
     )
     assert (figures.wrong, figures.lost) == (0, 0)
     assert figures.failed <= (0 if retries else 2 * CLIENTS), load.errors
-    assert figures.longest_s < SHORT_TIMEOUT_S + 5
+    assert figures.longest_s < SHORT_TIMEOUT_S + SLACK_S
 
 
 @pytest.mark.slow
@@ -158,4 +170,4 @@ def test_time_in_which_the_parent_is_stopped_is_not_held_against_workers(
         "goes on where it was" if whole else "workers go on without it",
     )
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
-    assert figures.longest_s < (pause_s if whole else 0) + 5
+    assert figures.longest_s < (pause_s if whole else 0) + SLACK_S
