@@ -13,6 +13,7 @@ seen it work.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
@@ -56,6 +57,7 @@ _OPEN_REQUESTS: Final = 32
 # Events after which work is done although more are ready, so that no flood of calls can prevent it.
 _EVENTS_BEFORE_WORK: Final = 256
 _IDLE_PERIOD_S: Final = 1.0
+_CLOCK_IS_SET_S: Final = 1.0  # by more than any clock is corrected in between two events
 # Being told when a caller goes takes a tenth of a small call. It is worth it only where calls wait
 # for longer than that takes, so that some may be cancelled before their turn comes.
 _LONG_S: Final = 0.002
@@ -116,6 +118,7 @@ class FastLane:
         self._work = work
         self.events_due = 0  # of hot methods, that the queue has still to give
         self._makes_calls_wait = False
+        self._wall_clock_ahead_s = 0.0  # of the monotonic one, before the last event
         self._unwatched: list[HotCall] = []  # those that came since the last work
         for name in methods:
             self._core.register_method(name)
@@ -137,6 +140,7 @@ class FastLane:
     def _serve(self) -> None:
         work, events, is_going_on = self._work, 0, True
         while is_going_on:
+            self._wall_clock_ahead_s = time.time() - time.monotonic()
             event = self._queue.poll(0.0 if work else time.time() + _IDLE_PERIOD_S)
             is_quiet = event.completion_type == cygrpc.CompletionType.queue_timeout
             if not is_quiet:
@@ -171,6 +175,19 @@ class FastLane:
         with self._state.lock:
             self._state.due.discard(self)
             return not grpcio._stop_serving(self._state)  # noqa: SLF001
+
+    def seconds_until(self, deadline_s: float) -> float:
+        """Return how long it is until the deadline of a call that the last event has brought.
+
+        Infinite where the clock was set meanwhile: gRPC's core ends the call then, in its time.
+
+        Args:
+            deadline_s: By the wall clock, as grpcio tells it.
+        """
+        now_s = time.time()
+        ahead_s = now_s - time.monotonic()
+        is_set = abs(ahead_s - self._wall_clock_ahead_s) > _CLOCK_IS_SET_S
+        return math.inf if is_set else deadline_s - now_s
 
     def request_call(self, method: str, tag: Callable[[Any], None]) -> None:
         """Ask for a further call of a hot method."""
@@ -268,9 +285,8 @@ class HotCall:
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.caller: str | bytes = event.call.peer()
         self.is_admitted = False
-        # Of the wall clock, which may be set meanwhile; so it is told once, by one that runs on.
-        left_s = float(event.call_details.deadline - time.time())
-        self._deadline_s = time.monotonic() + left_s
+        # Once, because the wall clock may be set before the call has ended.
+        self._deadline_s = time.monotonic() + lane.seconds_until(event.call_details.deadline)
         self._lane = lane
         self._accept = accept
         self._is_cancelled = False
