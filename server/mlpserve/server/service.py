@@ -67,10 +67,11 @@ class PredictionService:
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
+        caller = Caller(context)
+        if not caller.is_waiting():  # whoever takes calls back by the thousand gets no thread for it
+            return
         splitter = self._messages.splitter
         key = None if splitter is None else splitter.call_key(context.invocation_metadata())
-
-        caller = Caller(context)
 
         def is_awaited() -> bool:
             return caller.is_waiting() and not ahead.is_abandoned

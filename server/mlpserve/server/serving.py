@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.answering import Answering, Surroundings
 from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
-from mlpserve.server.descriptors import connections_with_room
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.lifecycle.crew import LocalCrew
@@ -30,11 +29,11 @@ from mlpserve.server.operations import HealthService, ReflectionService
 from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import AdmissionInterceptor
 from mlpserve.server.security.transport import Encryption, server_encryption
+from mlpserve.server.transport import transport_options
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.rest.listening import HttpServer
 
-_MAX_UNSEEN_CALLS: Final = 16_384  # with gRPC's own limit it would refuse some of a thousand
 _REFLECTED: Final = (
     SERVICE_NAME,
     OIP_SERVICE_NAME,
@@ -164,20 +163,7 @@ class Server:
         threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
         server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="request"),
-            options=[
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                (
-                    "grpc.max_allowed_incoming_connections",
-                    connections_with_room(config.max_connections),
-                ),
-                # Those that come while the fast lane computes. They are to get our sentence too.
-                ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
-                ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),
-                # With it a second server on the port would start and take half the calls, unless
-                # somebody watches the port.
-                ("grpc.so_reuseport", int(config.shares_port)),
-            ],
+            options=transport_options(config),
             interceptors=[self._interceptor()],
         )
         server.add_generic_rpc_handlers(answering.handlers())

@@ -1,0 +1,52 @@
+"""How gRPC's transport treats connections: what it takes from them, and when it closes them.
+
+Nothing here makes a well-behaved caller wait: its library sends calls over the limits when there is
+room again, answers pings, and connects anew where it was idle.
+"""
+
+from typing import Final
+
+from mlpserve.server.config import ServerConfig
+from mlpserve.server.descriptors import connections_with_room
+
+# Without calls a connection costs a descriptor, and a place among --max-connections.
+_HANDSHAKE_TIMEOUT_MS: Final = 10_000  # TLS, and the first settings of HTTP/2; gRPC's own: 120 s
+# Until a caller has taken note of the server's limits, it is not held to them; gRPC's own: 60 s.
+_SETTINGS_TIMEOUT_MS: Final = 10_000
+_MAX_IDLE_MS: Final = 600_000  # gRPC's own: without end
+# Whoever does not answer a ping is gone, or reads nothing of what waits for it here.
+_PING_AFTER_MS: Final = 60_000  # gRPC's own: two hours
+_PING_TIMEOUT_MS: Final = 20_000
+# gRPC's own is without end: then thousands of calls that are begun and taken back at once hold
+# memory, all of one connection.
+_MAX_STREAMS_OF_A_CONNECTION: Final = 1024
+_MAX_METADATA_BYTES: Final = 16_384
+_MAX_UNSEEN_CALLS: Final = 16_384  # with gRPC's own limit it would refuse some of a thousand
+
+
+def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
+    """Return the options of a gRPC server."""
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        (
+            "grpc.max_allowed_incoming_connections",
+            connections_with_room(config.max_connections),
+        ),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
+        ("grpc.http2.settings_timeout", _SETTINGS_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", _MAX_IDLE_MS),
+        ("grpc.keepalive_time_ms", _PING_AFTER_MS),
+        ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_concurrent_streams", _MAX_STREAMS_OF_A_CONNECTION),
+        # Those that come while the fast lane computes. They are to get our sentence too.
+        ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),
+        # Up to the one, all are let in; beyond the other, none; between them, chance decides.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+        # With it a second server on the port would start and take half the calls, unless somebody
+        # watches the port.
+        ("grpc.so_reuseport", int(config.shares_port)),
+    ]

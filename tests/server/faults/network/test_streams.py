@@ -1,0 +1,59 @@
+"""Connections that begin streams by the thousand: left open, or taken back at once."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import pytest
+from hyperframe.frame import RstStreamFrame
+
+from raw_http2 import MODEL_INFER, PREDICT, PREDICT_STREAM, RawHttp2, grpc_message
+from steady_load import REQUEST
+
+Attack = Callable[..., AbstractContextManager[Any]]
+REFUSED_STREAM: Final = 7
+CANCEL: Final = 8
+STREAMS: Final = 10_000
+TOGETHER: Final = 100
+MESSAGE: Final = grpc_message(REQUEST.SerializeToString())
+
+
+@pytest.mark.parametrize("path", [PREDICT, PREDICT_STREAM], ids=["Predict", "PredictStream"])
+def test_who_opens_streams_by_the_thousand_has_those_over_the_limit_refused(
+    attack: Attack, adapter: str, path: str
+) -> None:
+    fault = f"{STREAMS:,} streams of {path.rpartition('/')[2]} opened on one connection"
+    with attack(fault, adapter=adapter) as server, RawHttp2(server.address) as connection:
+        connection.take_note()
+        for _ in range(STREAMS // TOGETHER):
+            connection.send(*(connection.headers(path) for _ in range(TOGETHER)))
+        connection.receive(ends=STREAMS - 1024)
+        refused, ended = connection.resets[REFUSED_STREAM], connection.ended
+        server.outcome = f"{refused:,} refused by the transport, {ended - refused:,} by us"
+        assert ended >= STREAMS - 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ((PREDICT, MODEL_INFER), b""),
+        ((PREDICT, MODEL_INFER), MESSAGE),
+        ((PREDICT_STREAM,), MESSAGE),
+    ],
+    ids=["headers only", "unary", "streams"],
+)
+def test_who_begins_calls_and_takes_them_back_at_once_harms_nobody(
+    attack: Attack, adapter: str, paths: Sequence[str], message: bytes
+) -> None:
+    names = " and ".join(path.rpartition("/")[2] for path in paths)
+    what = "with" if message else "without"
+    fault = f"{STREAMS:,} calls of {names} {what} a request, reset at once (CVE-2023-44487)"
+    with attack(fault, adapter=adapter) as server, RawHttp2(server.address) as connection:
+        connection.take_note()
+        for number in range(STREAMS):
+            path = paths[number % len(paths)]
+            frames = connection.call(path, message) if message else [connection.headers(path)]
+            connection.send(*frames, RstStreamFrame(frames[0].stream_id, CANCEL))
+        connection.receive(timeout_s=0.2)
+        server.outcome = f"{connection.ended:,} were refused, the others forgotten"
