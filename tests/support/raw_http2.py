@@ -126,6 +126,18 @@ class RawHttp2:
             if not self._receive_once():
                 break
 
+    def discard(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Take what comes until the server closes, or it is time, without a look at it."""
+        deadline_s = monotonic() + timeout_s
+        while not self.is_closed:
+            self.socket.settimeout(max(deadline_s - monotonic(), 0.001))
+            try:
+                self.is_closed = not self.socket.recv(1 << 16)
+            except TimeoutError:
+                break
+            except ConnectionError:
+                self.is_closed = True
+
     @property
     def ended(self) -> int:
         """Return how many streams have ended."""

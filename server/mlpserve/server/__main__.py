@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before the log, which has a thread; but not for the commands above, which start none.
         signals.block()
         log_to_stderr(config.log_format, config.log_level)
+        # gRPC's core writes past our log, and as often as callers like: also what they sent, as it
+        # is, newlines and all.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         allow_many()
         warn_of_few(config.max_connections)
         for problem in unknown_variables(ServerConfig, os.environ):

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Event, Thread
 from typing import Any, Final
 
+import grpc
 import pytest
 
 from fault_table import NoteFault
@@ -91,11 +92,16 @@ def attack(
 
     @contextmanager
     def attacked(
-        fault: str, *flags: str, adapter: str = "", peak_mb: float = 100, most_mb_more: float = 50
+        fault: str,
+        *flags: str,
+        adapter: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        peak_mb: float = 100,
+        most_mb_more: float = 50,
     ) -> Iterator[Attacked]:
         lane = ["--no-fast-lane"] if adapter == "public API" else []
         with run_server("--workers", "1", *lane, *flags) as server:
-            load = SteadyLoad(server.address, network, clients=2)
+            load = SteadyLoad(server.address, network, clients=2, credentials=credentials)
             try:
                 load.wait_for_answers()
                 under = Attacked(server)

@@ -10,11 +10,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.oip.rest.patience import MAX_CONNECTIONS, PatientProtocol
 from mlpserve.server.security.changing_files import ChangingFiles
 
 _START_TIMEOUT_S: Final = 30.0
-# A connection holds no thread, but its request does, and up to a body of memory.
-_MAX_CONNECTIONS: Final = 256
 _LOOK_PERIOD_S: Final = 2
 
 
@@ -45,7 +44,7 @@ class HttpServer:
         self._files = files
         config = uvicorn.Config(
             application,
-            http="h11",
+            http=PatientProtocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -54,7 +53,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(stop_grace_s)),
             timeout_notify=_LOOK_PERIOD_S,
             callback_notify=notify,
