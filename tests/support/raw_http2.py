@@ -161,12 +161,20 @@ class RawHttp2:
     def send_data(self, stream: int, data: bytes) -> None:
         """Send what a stream carries, no faster than the server lets it."""
         for frame in data_frames(stream, data):
-            size = len(frame.data)
-            while not self.is_closed and not self._fits(stream, size):
-                self._receive_once()
-            self._windows[0] -= size
-            self._windows[stream] -= size
-            self.send(frame)
+            if self.can_send(stream, len(frame.data)):
+                self.send(frame)
+
+    def can_send(self, stream: int, size: int) -> bool:
+        """Wait until the server lets a stream carry so many bytes; return whether it did.
+
+        Where it did they count as sent.
+        """
+        while not self.is_closed and not self._fits(stream, size):
+            if not self._receive_once():
+                return False
+        self._windows[0] -= size
+        self._windows[stream] -= size
+        return not self.is_closed
 
     def _fits(self, stream: int, size: int) -> bool:
         return min(self._windows[0], self._windows[stream] + self._first_window) >= size

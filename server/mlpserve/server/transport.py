@@ -17,8 +17,7 @@ _MAX_IDLE_MS: Final = 600_000  # gRPC's own: without end
 # Whoever does not answer a ping is gone, or reads nothing of what waits for it here.
 _PING_AFTER_MS: Final = 60_000  # gRPC's own: two hours
 _PING_TIMEOUT_MS: Final = 20_000
-# gRPC's own is without end: then thousands of calls that are begun and taken back at once hold
-# memory, all of one connection.
+# gRPC's own is without end. Each may hold an answer that its caller does not take.
 _MAX_STREAMS_OF_A_CONNECTION: Final = 1024
 _MAX_METADATA_BYTES: Final = 16_384
 _MAX_UNSEEN_CALLS: Final = 16_384  # with gRPC's own limit it would refuse some of a thousand
@@ -40,6 +39,9 @@ def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_OF_A_CONNECTION),
+        # Counts streams that have ended but are not cleared away yet, of which callers cannot know:
+        # those who keep to the limit would be refused now and then.
+        ("grpc.http.overload_protection", 0),
         # Those that come while the fast lane computes. They are to get our sentence too.
         ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),
