@@ -50,7 +50,7 @@ def test_who_begins_calls_and_takes_them_back_at_once_harms_nobody(
     what = "with" if message else "without"
     fault = f"{STREAMS:,} calls of {names} {what} a request, reset at once (CVE-2023-44487)"
     with (
-        attack(fault, adapter=adapter, peak_mb=200) as server,
+        attack(fault, adapter=adapter, peak_mb=200, most_mb_more=100) as server,
         RawHttp2(server.address) as connection,
     ):
         connection.take_note()
