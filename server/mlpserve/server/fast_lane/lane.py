@@ -119,7 +119,9 @@ class FastLane:
         self.events_due = 0  # of hot methods, that the queue has still to give
         self._makes_calls_wait = False
         self._wall_clock_ahead_s = 0.0  # of the monotonic one, before the last event
-        self._unwatched: list[HotCall] = []  # those that came since the last work
+        # Those that came since the last work and have not ended; a dict, which is left in no time.
+        # A flood of calls that are taken back brings no work, and would be kept until some comes.
+        self._unwatched: dict[HotCall, None] = {}
         for name in methods:
             self._core.register_method(name)
 
@@ -205,13 +207,14 @@ class FastLane:
         if self._makes_calls_wait:
             call.watch()
         else:
-            self._unwatched.append(call)
+            self._unwatched[call] = None
         if self._work.admits(call):
             call.is_admitted = True
             call.start()
 
     def end(self, call: "HotCall") -> None:
         """Take note that a call has ended."""
+        self._unwatched.pop(call, None)
         if call.is_admitted:
             self._work.ended(call)
 
