@@ -68,7 +68,9 @@ class PredictionService:
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
         caller = Caller(context)
-        if not caller.is_waiting():  # whoever takes calls back by the thousand gets no thread for it
+        if (
+            not caller.is_waiting()
+        ):  # whoever takes calls back by the thousand gets no thread for it
             return
         splitter = self._messages.splitter
         key = None if splitter is None else splitter.call_key(context.invocation_metadata())

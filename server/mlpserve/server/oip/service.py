@@ -77,7 +77,9 @@ class InferenceService:
     ) -> Iterator[bytes]:
         """Classify batch after batch."""
         caller = Caller(context)
-        if not caller.is_waiting():  # whoever takes calls back by the thousand gets no thread for it
+        if (
+            not caller.is_waiting()
+        ):  # whoever takes calls back by the thousand gets no thread for it
             return
 
         def is_awaited() -> bool:
