@@ -218,6 +218,17 @@ def test_compressed_requests_are_answered(server: Server, model: Model) -> None:
         assert answers_to(model, asked, stub.Predict(asked, timeout=TIMEOUT_S))
 
 
+def test_compressed_requests_are_refused_where_they_are_not_wanted(
+    start_server: Callable[..., Server],
+) -> None:
+    address = start_server(compression=False).address
+    with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
+        raw: Raw = channel.unary_unary(PREDICT)
+        with pytest.raises(grpc.RpcError, match="algorithm 'gzip' is disabled") as caught:
+            raw(request(64).SerializeToString(), timeout=TIMEOUT_S)
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_metadata_of_the_caller_changes_nothing_and_none_comes_back(
     stub: prediction_pb2_grpc.PredictionServiceStub,
 ) -> None:

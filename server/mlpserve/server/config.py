@@ -159,6 +159,10 @@ class ServerConfig(CheckedSettings):
     max_message_mb: int = whole_number(
         64, "largest message, in MB", lowest=1, highest=_LARGEST_MESSAGE_MB
     )
+    compression: bool = switch(
+        "take compressed messages over gRPC; some kilobytes may unpack to the largest message",
+        default=True,
+    )
     max_batch_images: int = whole_number(8192, "most images in one request", lowest=1)
     # More take more memory.
     max_batch_rows: int = whole_number(

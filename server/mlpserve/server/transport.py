@@ -21,6 +21,9 @@ _PING_TIMEOUT_MS: Final = 20_000
 _MAX_STREAMS_OF_A_CONNECTION: Final = 1024
 _MAX_METADATA_BYTES: Final = 16_384
 _MAX_UNSEEN_CALLS: Final = 16_384  # with gRPC's own limit it would refuse some of a thousand
+# Bits of the ways to compress; that of no way is always set.
+_IDENTITY: Final = 0b001
+_ALL: Final = 0b111
 
 
 def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -48,6 +51,7 @@ def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Up to the one, all are let in; beyond the other, none; between them, chance decides.
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.compression_enabled_algorithms_bitset", _ALL if config.compression else _IDENTITY),
         # With it a second server on the port would start and take half the calls, unless somebody
         # watches the port.
         ("grpc.so_reuseport", int(config.shares_port)),
