@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mlpserve.server.config import ServerConfig
-from mlpserve.server.configuration import as_markdown
-from mlpserve.server.metrics.catalog import METRICS, Metric
+from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.settings.sources import as_markdown
+from mlpserve.server.telemetry.metrics.catalog import METRICS, Metric
 
 FOLDER: Final = Path(__file__).parent
 

@@ -22,9 +22,9 @@ from mlpserve.client import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlpserve.server import registry
-from mlpserve.server.config import ServerConfig
+from mlpserve.server.lifecycle import registry
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 
 WAIT_S = 10.0

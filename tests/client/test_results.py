@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlpserve.client import Client, ModelInfo, TrainingInfo, VersionInfo
 from mlpserve.model.weights import Model
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
 
 
 def described(model: Model, version: int) -> VersionInfo:

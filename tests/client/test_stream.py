@@ -21,8 +21,8 @@ from mlpserve.client import (
     UnavailableError,
 )
 from mlpserve.model.weights import Model
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 
 WAIT_S = 10.0

@@ -15,14 +15,14 @@ from typing import IO, Any
 import grpc
 import pytest
 
-from mlpserve.server.config import MANUAL, ServerConfig
 from mlpserve.server.fast_lane import lane
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.registry import Registry
+from mlpserve.server.lifecycle.registry import Registry
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import MANUAL, ServerConfig
 
 StartServer = Callable[..., Server]
 TIMEOUT_S = 20.0

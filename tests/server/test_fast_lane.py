@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.fast_lane import lane
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import HotCall
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 REPOSITORY = Path(__file__).parents[2]

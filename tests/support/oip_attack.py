@@ -20,18 +20,18 @@ from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.compiled import CompiledModel, Workspace
+from mlpserve.server.batching.compiled import CompiledModel, Workspace
+from mlpserve.server.batching.prediction import Answer, answers
+from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ServerError
 from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.lifecycle.registry import Registry, ServedModel
 from mlpserve.server.oip.datatypes import DTYPES
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.oip.rest.bodies import read_body, write_body
-from mlpserve.server.prediction import Answer, answers
-from mlpserve.server.registry import Registry, ServedModel
-from mlpserve.server.statistics import Statistics
 from mlpserve.server.statuses import STATUS_OF_ERROR
+from mlpserve.server.telemetry.metrics.records import RequestRecord
 
 MAX_BATCH_IMAGES = 8
 

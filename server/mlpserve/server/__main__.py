@@ -11,9 +11,14 @@ from typing import Final, NoReturn
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.processors import granted_processors
-from mlpserve.server import signals
-from mlpserve.server.config import ServerConfig, address, blas_environment
-from mlpserve.server.configuration import (
+from mlpserve.server.errors import StartError
+from mlpserve.server.lifecycle.plan import Plan
+from mlpserve.server.lifecycle.urls import shown
+from mlpserve.server.processes.supervisor import Supervisor
+from mlpserve.server.security.openness import open_doors
+from mlpserve.server.security.tokens import new_token
+from mlpserve.server.settings.config import ServerConfig, blas_environment
+from mlpserve.server.settings.sources import (
     VARIABLE_PREFIX,
     add_flags,
     as_toml,
@@ -21,16 +26,12 @@ from mlpserve.server.configuration import (
     unknown_variables,
     values,
 )
-from mlpserve.server.descriptors import allow_many, warn_of_few
-from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.urls import shown
-from mlpserve.server.logs import log_to_stderr
-from mlpserve.server.metrics.aggregate import Aggregate
-from mlpserve.server.metrics.endpoint import open_endpoint
-from mlpserve.server.processes.supervisor import Supervisor
-from mlpserve.server.security.openness import open_doors
-from mlpserve.server.security.tokens import new_token
+from mlpserve.server.system import signals
+from mlpserve.server.system.descriptors import allow_many, warn_of_few
+from mlpserve.server.system.ports import address
+from mlpserve.server.telemetry.logs import log_to_stderr
+from mlpserve.server.telemetry.metrics.aggregate import Aggregate
+from mlpserve.server.telemetry.metrics.endpoint import open_endpoint
 
 logger = logging.getLogger(__name__)
 

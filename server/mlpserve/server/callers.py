@@ -4,7 +4,7 @@ from time import monotonic
 
 import grpc
 
-from mlpserve.server.metrics.records import Metadata
+from mlpserve.server.telemetry.metrics.records import Metadata
 
 
 class Caller:

@@ -1,12 +1,12 @@
 """How a process that serves is observed: its counters, its log of requests, its traces."""
 
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
-from mlpserve.server.metrics.counters import Counters
-from mlpserve.server.metrics.measures import Measures
-from mlpserve.server.metrics.recorder import Recorder, Tracer
-from mlpserve.server.request_log import RequestLog
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.metrics.measures import Measures
+from mlpserve.server.telemetry.metrics.recorder import Recorder, Tracer
+from mlpserve.server.telemetry.request_log import RequestLog
 
 
 class Observation:
@@ -44,7 +44,7 @@ class Observation:
 def _tracer() -> Tracer:
     try:
         # Not before it is asked for: it takes a tenth of a second, and packages of its own.
-        from mlpserve.server.tracing import SpanTracer  # noqa: PLC0415
+        from mlpserve.server.telemetry.tracing import SpanTracer  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise StartError(
             f"tracing: needs {error.name}: pip install 'mlpserve[server,tracing]'"

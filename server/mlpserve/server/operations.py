@@ -11,8 +11,8 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mlpserve.oip import inference_pb2
-from mlpserve.server.config import MAX_REFLECTION_CALLS
-from mlpserve.server.limits import CallLimit
+from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
 from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 

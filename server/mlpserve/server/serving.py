@@ -11,24 +11,24 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
 from mlpserve.server.answering import Answering, Surroundings
-from mlpserve.server.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig, address
+from mlpserve.server.contract.management import MANAGEMENT_SERVICE_NAME
+from mlpserve.server.contract.messages import SERVICE_NAME
 from mlpserve.server.fast_lane.check import why_unusable
 from mlpserve.server.fast_lane.lane import FastLane
 from mlpserve.server.lifecycle.crew import LocalCrew
 from mlpserve.server.lifecycle.generations import Generations, OwnBoard
 from mlpserve.server.lifecycle.looking_after import Lifecycle
+from mlpserve.server.lifecycle.manager import Manager
+from mlpserve.server.lifecycle.metrics import lifecycle_snapshot
 from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.management import MANAGEMENT_SERVICE_NAME
-from mlpserve.server.managing import Manager
-from mlpserve.server.messages import SERVICE_NAME
-from mlpserve.server.metrics.models import lifecycle_snapshot
-from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.rest.opening import open_http
 from mlpserve.server.operations import HealthService, ReflectionService
-from mlpserve.server.ports import cannot_listen, check_free
 from mlpserve.server.security.interceptor import AdmissionInterceptor
 from mlpserve.server.security.transport import Encryption, server_encryption
+from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
+from mlpserve.server.system.ports import address, cannot_listen, check_free
+from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
 from mlpserve.server.transport import transport_options
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted

@@ -6,8 +6,8 @@ room again, answers pings, and connects anew where it was idle.
 
 from typing import Final
 
-from mlpserve.server.config import ServerConfig
-from mlpserve.server.descriptors import connections_with_room
+from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.system.descriptors import connections_with_room
 
 # Without calls a connection costs a descriptor, and a place among --max-connections.
 _HANDSHAKE_TIMEOUT_MS: Final = 10_000  # TLS, and the first settings of HTTP/2; gRPC's own: 120 s

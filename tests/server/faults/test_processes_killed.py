@@ -14,15 +14,16 @@ import pytest
 
 from fault_table import NoteFault
 from mlpserve.model.network import Network
-from mlpserve.server.config import MANUAL, ServerConfig, address
 from mlpserve.server.processes.supervisor import Supervisor
+from mlpserve.server.settings.config import MANUAL, ServerConfig
+from mlpserve.server.system.ports import address
 from steady_load import SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 TIMEOUT_S = 20.0
 CLIENTS = 4
-FAULTY_WORKER = Path(__file__).parents[1] / "faulty_worker.py"
+FAULTY_WORKER = Path(__file__).parents[1] / "processes" / "faulty_worker.py"
 
 
 @pytest.mark.slow

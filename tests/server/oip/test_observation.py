@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.metrics.catalog import BATCH_ROWS, REQUESTS
-from mlpserve.server.metrics.snapshots import Value
 from mlpserve.server.serving import Server
+from mlpserve.server.telemetry.metrics.catalog import BATCH_ROWS, REQUESTS
+from mlpserve.server.telemetry.metrics.snapshots import Value
 from oip_calls import call, infer, raw_request
 
 TIMEOUT_S = 10.0

@@ -16,11 +16,11 @@ import pytest
 import trustme
 from PIL import Image
 
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
-from mlpserve.server.ports import listening_sockets
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.system.ports import listening_sockets
 from oip_calls import infer, raw_outputs, raw_request
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Final
 
+from mlpserve.server.batching.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.fast_lane.lane import HotCall
-from mlpserve.server.metrics.records import RequestRecord
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
-from mlpserve.server.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.metrics.records import RequestRecord
 
 _METHOD: Final = "ModelInfer"
 

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.batching.compiled import CompiledModel
+from mlpserve.server.batching.row_queue import Outcome, Request, RowQueue
+from mlpserve.server.contract.messages import PREDICT, Messages
 from mlpserve.server.fast_lane.lane import HotCall
-from mlpserve.server.messages import PREDICT, Messages
-from mlpserve.server.metrics.records import RequestRecord
-from mlpserve.server.row_queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.metrics.records import RequestRecord
 
 
 class HotPredict:

@@ -5,11 +5,11 @@ import logging
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.weights import read_model
-from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.batching.compiled import CompiledModel
+from mlpserve.server.batching.prediction import self_test
+from mlpserve.server.batching.reproducibility import reproducibility_problem
 from mlpserve.server.lifecycle.plan import PassingProblem, VersionKey
 from mlpserve.server.lifecycle.snapshots import SnapshotFile
-from mlpserve.server.prediction import self_test
-from mlpserve.server.reproducibility import reproducibility_problem
 
 logger = logging.getLogger(__name__)
 

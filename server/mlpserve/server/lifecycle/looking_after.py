@@ -4,7 +4,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from mlpserve.server.config import WATCH, ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import Crew
@@ -15,6 +14,7 @@ from mlpserve.server.lifecycle.policy import parse_policies
 from mlpserve.server.lifecycle.selection import Rules
 from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.lifecycle.watching import Watcher
+from mlpserve.server.settings.config import WATCH, ServerConfig
 
 _BYTES_PER_MB: Final = 1 << 20
 

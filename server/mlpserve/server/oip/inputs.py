@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.server.compiled import CompiledModel, Images
+from mlpserve.server.batching.compiled import CompiledModel, Images
+from mlpserve.server.batching.prediction import FLOAT32, UINT8, check_range
 from mlpserve.server.errors import RequestError, UnsupportedError
 from mlpserve.server.oip.datatypes import DTYPES, numbers
 from mlpserve.server.oip.requests import SHARED_MEMORY, InputTensor, shortened
-from mlpserve.server.prediction import FLOAT32, UINT8, check_range
 
 INPUT_NAME: Final = "images"
 _FIELD: Final = f"input '{INPUT_NAME}'"

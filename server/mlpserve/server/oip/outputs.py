@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.server.compiled import CompiledModel
+from mlpserve.server.batching.compiled import CompiledModel
+from mlpserve.server.batching.prediction import FLOAT32, Answer
 from mlpserve.server.errors import RequestError, UnsupportedError
 from mlpserve.server.oip.parameters import whole_number
 from mlpserve.server.oip.requests import (
@@ -16,7 +17,6 @@ from mlpserve.server.oip.requests import (
     RequestedOutput,
     shortened,
 )
-from mlpserve.server.prediction import FLOAT32, Answer
 
 PROBABILITIES: Final = "probabilities"
 LABELS: Final = "labels"

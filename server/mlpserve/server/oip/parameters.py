@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from mlpserve.server.batching.row_queue import HIGHEST_PRIORITY, LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.errors import RequestError, UnsupportedError
 from mlpserve.server.oip.requests import Parameters
-from mlpserve.server.row_queue import HIGHEST_PRIORITY, LOWEST_PRIORITY, NORMAL_PRIORITY
 
 PRIORITY: Final = "priority"
 TIMEOUT: Final = "timeout"

@@ -5,26 +5,26 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from mlpserve.oip import inference_pb2
+from mlpserve.server.batching.statistics import Figures
 from mlpserve.server.errors import (
     NotAllowedError,
     NotReadyError,
     NotServedError,
     UnsupportedError,
 )
-from mlpserve.server.figures import figures_of
 from mlpserve.server.lifecycle.generations import Generations
+from mlpserve.server.lifecycle.manager import Manager
 from mlpserve.server.lifecycle.plan import VersionKey
-from mlpserve.server.limits import CallLimit
-from mlpserve.server.managing import Manager
-from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
+from mlpserve.server.oip.figures import figures_of
 from mlpserve.server.oip.models import (
     find_version,
     find_versions,
     served_versions,
     unusable_versions,
 )
-from mlpserve.server.statistics import Figures
+from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
 
 SERVER_NAME: Final = "mlpserve"
 # What of Triton's extensions is implemented, by the names that it gives them.

@@ -5,16 +5,16 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.batching import Batcher
+from mlpserve.server.batching.batcher import Batcher
+from mlpserve.server.batching.read_ahead import ReadAhead
 from mlpserve.server.callers import Caller
-from mlpserve.server.limits import CallLimit
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import SERVICE_NAME, read_request, response_message
 from mlpserve.server.oip.questions import question_handlers
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.oip.streams import StreamedRequests
+from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.statuses import Calls
-from mlpserve.server.streaming import ReadAhead
 
 MODEL_INFER: Final = "ModelInfer"
 _STREAM: Final = "ModelStreamInfer"

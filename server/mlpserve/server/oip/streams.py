@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Final
 
 from mlpserve.oip import inference_pb2
-from mlpserve.server.batching import Batcher
+from mlpserve.server.batching.batcher import Batcher
 from mlpserve.server.callers import Caller
-from mlpserve.server.messages import parsed
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.contract.messages import parsed
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import plain_request, response_message
 from mlpserve.server.oip.requests import InferResponse
 from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.metrics.records import RequestRecord
 
 _METHOD: Final = "ModelStreamInfer"
 _FINAL_RESPONSE: Final = "triton_final_response"

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
 from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.managing import RemoteManager, totals
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Channel, Content
 from mlpserve.server.processes.conversation import Conversation
+from mlpserve.server.processes.management import RemoteManager, totals
 from mlpserve.server.serving import Server
+from mlpserve.server.settings.config import ServerConfig
 
 _Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
 

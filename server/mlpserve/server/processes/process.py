@@ -10,17 +10,17 @@ from functools import partial
 from threading import Event
 from typing import Final
 
-from mlpserve.server.config import blas_environment
 from mlpserve.server.errors import ShortageError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.crew import HeldSnapshots
 from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
 from mlpserve.server.lifecycle.snapshots import Snapshot
-from mlpserve.server.metrics.snapshots import MetricsSnapshot
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import ChannelClosedError, Content, channel_pair
 from mlpserve.server.processes.conversation import Conversation, Handler, PeerError
 from mlpserve.server.processes.orders import Settings
+from mlpserve.server.settings.config import blas_environment
+from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
 
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.processes.worker")
 # All but loading is a matter of milliseconds, and takes longer only where the machine is very busy.

@@ -14,23 +14,23 @@ from itertools import count
 from threading import Event, Lock, Thread
 from typing import Final
 
-from mlpserve.server.config import NO_PORT, ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.managing import fulfil
-from mlpserve.server.metrics import catalog
-from mlpserve.server.metrics.aggregate import Aggregate
-from mlpserve.server.metrics.models import lifecycle_snapshot
-from mlpserve.server.metrics.processes import process_snapshot
-from mlpserve.server.metrics.snapshots import MetricsSnapshot, merged
-from mlpserve.server.ports import SharedPort
+from mlpserve.server.lifecycle.metrics import lifecycle_snapshot
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Content
+from mlpserve.server.processes.management import fulfil
 from mlpserve.server.processes.orders import Settings
 from mlpserve.server.processes.process import WORKER_COMMAND, Worker, WorkerLostError
 from mlpserve.server.processes.supervised_crew import SupervisedCrew
 from mlpserve.server.processes.vigil import Vigil
+from mlpserve.server.settings.config import NO_PORT, ServerConfig
+from mlpserve.server.system.ports import SharedPort
+from mlpserve.server.telemetry.metrics import catalog
+from mlpserve.server.telemetry.metrics.aggregate import Aggregate
+from mlpserve.server.telemetry.metrics.processes import process_snapshot
+from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from functools import partial
 from threading import Event
 from typing import Any, Final
 
-from mlpserve.server import signals
 from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.logs import log_to_stderr
 from mlpserve.server.processes.channel import Channel, ChannelClosedError
 from mlpserve.server.processes.orders import Settings
+from mlpserve.server.system import signals
+from mlpserve.server.telemetry.logs import log_to_stderr
 
 _EXIT_ABANDONED: Final = 2
 

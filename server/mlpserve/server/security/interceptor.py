@@ -7,8 +7,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health
 
-from mlpserve.server.admission import Admission
 from mlpserve.server.errors import OverloadedError, UnauthenticatedError
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.statuses import Calls, Refusal, refuse_call
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mlpserve.server.config import NO_PORT, ServerConfig
+from mlpserve.server.settings.config import NO_PORT, ServerConfig
 
 
 def open_doors(config: ServerConfig) -> Iterator[str]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import grpc
 
-from mlpserve.server.config import ServerConfig
 from mlpserve.server.errors import StartError
 from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.settings.config import ServerConfig
 
 
 class Encryption(NamedTuple):

@@ -11,9 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlpserve.server.admission import Admission
-from mlpserve.server.batching import Batcher
-from mlpserve.server.metrics.records import RequestRecord
+from mlpserve.server.batching.batcher import Batcher
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.oip.rest.bodies import (
@@ -24,8 +22,10 @@ from mlpserve.server.oip.rest.bodies import (
 )
 from mlpserve.server.oip.rest.plain import plain
 from mlpserve.server.oip.rest.receiving import received_body
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.metrics.records import RequestRecord
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 

@@ -5,15 +5,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlpserve.server.admission import Admission
-from mlpserve.server.batching import Batcher
-from mlpserve.server.config import ServerConfig
+from mlpserve.server.batching.batcher import Batcher
 from mlpserve.server.errors import StartError
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.ports import listening_sockets
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.statuses import Calls
+from mlpserve.server.system.ports import listening_sockets
 
 if TYPE_CHECKING:
     from mlpserve.server.oip.rest.listening import HttpServer

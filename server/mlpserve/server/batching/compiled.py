@@ -1,0 +1,196 @@
+"""A network as the server runs it: prepared once, computed in place in buffers that are reused.
+
+    uint8 images   -> converted -> @ W1 / 255 + b1 -> activation in place -> ... -> softmax
+    float32 images ------------>   @ W1       + b1 -> ...
+
+Gives what ``Network.probabilities`` gives, but for rounding. Knows nothing of requests.
+
+How BLAS rounds depends on how many rows it multiplies at once, so an image's probabilities depend,
+in their last bits, on who shares its batch. A reproducible model multiplies eight rows at a time,
+always, and fills the last eight up with zeros. ``reproducibility``, beside this, checks that this
+is enough with the BLAS at hand; with larger blocks it was not.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.model.activations import ACTIVATIONS, FloatArray
+from mlpserve.model.metadata import Metadata
+from mlpserve.model.network import Layer, largest_sums
+from mlpserve.model.weights import Model
+
+Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+DEFAULT_BLOCK_ROWS: Final = 512
+_REPRODUCIBLE_ROWS: Final = 8
+_FLOAT32_BYTES: Final = 4
+_MOST_VIEWS: Final = 4096
+_LARGEST_SUM: Final = float(np.finfo(np.float32).max) / 2
+
+
+class Workspace:
+    """Two buffers that the layers of a network write to in turn; all networks may share them.
+
+    For one thread at a time.
+
+    Args:
+        block_rows: So many images are computed at once. More take more memory, and leave the cache.
+    """
+
+    def __init__(self, block_rows: int = DEFAULT_BLOCK_ROWS) -> None:
+        self.block_rows = block_rows
+        self._buffers = [np.empty(0, np.float32), np.empty(0, np.float32)]
+        self._arrays: dict[tuple[int, int, int], Floats] = {}
+
+    def array(self, turn: int, rows: int, width: int) -> Floats:
+        """Return a (rows, width) array of any content; it is good until the turn after the next."""
+        key = (turn % 2, rows, width)
+        array = self._arrays.get(key)
+        if array is None:
+            # A view takes longer to make than a small layer to compute.
+            array = self._arrays[key] = self._view(*key)
+        return array
+
+    def _view(self, buffer: int, rows: int, width: int) -> Floats:
+        if len(self._arrays) > _MOST_VIEWS or self._buffers[buffer].size < rows * width:
+            self._arrays.clear()
+        if self._buffers[buffer].size < rows * width:
+            self._buffers[buffer] = np.empty(max(rows, self.block_rows) * width, np.float32)
+        return self._buffers[buffer][: rows * width].reshape(rows, width)
+
+
+class Classified(NamedTuple):
+    """What a network says of some images.
+
+    Attributes:
+        probabilities: (N, K) float32.
+        labels: (N,) int32: the index of each row's highest probability, the lowest of equal ones.
+    """
+
+    probabilities: Floats
+    labels: npt.NDArray[np.int32]
+
+
+class CompiledModel:
+    """A model that is ready to be run.
+
+    Safe to use from many threads, each with a workspace of its own: nothing in it changes.
+
+    Args:
+        model: The model.
+        reproducible: Whether an image's probabilities must not depend, to the bit, on the other
+            images of the batch. Takes about twice the time.
+    """
+
+    def __init__(self, model: Model, *, reproducible: bool = False) -> None:
+        self.metadata: Final[Metadata] = model.metadata
+        # Of one image in the largest data type in which it may be sent.
+        self.image_bytes: Final[int] = model.metadata.input.values_per_image * _FLOAT32_BYTES
+        first, *others = model.network.layers
+        # x / d @ W = x @ (W / d): dividing the weights once saves dividing each image.
+        divisor = np.float32(model.metadata.input.uint8_divisor)
+        folded = Layer(first.weights / divisor, first.bias, first.activation)
+        self._uint8_layers = [_contiguous(layer) for layer in (folded, *others)]
+        self._float32_layers = [_contiguous(first), *self._uint8_layers[1:]]
+        self._classes = model.network.layer_sizes[-1]
+        self._rows_at_once = _REPRODUCIBLE_ROWS if reproducible else 1
+        # The difference of two sums is at most twice as large as either.
+        self._sums_are_small = largest_sums(model.network)[-1] < _LARGEST_SUM
+
+    def classify(self, batches: Sequence[Images], workspace: Workspace) -> Classified:
+        """Run the network over batches of images as if they were one.
+
+        Args:
+            batches: At least one, each (N, D), all uint8 or all float32. Several are joined, and
+                together have at most ``workspace.block_rows`` rows; one alone may have more.
+            workspace: What to compute in.
+
+        Returns:
+            The rows of the first batch, then those of the next.
+        """
+        is_uint8 = batches[0].dtype == np.uint8
+        layers = self._uint8_layers if is_uint8 else self._float32_layers
+        count = sum(map(len, batches))
+        found = Classified(np.empty((count, self._classes), np.float32), np.empty(count, np.int32))
+        for start, rows, inputs in _blocks(batches, workspace, self._rows_at_once):
+            probabilities = self._run(layers, inputs, workspace)[:, :rows]
+            found.probabilities[start : start + rows] = probabilities.T
+            found.labels[start : start + rows] = probabilities.argmax(axis=0)
+        return found
+
+    def _run(self, layers: Sequence[Layer], inputs: Floats, workspace: Workspace) -> Floats:
+        """Return the (K, N) probabilities of one block of inputs, in the workspace."""
+        outputs = inputs
+        for turn, layer in enumerate(layers, start=1):
+            sums = workspace.array(turn, len(inputs), len(layer.bias))
+            self._multiply(outputs, layer.weights, sums)
+            sums += layer.bias
+            if layer is not layers[-1]:
+                ACTIVATIONS[layer.activation](sums, out=sums)
+            outputs = sums
+        by_class = workspace.array(len(layers) + 1, *outputs.T.shape)
+        by_class[...] = outputs.T
+        if self._sums_are_small:
+            _softmax(by_class)
+        else:
+            with np.errstate(over="ignore"):  # a difference beyond float32 is -inf: exp of it is 0
+                _softmax(by_class)
+        return by_class
+
+    def _multiply(self, inputs: Floats, weights: FloatArray, products: Floats) -> None:
+        if self._rows_at_once > 1:
+            # NumPy has BLAS multiply one matrix of a stack after the other.
+            inputs = inputs.reshape(-1, self._rows_at_once, inputs.shape[1])
+            products = products.reshape(-1, self._rows_at_once, products.shape[1])
+        np.matmul(inputs, weights, out=products)
+
+
+def _contiguous(layer: Layer) -> Layer:
+    return Layer(
+        np.ascontiguousarray(layer.weights, np.float32),
+        np.ascontiguousarray(layer.bias, np.float32),
+        layer.activation,
+    )
+
+
+def _blocks(
+    batches: Sequence[Images], workspace: Workspace, rows_at_once: int
+) -> Iterator[tuple[int, int, Floats]]:
+    """Yield which row of all is the first of a block, how many it has, and its float32 inputs.
+
+    The inputs may have more rows, so that their number is a multiple of ``rows_at_once``.
+    """
+    if len(batches) > 1:
+        yield 0, sum(map(len, batches)), _converted(batches, workspace, rows_at_once)
+        return
+    images = batches[0]
+    for start in range(0, len(images), workspace.block_rows):
+        block = images[start : start + workspace.block_rows]
+        if block.dtype == np.uint8 or len(block) % rows_at_once:
+            yield start, len(block), _converted([block], workspace, rows_at_once)
+        else:
+            yield start, len(block), block  # type: ignore[misc] # what is not uint8 is float32
+
+
+def _converted(batches: Sequence[Images], workspace: Workspace, rows_at_once: int) -> Floats:
+    """Return the batches as one of float32: joining and converting are one copy."""
+    count = sum(map(len, batches))
+    inputs = workspace.array(0, count + -count % rows_at_once, batches[0].shape[1])
+    np.concatenate(batches, out=inputs[:count])
+    inputs[count:] = 0
+    return inputs
+
+
+def _softmax(sums: Floats) -> None:
+    """Turn (K, N) sums into probabilities; see ``mlpserve.model.activations.softmax``.
+
+    A class a row, because NumPy is several times faster along few long rows than along many short
+    ones.
+    """
+    sums -= sums.max(axis=0)
+    np.exp(sums, out=sums)
+    sums /= sums.sum(axis=0)

@@ -1,0 +1,26 @@
+"""What is served, as metrics."""
+
+from typing import Final
+
+from mlpserve.server.lifecycle.controller import Controller
+from mlpserve.server.telemetry.metrics import catalog
+from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, Series
+
+_RESULTS: Final = {True: "loaded", False: "failed"}
+
+
+def lifecycle_snapshot(controller: Controller) -> MetricsSnapshot:
+    """Return what a controller has brought about; safe to call from any thread."""
+    models = controller.plan.models
+    served: Series = [([name], len(model.versions)) for name, model in models.items()]
+    quarantined: Series = [([name], len(model.quarantined)) for name, model in models.items()]
+    loads: Series = [
+        ([name, _RESULTS[is_loaded]], count)
+        for (name, is_loaded), count in controller.loads.copy().items()
+    ]
+    return {
+        catalog.GENERATION.name: [([], controller.generation)],
+        catalog.SERVED_VERSIONS.name: served,
+        catalog.QUARANTINED_VERSIONS.name: quarantined,
+        catalog.LOADS.name: loads,
+    }

@@ -1,0 +1,154 @@
+"""The models that a server serves at one time, found by name and version or label."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from mlpserve.server.batching.compiled import CompiledModel
+from mlpserve.server.errors import NotReadyError, NotServedError, RequestError
+
+_NAMES_IN_MESSAGE: Final = 10
+_SHOWN_CHARACTERS: Final = 80
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is served of one model; see ``PlannedModel``.
+
+    Attributes:
+        versions: The versions, the newest first; none where all are quarantined.
+        labels: What each label means: the number of one of ``versions``.
+        default_version: What answers where neither version nor label is asked for; 0 where there is
+            no version.
+        quarantined: Versions that failed their checks, the newest first, and why in a sentence.
+    """
+
+    versions: tuple[CompiledModel, ...]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    default_version: int = 0
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+
+    def version(self, number: int) -> CompiledModel:
+        """Return one of ``versions`` by its number."""
+        return next(model for model in self.versions if model.metadata.version == number)
+
+
+class Registry:
+    """Models by name.
+
+    Safe to use from many threads: nothing in it changes.
+
+    Args:
+        models: The models by their names.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        self._models = dict(sorted(models.items()))
+        self._served = [name for name, model in self._models.items() if model.versions]
+        self._found = {
+            asked: model for name in self._served for asked, model in self._asked_for(name)
+        }
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """Return all models, in the order of their names, also those of which nothing is served."""
+        return self._models
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether there is anything that could answer."""
+        return bool(self._served)
+
+    def model(self, name: str) -> tuple[str, ServedModel]:
+        """Return a model with its name.
+
+        Args:
+            name: The model's name; may be empty where one model only is served.
+
+        Raises:
+            RequestError: ``name`` is empty though several models are served.
+            NotServedError: There is no model of this name.
+            NotReadyError: Nothing is served yet.
+        """
+        if not name and len(self._served) == 1:
+            name = self._served[0]
+        if name in self._models:
+            return name, self._models[name]
+        if not self._served:
+            raise NotReadyError("no model is served yet: the server waits for the first version")
+        if not name:
+            raise RequestError(
+                f"model_name: required, because several models are served: {_listed(self._served)}"
+            )
+        raise NotServedError(
+            f"model_name: no model {name[:_SHOWN_CHARACTERS]!r} is served; "
+            f"served are: {_listed(self._served)}"
+        )
+
+    def find(self, name: str, version: int, label: str = "") -> CompiledModel:
+        """Return one version of a model.
+
+        Args:
+            name: As for ``model``.
+            version: The version's number; 0 to leave it to ``label``.
+            label: The label of the version; empty for the default version.
+
+        Raises:
+            RequestError: As for ``model``, or ``version`` is negative, or both are given.
+            NotServedError: There is no such model, or no such version or label of it.
+            NotReadyError: Nothing is served yet.
+        """
+        found = self._found.get((name, version, label))
+        return self._refuse(name, version, label) if found is None else found
+
+    def labelled(self, name: str, label: str) -> CompiledModel | None:
+        """Return the version of a model that a label means; None where there is none."""
+        return self._found.get((name, 0, label))
+
+    def _asked_for(self, name: str) -> Iterator[tuple[tuple[str, int, str], CompiledModel]]:
+        """Yield what a request may ask for to mean a version of a model, with that version."""
+        model = self._models[name]
+        for asked in {name} if len(self._served) > 1 else {name, ""}:
+            yield (asked, 0, ""), model.version(model.default_version)
+            yield from (((asked, found.metadata.version, ""), found) for found in model.versions)
+            for label, number in model.labels.items():
+                yield (asked, 0, label), model.version(number)
+
+    def _refuse(self, name: str, version: int, label: str) -> NoReturn:
+        if version < 0:
+            raise RequestError(
+                f"model_version: expected a positive number, or 0 for the default, got {version}"
+            )
+        if version and label:
+            raise RequestError(
+                f"model_label: expected none beside model_version {version}, "
+                f"got {label[:_SHOWN_CHARACTERS]!r}"
+            )
+        if not self._served:
+            raise NotReadyError("no model is served yet: the server waits for the first version")
+        name, model = self.model(name)
+        if label:
+            raise NotServedError(
+                f"model_label: no version of model {name!r} that can be served has the label "
+                f"{label[:_SHOWN_CHARACTERS]!r}; labels are: {_listed(list(model.labels))}"
+            )
+        numbers = [str(served.metadata.version) for served in model.versions]
+        asked = f"version {version}" if version else "any version"
+        raise NotServedError(
+            f"model_version: {asked} of model {name!r} is not served; served are: "
+            f"{_listed(numbers)}{_why(model, version)}"
+        )
+
+
+def _why(model: ServedModel, version: int) -> str:
+    """Return the rest of a message about a version that is not served, where there is a reason."""
+    if version in model.quarantined:
+        return f"; it failed its checks: {model.quarantined[version]}"
+    return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a message; a few, because the transport limits how long a message may be."""
+    more = len(names) - _NAMES_IN_MESSAGE
+    listed = ", ".join(names[:_NAMES_IN_MESSAGE]) or "none"
+    return f"{listed} and {more} more (see ListModels)" if more > 0 else listed

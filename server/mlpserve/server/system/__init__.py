@@ -1,0 +1,1 @@
+"""What a server asks of its operating system: signals, ports, open files."""

@@ -1,0 +1,94 @@
+"""Follows requests from their arrival to their end, and counts them."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.metrics.records import Metadata, Passage, RequestRecord
+
+Clock: TypeAlias = Callable[[], int]
+
+
+class Tracer(Protocol):
+    """Passes on how requests went."""
+
+    def trace(self, record: RequestRecord, code: str, ended_ns: int) -> None:
+        """Pass on a request that has ended; called in the thread that answers. Never raises."""
+
+    def close(self) -> None:
+        """Pass on what was not passed on yet."""
+
+
+class Recorder:
+    """Records the requests of one adapter.
+
+    Args:
+        counters: Those of the threads that use the recorder.
+        tracer: Is told of each request, where there is one.
+        clock: Gives nanoseconds; only differences count.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        tracer: Tracer | None = None,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        self.clock = clock
+        self._counters = counters
+        self._tracer = tracer
+
+    def arrived(
+        self,
+        method: str,
+        metadata: Metadata | None,
+        *,
+        caller: str | bytes = "",
+        remaining_s: float = math.inf,
+    ) -> RequestRecord:
+        """Return the record of a request that comes now; see ``RequestRecord``."""
+        return RequestRecord(
+            method,
+            metadata or (),
+            arrived_ns=self.clock(),
+            caller=caller,
+            remaining_s=remaining_s,
+        )
+
+    def received(self, record: RequestRecord) -> None:
+        """Note that the whole of a request has come only now, because its caller took that long."""
+        record.arrived_ns = self.clock()
+
+    def read(self, record: RequestRecord, model: str, version: int) -> None:
+        """Note that a request was read, and which version of which model it asks."""
+        record.model = model
+        record.version = version
+        record.read_ns = self.clock()
+
+    def computed(self, records: Sequence[RequestRecord], passage: Passage) -> None:
+        """Note that a network ran for requests together."""
+        for record in records:
+            record.started_ns = passage.started_ns
+            record.computed_ns = passage.ended_ns
+        self._counters.add_batch(records[0].model, passage.images)
+
+    def answered(self, record: RequestRecord) -> None:
+        """Note that a request was answered, by a network."""
+        ended_ns = self.clock()
+        self._counters.add_answered(record, ended_ns)
+        if self._tracer is not None:
+            self._tracer.trace(record, "OK", ended_ns)
+
+    def ended(self, record: RequestRecord, code: str) -> None:
+        """Note that a request was refused or has failed, or that it needed no network.
+
+        Args:
+            record: The request.
+            code: The name of its status.
+        """
+        self._counters.add_call(record.method, code, model=record.model, version=record.version)
+        if self._tracer is not None:
+            self._tracer.trace(record, code, self.clock())
