@@ -20,8 +20,8 @@ REQUEST: Final = prediction_pb2.PredictRequest(
 )
 # As our client has it.
 _RETRY_POLICY: Final = (
-    '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", '
-    '"maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", '
+    '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", '
+    '"maxBackoff": "1s", "backoffMultiplier": 3, "retryableStatusCodes": ["UNAVAILABLE", '
     '"CANCELLED"]}}]}'
 )
 _RECONNECTING: Final = [

@@ -20,10 +20,11 @@ _SERVICE_CONFIG: Final = {
             "name": [{"service": _SERVICE, "method": method} for method in _RETRIED_METHODS],
             # All rpcs are idempotent. Only what may be over a moment later is tried again.
             "retryPolicy": {
-                "maxAttempts": 4,
+                # 0.1, 0.3, 0.9 and 1 s apart: longer than a server takes to start again.
+                "maxAttempts": 5,
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
-                "backoffMultiplier": 2,
+                "backoffMultiplier": 3,
                 # CANCELLED is what gRPC's core answers to a call that reaches a server in the
                 # moment in which it stops. One that its own caller cancels is not tried again.
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],

@@ -33,7 +33,7 @@ _MAX_IN_FLIGHT: Final = 4
 class Client:
     """Calls an mlpserve server. Safe to use from many threads; close it when done.
 
-    Calls that find the server unavailable are tried again for about a second, but not streams.
+    Calls that find the server unavailable are tried again for about two seconds, but not streams.
 
     It has one connection to each address of the target, and one process of a server answers what
     comes over it. Several clients reach several processes of a server that has more.

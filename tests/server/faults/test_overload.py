@@ -13,7 +13,7 @@ from fault_table import NoteFault
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from open_load import OpenLoad, share_of
+from open_load import Offered, OpenLoad, share_of
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
@@ -45,6 +45,20 @@ def slow_network(models: Path, model: Model) -> Network:
     return network
 
 
+def overloaded(load: OpenLoad, over_s: float) -> tuple[Offered, float]:
+    """Return what became of twice as many calls a second as can be answered, and of how many."""
+    peak_per_s = load.peak_per_s(over_s=2)
+    return load.offer(per_s=2 * peak_per_s, over_s=over_s, deadline_s=DEADLINE_S), peak_per_s
+
+
+def best_of(most: int, measure: Callable[[], tuple[Offered, float]]) -> tuple[Offered, float]:
+    """Measure until enough is answered, or so many times."""
+    over, peak_per_s = measure()
+    if most == 1 or over.answered_per_s > LEAST_SHARE * peak_per_s:
+        return over, peak_per_s
+    return best_of(most - 1, measure)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["--fast-lane", "--no-fast-lane"])
 def test_twice_the_load_that_a_server_can_bear_costs_it_nothing_of_what_it_can(
@@ -61,11 +75,7 @@ def test_twice_the_load_that_a_server_can_bear_costs_it_nothing_of_what_it_can(
     with run_server("--workers", "1", adapter) as server:
         load = OpenLoad(server.address, images, expected)
         # A machine that does other things as well makes a round worse, and never better.
-        for _ in range(MOST_ROUNDS):
-            peak_per_s = load.peak_per_s(over_s=2)
-            over = load.offer(per_s=2 * peak_per_s, over_s=over_s, deadline_s=DEADLINE_S)
-            if over.answered_per_s > LEAST_SHARE * peak_per_s:
-                break
+        over, peak_per_s = best_of(MOST_ROUNDS, lambda: overloaded(load, over_s))
         after = load.offer(per_s=peak_per_s / 4, over_s=1, deadline_s=DEADLINE_S)
         load.close()
         server.stop()

@@ -34,8 +34,8 @@ IMAGES: Final = np.random.default_rng(1).integers(0, 256, (5, 6), np.uint8)
 RETRYING: Final = [
     (
         "grpc.service_config",
-        '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": '
-        '"0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": '
+        '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 5, "initialBackoff": '
+        '"0.1s", "maxBackoff": "1s", "backoffMultiplier": 3, "retryableStatusCodes": '
         '["UNAVAILABLE"]}}]}',
     ),
     ("grpc.initial_reconnect_backoff_ms", 100),
