@@ -1,4 +1,4 @@
-"""Watches the memory of one worker while it serves for a while, and says by how much it grows.
+"""Watches what a server takes while it serves for a while: memory, open files, threads.
 
 .venv/bin/python benchmarks/serving_soak.py --minutes 10
 """
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -23,10 +23,12 @@ from servers.processes import Running, running
 
 _EXIT_FAILED: Final = 1
 _NETWORK: Final = (784, 800, 10)
-_SERVER: Final = "mlpserve-1"
+_SERVER: Final = "mlpserve"
 _PORT: Final = 50_390
 _SEED: Final = 1
 _MEGABYTE: Final = 1e6
+
+Row: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         print(f"serving_soak.py: {error}", file=sys.stderr)
         return _EXIT_FAILED
-    print(markdown_table(("minutes", "requests so far", "MB resident"), rows))
+    head = ("minutes", "requests so far", "MB resident", "open files", "threads")
+    print(markdown_table(head, rows))
     return 0
 
 
-def _soak(duration_s: float, pause_s: float) -> list[tuple[str, str, str]]:
+def _soak(duration_s: float, pause_s: float) -> list[Row]:
     ours = PARTICIPANTS[_SERVER]
     with tempfile.TemporaryDirectory() as folder:
         models, log = Path(folder) / "models", Path(folder) / "log"
@@ -65,7 +68,7 @@ def _soak(duration_s: float, pause_s: float) -> list[tuple[str, str, str]]:
             return _watch(server, duration_s, pause_s)
 
 
-def _watch(server: Running, duration_s: float, pause_s: float) -> list[tuple[str, str, str]]:
+def _watch(server: Running, duration_s: float, pause_s: float) -> list[Row]:
     """Return a row for the start, and one for each minute that has gone by."""
     prepared = [_prepared(mix) for mix in _MIXES]
     started_s, requests = time.monotonic(), 0
@@ -98,8 +101,14 @@ def _load(mix: Mix, body: bytes, expected_bytes: int) -> None:
     )
 
 
-def _row(elapsed_s: float, requests: int, server: Running) -> tuple[str, str, str]:
-    row = (f"{elapsed_s / 60:.1f}", str(requests), f"{server.resident_bytes() / _MEGABYTE:.1f}")
+def _row(elapsed_s: float, requests: int, server: Running) -> Row:
+    row = (
+        f"{elapsed_s / 60:.1f}",
+        str(requests),
+        f"{server.resident_bytes() / _MEGABYTE:.1f}",
+        str(server.open_files()),
+        str(server.threads()),
+    )
     print(*row, file=sys.stderr, flush=True)
     return row
 
@@ -110,7 +119,7 @@ def _images(count: int) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="serving_soak.py", description="Watch the memory of one worker under a mixed load."
+        prog="serving_soak.py", description="Watch what a server takes under a mixed load."
     )
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="default: 10")
     parser.add_argument(

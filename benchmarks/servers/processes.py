@@ -56,6 +56,15 @@ class Running:
         """Return the memory that is resident now, counted as in ``memory_bytes``."""
         return sum(map(_memory_bytes, _family(self.process_id)))
 
+    def open_files(self) -> int:
+        """Return how many files, sockets and the like all its processes have open now."""
+        return sum(len(list((_folder(each) / "fd").iterdir())) for each in _family(self.process_id))
+
+    def threads(self) -> int:
+        """Return how many threads all its processes have now."""
+        family = _family(self.process_id)
+        return sum(len(list((_folder(each) / "task").iterdir())) for each in family)
+
 
 @contextmanager
 def running(command: Sequence[str], log: Path, ask: Callable[[], object]) -> Iterator[Running]:
@@ -141,10 +150,14 @@ def _cpu_s(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _folder(process_id: int) -> Path:
+    return _PROCESSES / str(process_id)
+
+
 def _memory_bytes(process_id: int) -> int:
     """Return the resident memory; field 2 of proc_pid_statm(5)."""
     try:
-        pages = int((_PROCESSES / str(process_id) / "statm").read_text().split()[1])
+        pages = int((_folder(process_id) / "statm").read_text().split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
