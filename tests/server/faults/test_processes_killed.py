@@ -49,10 +49,10 @@ def test_all_workers_that_are_killed_at_once_are_replaced_again_and_again(
         figures = load.stop()
         server.stop()
     how = "clients retry" if retries else "clients never retry"
-    outcome = "all replaced; until then nobody listens, which four tries in 0.7 s may not outlast"
+    outcome = "all replaced; until then nobody listens, which five tries in two seconds outlast"
     note_fault(f"kill -9 of all workers at once, {kills} times; {how}", figures, outcome)
     assert (figures.wrong, figures.lost) == (0, 0)
-    # For as long as a worker takes to start nobody listens, which four tries may not outlast.
+    # For as long as a worker takes to start nobody listens; on a busy machine five tries may be over before.
     assert figures.failed <= kills * CLIENTS * (2 if retries else 10), load.errors
     assert figures.longest_s < TIMEOUT_S
 
