@@ -52,7 +52,7 @@ def test_all_workers_that_are_killed_at_once_are_replaced_again_and_again(
     outcome = "all replaced; until then nobody listens, which five tries in two seconds outlast"
     note_fault(f"kill -9 of all workers at once, {kills} times; {how}", figures, outcome)
     assert (figures.wrong, figures.lost) == (0, 0)
-    # For as long as a worker takes to start nobody listens; on a busy machine five tries may be over before.
+    # Nobody listens while workers start; on a busy machine five tries may be over before.
     assert figures.failed <= kills * CLIENTS * (2 if retries else 10), load.errors
     assert figures.longest_s < TIMEOUT_S
 
