@@ -8,8 +8,7 @@ who wait for long take turns, and as v grows with all that is taken, no crowd of
 anybody waiting for ever.
 Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Applications (1994), section 3.
 
-Memory is shared by the same thought: no caller may have more rows waiting than are left free for
-all others. Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998), with alpha 1.
+Memory is shared by the same thought; see `mlpserve.server.room`.
 """
 
 import logging
@@ -24,6 +23,7 @@ from mlpserve.server.batching.compiled import CompiledModel, Images
 from mlpserve.server.batching.prediction import Answer
 from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.room import SharedRoom
 from mlpserve.server.telemetry.metrics.records import Passage, RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -91,11 +91,9 @@ class RowQueue:
     ) -> None:
         self.statistics = Statistics() if statistics is None else statistics
         self._max_batch_rows = max_batch_rows
-        self._max_queue_rows = max_queue_rows
         self._waiting: list[_Place] = []  # a heap
         self._numbers = count()
-        self._rows = 0
-        self._rows_of: dict[str | bytes, int] = {}  # by caller, of whom something waits
+        self._room = SharedRoom(max_queue_rows)  # for the rows that wait
         self._virtual_time = 0
         self._tags: dict[str | bytes, int] = {}
         self._seconds_per_row = 0.0
@@ -107,12 +105,11 @@ class RowQueue:
 
     def depth(self) -> tuple[int, int]:
         """Return how many requests wait, and how many rows; safe to call from any thread."""
-        return len(self._waiting), self._rows
+        return len(self._waiting), self._room.taken
 
     def has_room(self, rows: int, caller: str | bytes = "") -> bool:
         """Return whether a request of so many rows of a caller may join the queue."""
-        free = self._max_queue_rows - self._rows - rows
-        return not self._rows or (free >= 0 and self._rows_of.get(caller, 0) <= free)
+        return self._room.is_free(caller, rows)
 
     def put(self, request: Request) -> None:
         """Let a request wait for its turn.
@@ -127,14 +124,14 @@ class RowQueue:
             self._drop_unwanted()
             if not self.has_room(rows, caller):
                 self._refuse_for_room(request)
-        if self._rows and (self._rows + rows) * self._seconds_per_row > record.remaining_s:
+        waiting = self._room.taken
+        if waiting and (waiting + rows) * self._seconds_per_row > record.remaining_s:
             self._check_time(request)
         tag = self._tags.get(caller, 0)
         tag = max(tag, self._virtual_time)
         self._tags[caller] = tag = tag + rows
         heappush(self._waiting, (request.priority, tag, next(self._numbers), request))
-        self._rows += rows
-        self._rows_of[caller] = self._rows_of.get(caller, 0) + rows
+        self._room.take(caller, rows)
 
     def take(self) -> list[Request]:
         """Remove and return the requests that are to go through their network together.
@@ -146,7 +143,7 @@ class RowQueue:
         group: list[Request] = []
         passed_over: list[_Place] = []
         rows, now_ns = 0, monotonic_ns()
-        pass_s = min(self._rows, self._max_batch_rows) * self._seconds_per_row
+        pass_s = min(self._room.taken, self._max_batch_rows) * self._seconds_per_row
         while self._waiting and rows < self._max_batch_rows:
             place = heappop(self._waiting)
             request = place[-1]
@@ -156,7 +153,7 @@ class RowQueue:
                     break
                 continue
             self._virtual_time = max(self._virtual_time, place[1])
-            self._remove(request)
+            self._room.give_back(request.record.caller, len(request.images))
             if not request.is_wanted():
                 self._drop(request, _EXPIRED)
             elif self._waiting and _left_s(request, now_ns) < pass_s * _MARGIN:
@@ -189,22 +186,12 @@ class RowQueue:
             self._waiting = [place for place in self._waiting if place[2] not in gone]
             heapify(self._waiting)
         for *_, request in unwanted:
-            self._remove(request)
+            self._room.give_back(request.record.caller, len(request.images))
             self._drop(request, _EXPIRED)
-
-    def _remove(self, request: Request) -> None:
-        """Take the rows of a request that waits no longer off the accounts."""
-        rows, caller = len(request.images), request.record.caller
-        self._rows -= rows
-        left = self._rows_of[caller] - rows
-        if left:
-            self._rows_of[caller] = left
-        else:
-            del self._rows_of[caller]
 
     def _forget_old_tags(self) -> None:
         """Forget tags that say nothing any more, once there are many."""
-        if len(self._tags) > 2 * len(self._rows_of) + _MOST_OLD_TAGS:
+        if len(self._tags) > 2 * len(self._room.by_caller) + _MOST_OLD_TAGS:
             tags = self._tags.items()
             self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
 
@@ -214,18 +201,19 @@ class RowQueue:
 
     def _refuse_for_room(self, request: Request) -> None:
         self._count_failed(request)
-        rows, own = len(request.images), self._rows_of.get(request.record.caller, 0)
+        room, rows = self._room, len(request.images)
         raise OverloadedError(
-            f"the server is busy: {self._rows} images wait, {own} of them yours, and these {rows} "
-            f"do not fit; at most {self._max_queue_rows} may wait, and of one caller no more than "
-            "are left for others; try again later"
+            f"the server is busy: {room.taken} images wait, {room.taken_by(request.record.caller)} "
+            f"of them yours, and these {rows} do not fit; at most {room.most} may wait, and of one "
+            "caller no more than are left for others; try again later"
         )
 
     def _check_time(self, request: Request) -> None:
         """Refuse a request that will be late, in its caller's fair share of the turns."""
         record = request.record
-        own = self._rows_of.get(record.caller, 0) + len(request.images)
-        others = (rows for caller, rows in self._rows_of.items() if caller != record.caller)
+        own = self._room.taken_by(record.caller) + len(request.images)
+        by_caller = self._room.by_caller.items()
+        others = (rows for caller, rows in by_caller if caller != record.caller)
         first = sum(min(rows, own) for rows in others) + own
         expected_s = first * self._seconds_per_row
         if expected_s > record.remaining_s:

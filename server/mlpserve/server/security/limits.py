@@ -4,6 +4,7 @@ from threading import BoundedSemaphore, Lock
 from types import TracebackType
 
 from mlpserve.server.errors import OverloadedError
+from mlpserve.server.room import SharedRoom
 
 
 class CallLimit:
@@ -41,8 +42,7 @@ class CallLimit:
 class OpenRequests:
     """Counts the requests that are open, and refuses those over a limit.
 
-    Fair by the same thought as the queue of rows, see `row_queue`: no caller may have more places
-    than are left free for all others. A request always finds room where no other is open.
+    Callers share it, see `mlpserve.server.room`.
 
     Safe to use from many threads.
 
@@ -51,10 +51,8 @@ class OpenRequests:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._room = SharedRoom(most)
         self._lock = Lock()
-        self._open = 0
-        self._open_of: dict[str | bytes, int] = {}
 
     def enter(self, caller: str | bytes, places: int = 1) -> None:
         """Count a request of a caller.
@@ -67,25 +65,18 @@ class OpenRequests:
             OverloadedError: There is no room; it was not counted.
         """
         with self._lock:
-            own = self._open_of.get(caller, 0)
-            free = self._most - self._open - places
-            if self._open and (free < 0 or own > free):
-                raise self._refusal(own)
-            self._open += places
-            self._open_of[caller] = own + places
+            if not self._room.is_free(caller, places):
+                raise self._refusal(self._room.taken_by(caller))
+            self._room.take(caller, places)
 
     def leave(self, caller: str | bytes, places: int = 1) -> None:
         """Give back the places of a request that was counted."""
         with self._lock:
-            self._open -= places
-            left = self._open_of[caller] - places
-            if left:
-                self._open_of[caller] = left
-            else:
-                del self._open_of[caller]
+            self._room.give_back(caller, places)
 
     def _refusal(self, own: int) -> OverloadedError:
         return OverloadedError(
-            f"the server is busy: {self._open} of at most {self._most} requests are open, {own} of "
-            "them yours, and one caller may have no more than are left for others; try again later"
+            f"the server is busy: {self._room.taken} of at most {self._room.most} requests are "
+            f"open, {own} of them yours, and one caller may have no more than are left for others; "
+            "try again later"
         )

@@ -1,0 +1,53 @@
+"""Room that callers share, so that none of them can take all of it.
+
+No caller may have more than is left free for all others. Where nothing is taken, there is room for
+anything.
+Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998), with alpha 1.
+"""
+
+from collections.abc import Mapping
+
+
+class SharedRoom:
+    """Room for so many things at once. For one thread at a time.
+
+    Args:
+        most: How many.
+
+    Attributes:
+        most: How many.
+        taken: How many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+        self._taken_by: dict[str | bytes, int] = {}
+
+    @property
+    def by_caller(self) -> Mapping[str | bytes, int]:
+        """Return how many each caller has who has some."""
+        return self._taken_by
+
+    def taken_by(self, caller: str | bytes) -> int:
+        """Return how many a caller has."""
+        return self._taken_by.get(caller, 0)
+
+    def is_free(self, caller: str | bytes, count: int) -> bool:
+        """Return whether there is room for so many more of a caller."""
+        free = self.most - self.taken - count
+        return not self.taken or (free >= 0 and self.taken_by(caller) <= free)
+
+    def take(self, caller: str | bytes, count: int) -> None:
+        """Take room, whether or not it is free."""
+        self.taken += count
+        self._taken_by[caller] = self.taken_by(caller) + count
+
+    def give_back(self, caller: str | bytes, count: int) -> None:
+        """Give back room that was taken."""
+        self.taken -= count
+        left = self._taken_by[caller] - count
+        if left:
+            self._taken_by[caller] = left
+        else:
+            del self._taken_by[caller]
