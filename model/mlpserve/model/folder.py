@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mlpserve.model.errors import ModelsFolderError
 
@@ -18,6 +18,17 @@ WEIGHTS_FILE_NAME: Final = "weights.npz"
 LARGEST_VERSION: Final = 10**18 - 1
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")
+
+
+class VersionKey(NamedTuple):
+    """Which version of which model."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        """Return the words by which people know it."""
+        return f"{self.name} version {self.version}"
 
 
 def is_model_name(name: str) -> bool:

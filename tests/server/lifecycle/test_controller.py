@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
-from mlpserve.model.folder import weights_path
+from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
@@ -22,7 +22,7 @@ from mlpserve.server.batching.compiled import CompiledModel, Workspace
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import Crew
 from mlpserve.server.lifecycle.holdings import SnapshotTaker
-from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.lifecycle.policy import Policies
 from mlpserve.server.lifecycle.selection import Rules
 from mlpserve.server.lifecycle.snapshots import Snapshot

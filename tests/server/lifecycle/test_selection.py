@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel, VersionKey
+from mlpserve.server.lifecycle.plan import Plan, PlannedModel
 from mlpserve.server.lifecycle.policy import (
     All,
     Listed,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import Model
 from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.batching.statistics import Figures, Statistics
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.oip.figures import figures_of, statistics_snapshot
 from mlpserve.server.telemetry.metrics.records import Passage
 from mlpserve.server.telemetry.metrics.snapshots import merged

@@ -23,10 +23,9 @@ from mlpserve.model.disk import (
     write_file,
     writing_to,
 )
-from mlpserve.model.folder import WEIGHTS_FILE_NAME, is_model_name, versions
+from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, versions
 from mlpserve.model.labels import LABELS_FILE_NAME
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import VersionKey
 
 _RECORD_NAME: Final = ".mirrored.json"
 _LABELS_RECORD_NAME: Final = ".labels.mirrored.json"

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Final
 
-from mlpserve.model.folder import is_model_name
+from mlpserve.model.folder import VersionKey, is_model_name
 from mlpserve.server.errors import NotServedError, RequestError, UnusableError
 from mlpserve.server.lifecycle.crew import Crew
 from mlpserve.server.lifecycle.holdings import Holdings, SnapshotTaker
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel, VersionKey
+from mlpserve.server.lifecycle.plan import Plan, PlannedModel
 from mlpserve.server.lifecycle.quarantine import Failure, Quarantine
 from mlpserve.server.lifecycle.scanning import FolderState, scan, scan_model
 from mlpserve.server.lifecycle.selection import Rules, select

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.model.folder import VersionKey
+from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.lifecycle.snapshots import Snapshot
 
 

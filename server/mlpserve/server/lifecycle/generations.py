@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.lifecycle.crew import NumberBoard
 from mlpserve.server.lifecycle.loading import load_checked
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel, VersionKey
+from mlpserve.server.lifecycle.plan import Plan, PlannedModel
 from mlpserve.server.lifecycle.registry import Registry, ServedModel
 
 _MOST_TRIES: Final = 1000

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from mlpserve.model.digests import DIGEST_FILE_NAME, read_digest
 from mlpserve.model.errors import WeightsFileError
-from mlpserve.model.folder import weights_path
-from mlpserve.server.lifecycle.plan import PassingProblem, VersionKey
+from mlpserve.model.folder import VersionKey, weights_path
+from mlpserve.server.lifecycle.plan import PassingProblem
 from mlpserve.server.lifecycle.quarantine import Failure
 from mlpserve.server.lifecycle.scanning import Signature, signature
 from mlpserve.server.lifecycle.snapshots import Snapshot, SnapshotError, take_snapshot

@@ -4,11 +4,12 @@ import io
 import logging
 
 from mlpserve.model.errors import ModelError
+from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import read_model
 from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.batching.prediction import self_test
 from mlpserve.server.batching.reproducibility import reproducibility_problem
-from mlpserve.server.lifecycle.plan import PassingProblem, VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem
 from mlpserve.server.lifecycle.snapshots import SnapshotFile
 
 logger = logging.getLogger(__name__)

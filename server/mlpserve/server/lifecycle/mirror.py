@@ -17,11 +17,10 @@ from typing import Final
 from mlpserve.model.digests import check_digest
 from mlpserve.model.disk import writing_to
 from mlpserve.model.errors import LabelsFileError, ModelError, WeightsFileError
-from mlpserve.model.folder import WEIGHTS_FILE_NAME
+from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey
 from mlpserve.model.labels import LABELS_FILE_NAME, MAX_FILE_BYTES, Label, read_labels
 from mlpserve.server.lifecycle.attempts import Attempts
 from mlpserve.server.lifecycle.cache import Cache, Record
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.lifecycle.stores import Listing, Store, StoredFile, StoreError
 
 logger = logging.getLogger(__name__)

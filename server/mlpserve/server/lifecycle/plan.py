@@ -3,20 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from mlpserve.model.folder import VersionKey
 
 _MOST_IN_SUMMARY: Final = 10
-
-
-class VersionKey(NamedTuple):
-    """Which version of which model."""
-
-    name: str
-    version: int
-
-    def __str__(self) -> str:
-        """Return the words by which people know it."""
-        return f"{self.name} version {self.version}"
 
 
 class PassingProblem(str):

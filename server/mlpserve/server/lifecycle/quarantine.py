@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from mlpserve.server.lifecycle.plan import VersionKey
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.lifecycle.scanning import Signature
 
 logger = logging.getLogger(__name__)

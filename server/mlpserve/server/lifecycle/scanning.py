@@ -8,9 +8,8 @@ from typing import TypeAlias
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.errors import ModelError
-from mlpserve.model.folder import model_names, versions, weights_path
+from mlpserve.model.folder import VersionKey, model_names, versions, weights_path
 from mlpserve.model.labels import Label, read_labels
-from mlpserve.server.lifecycle.plan import VersionKey
 
 # What tells that a version's files are other ones, or may be read now; None where they are missing.
 Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel, VersionKey
+from mlpserve.server.lifecycle.plan import Plan, PlannedModel
 from mlpserve.server.lifecycle.policy import Policies
 from mlpserve.server.lifecycle.scanning import FolderState, ModelState
 from mlpserve.server.lifecycle.wishes import Wishes

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final, Protocol, TypeAlias
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
-from mlpserve.model.folder import WEIGHTS_FILE_NAME, is_model_name, is_version
+from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, is_version
 from mlpserve.model.labels import LABELS_FILE_NAME
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.lifecycle.urls import (
     hide_secrets,
     names_credentials,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from mlpserve.server.lifecycle.plan import VersionKey
+from mlpserve.model.folder import VersionKey
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
 from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.batching.row_queue import LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.batching.statistics import Duration, Figures, PassFigures
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.oip.inputs import INPUT_NAME
 from mlpserve.server.oip.outputs import DATATYPES, LABELS, PROBABILITIES
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.batching.statistics import Figures, PassFigures, Statistics
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.telemetry.metrics import catalog
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
 from mlpserve.server.batching.statistics import Figures
 from mlpserve.server.errors import (
@@ -14,7 +15,6 @@ from mlpserve.server.errors import (
 )
 from mlpserve.server.lifecycle.generations import Generations
 from mlpserve.server.lifecycle.manager import Manager
-from mlpserve.server.lifecycle.plan import VersionKey
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.figures import figures_of
 from mlpserve.server.oip.models import (

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, Plan
 from mlpserve.server.lifecycle.tallies import Tallies
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import Channel, Content

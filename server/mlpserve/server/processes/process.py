@@ -10,10 +10,11 @@ from functools import partial
 from threading import Event
 from typing import Final
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import ShortageError
 from mlpserve.server.lifecycle.board import Board
 from mlpserve.server.lifecycle.crew import HeldSnapshots
-from mlpserve.server.lifecycle.plan import PassingProblem, Plan, VersionKey
+from mlpserve.server.lifecycle.plan import PassingProblem, Plan
 from mlpserve.server.lifecycle.snapshots import Snapshot
 from mlpserve.server.processes import orders
 from mlpserve.server.processes.channel import ChannelClosedError, Content, channel_pair

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Final, NamedTuple
 
+from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.plan import Plan, VersionKey
+from mlpserve.server.lifecycle.plan import Plan
 from mlpserve.server.lifecycle.snapshots import Snapshot
 from mlpserve.server.processes.process import Worker, WorkerLostError
 
