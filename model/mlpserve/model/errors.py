@@ -5,7 +5,9 @@ ModelError
 |-- WeightsFileError    this file cannot be used: publish the version anew
 |-- LabelsFileError     the labels cannot be read: mend the file, or delete it and set them anew
 |-- NoVersionError      nothing has this name: name something else
-`-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
+|-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
+|-- SyncError           the URL or the folder cannot be synchronised: name another, or install more
+`-- StoreError          an object store is away, or refuses something: try again later
 """
 
 
@@ -31,3 +33,11 @@ class NoVersionError(ModelError):
 
 class ModelsFolderError(ModelError):
     """A models folder cannot be read or written."""
+
+
+class SyncError(ModelError):
+    """No folder can be kept equal to this URL, or not this folder."""
+
+
+class StoreError(ModelError):
+    """An object store is away, refuses something, or does not hold what it listed."""

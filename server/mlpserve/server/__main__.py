@@ -11,9 +11,9 @@ from typing import Final, NoReturn
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.processors import granted_processors
+from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.security.openness import open_doors
 from mlpserve.server.security.tokens import new_token

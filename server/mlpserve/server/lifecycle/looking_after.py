@@ -4,15 +4,16 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from mlpserve.model.errors import SyncError
+from mlpserve.model.sync.follower import Follower, open_models
+from mlpserve.model.sync.synchronizer import Synchronizer
+from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
 from mlpserve.server.lifecycle.controller import Controller
 from mlpserve.server.lifecycle.crew import Crew
 from mlpserve.server.lifecycle.holdings import SnapshotTaker
-from mlpserve.server.lifecycle.mirror import Mirror
-from mlpserve.server.lifecycle.mirroring import Mirroring, open_models
 from mlpserve.server.lifecycle.policy import parse_policies
 from mlpserve.server.lifecycle.selection import Rules
-from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.lifecycle.watching import Watcher
 from mlpserve.server.settings.config import WATCH, ServerConfig
 
@@ -32,14 +33,17 @@ class Lifecycle:
     """
 
     def __init__(self, config: ServerConfig, crew: Crew) -> None:
-        models = open_models(
-            config.models,
-            cache=config.cache,
-            largest_weights_bytes=config.max_version_mb * _BYTES_PER_MB,
-        )
-        self._mirroring: Mirroring | None = None
-        if isinstance(models, Mirror):
-            self._mirroring = Mirroring(models, period_s=config.store_period_s)
+        try:
+            models = open_models(
+                config.models,
+                cache=config.cache,
+                largest_weights_bytes=config.max_version_mb * _BYTES_PER_MB,
+            )
+        except SyncError as error:
+            raise StartError(str(error)) from error
+        self._mirroring: Follower | None = None
+        if isinstance(models, Synchronizer):
+            self._mirroring = Follower(models, period_s=config.store_period_s)
             models = models.folder
         _check_folder(models)
         self.controller: Final = Controller(

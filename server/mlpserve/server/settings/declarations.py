@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from mlpserve.model.sync.urls import is_url, shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.urls import is_url, shown
 
 LARGEST_COUNT: Final = 2**31 - 1
 _KEY: Final = "setting"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.urls import shown
 from mlpserve.server.settings.declarations import Setting, problem, settings_of
 
 VARIABLE_PREFIX: Final = "MLPSERVE_"

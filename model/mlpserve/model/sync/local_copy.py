@@ -23,9 +23,9 @@ from mlpserve.model.disk import (
     write_file,
     writing_to,
 )
+from mlpserve.model.errors import SyncError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, versions
 from mlpserve.model.labels import LABELS_FILE_NAME
-from mlpserve.server.errors import StartError
 
 _RECORD_NAME: Final = ".mirrored.json"
 _LABELS_RECORD_NAME: Final = ".labels.mirrored.json"
@@ -36,7 +36,7 @@ _LOCK_NAME: Final = ".lock"
 Record = Mapping[str, tuple[int, str]]
 
 
-class Cache:
+class LocalCopy:
     """A folder that holds copies.
 
     Args:
@@ -44,7 +44,7 @@ class Cache:
         owner: What is copied, in words that are the same each time.
 
     Raises:
-        StartError: The folder cannot be made, or holds something else.
+        SyncError: The folder cannot be made, or holds something else.
     """
 
     def __init__(self, folder: Path, *, owner: str) -> None:
@@ -53,20 +53,20 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             self._claim(owner)
         except OSError as error:
-            raise StartError(f"cache: {folder} cannot be used: {error.strerror}") from error
+            raise SyncError(f"cache: {folder} cannot be used: {error.strerror}") from error
 
     def _claim(self, owner: str) -> None:
         # What is no copy would be removed, for the store does not have it.
         mark = self.folder / _OWNER_NAME
         if not mark.exists() and any(is_model_name(entry.name) for entry in self.folder.iterdir()):
-            raise StartError(f"cache: expected an empty folder, or one made by this, {self.folder}")
+            raise SyncError(f"cache: expected an empty folder, or one made by this, {self.folder}")
         if not mark.exists():
             unfinished = unfinished_path(self.folder)
             unfinished.write_text(owner)
             unfinished.replace(mark)
         found = mark.read_text()
         if found != owner:
-            raise StartError(f"cache: {self.folder} holds copies of {found}; name another folder")
+            raise SyncError(f"cache: {self.folder} holds copies of {found}; name another folder")
 
     @contextmanager
     def locked(self) -> Iterator[bool]:

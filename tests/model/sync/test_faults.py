@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.labels import labels_path, read_labels, set_label
-from mlpserve.server.lifecycle.mirror import Mirror
-from mlpserve.server.lifecycle.mirroring import Mirroring
+from mlpserve.model.sync.follower import Follower
+from mlpserve.model.sync.synchronizer import Synchronizer
 
 TIMEOUT_S = 20.0
 Hooks = dict[str, Callable[[str], None]]
@@ -28,7 +28,7 @@ def on(part: str, action: Callable[[], object]) -> Callable[[str], None]:
 
 
 def test_a_version_that_vanishes_while_it_is_copied_keeps_no_other(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     hooks["before open"] = on("tiny/2/", lambda: shutil.rmtree(models / "tiny" / "2"))
     assert hooked_mirror.sync()
@@ -39,7 +39,7 @@ def test_a_version_that_vanishes_while_it_is_copied_keeps_no_other(
 
 
 def test_a_file_that_is_shorter_than_it_was_listed_is_not_taken(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     path = weights_path(models, "tiny", 2)
     whole = path.read_bytes()
@@ -54,7 +54,7 @@ def test_a_file_that_is_shorter_than_it_was_listed_is_not_taken(
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_not_taken(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     def replace() -> None:
         (models / "new").write_text('{"format_version": 1, "labels": {}}')
@@ -69,7 +69,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_taken(
 
 
 def test_a_listing_that_fails_in_the_middle_removes_nothing(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     def refuse() -> None:
         raise PermissionError("no")
@@ -85,7 +85,7 @@ def test_a_listing_that_fails_in_the_middle_removes_nothing(
 
 
 def test_a_store_that_goes_away_while_it_is_copied_blames_no_version(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     hooks["before open"] = on("tiny/2/", lambda: models.rename(models.with_name("away")))
     hooked_mirror.sync()
@@ -97,7 +97,7 @@ def test_a_store_that_goes_away_while_it_is_copied_blames_no_version(
 
 
 def test_one_version_that_may_not_be_read_keeps_no_other_and_is_tried_less_and_less_often(
-    hooked_mirror: Mirror, hooks: Hooks
+    hooked_mirror: Synchronizer, hooks: Hooks
 ) -> None:
     tried: list[str] = []
 
@@ -114,7 +114,7 @@ def test_one_version_that_may_not_be_read_keeps_no_other_and_is_tried_less_and_l
 
 
 def test_a_model_appears_with_the_versions_that_its_labels_mean(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks
 ) -> None:
     cache, seen = hooked_mirror.folder, list[tuple[list[int], list[str]]]()
     set_label(models, "tiny", "stable", 1)
@@ -127,7 +127,7 @@ def test_a_model_appears_with_the_versions_that_its_labels_mean(
 
 
 def test_a_new_meaning_of_a_label_comes_after_the_version(
-    hooked_mirror: Mirror, models: Path, hooks: Hooks, publish: Callable[..., None]
+    hooked_mirror: Synchronizer, models: Path, hooks: Hooks, publish: Callable[..., None]
 ) -> None:
     set_label(models, "tiny", "stable", 1)
     hooked_mirror.sync()
@@ -146,9 +146,9 @@ def test_a_new_meaning_of_a_label_comes_after_the_version(
 
 
 def test_while_one_mirror_copies_another_leaves_it_to_it(
-    hooked_mirror: Mirror, models: Path, cache: Path, hooks: Hooks
+    hooked_mirror: Synchronizer, models: Path, cache: Path, hooks: Hooks
 ) -> None:
-    other = Mirror(f"hooked://{models}", cache)
+    other = Synchronizer(f"hooked://{models}", cache)
     answers = list[bool]()
     hooks["before open"] = on("tiny/1/", lambda: answers.append(other.sync()))
     assert hooked_mirror.sync()
@@ -158,7 +158,7 @@ def test_while_one_mirror_copies_another_leaves_it_to_it(
 
 
 def test_a_full_disk_is_survived(
-    hooked_mirror: Mirror,
+    hooked_mirror: Synchronizer,
     models: Path,
     file_size_limit: Callable[[int], AbstractContextManager[None]],
 ) -> None:
@@ -170,24 +170,24 @@ def test_a_full_disk_is_survived(
     assert versions(hooked_mirror.folder, "tiny") == [2, 1]
 
 
-def problems(mirror: Mirror) -> list[str]:
+def problems(mirror: Synchronizer) -> list[str]:
     found = list(mirror.problems.values())
     assert len(found) == 2
     return found
 
 
-def test_the_first_look_is_waited_for(hooked_mirror: Mirror) -> None:
-    mirroring = Mirroring(hooked_mirror, period_s=TIMEOUT_S)
+def test_the_first_look_is_waited_for(hooked_mirror: Synchronizer) -> None:
+    mirroring = Follower(hooked_mirror, period_s=TIMEOUT_S)
     assert mirroring.start(patience_s=TIMEOUT_S)
     assert versions(hooked_mirror.folder, "tiny") == [2, 1]
     mirroring.stop()
 
 
 def test_a_look_that_is_asked_for_does_not_wait_for_its_period(
-    hooked_mirror: Mirror, publish: Callable[..., None]
+    hooked_mirror: Synchronizer, publish: Callable[..., None]
 ) -> None:
     changed = threading.Event()
-    mirroring = Mirroring(hooked_mirror, period_s=100 * TIMEOUT_S, on_change=changed.set)
+    mirroring = Follower(hooked_mirror, period_s=100 * TIMEOUT_S, on_change=changed.set)
     assert mirroring.start(patience_s=TIMEOUT_S)
     changed.clear()
     publish("tiny", versions=1)
@@ -197,7 +197,7 @@ def test_a_look_that_is_asked_for_does_not_wait_for_its_period(
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for_long(
-    hooked_mirror: Mirror, hooks: Hooks
+    hooked_mirror: Synchronizer, hooks: Hooks
 ) -> None:
     may_answer = threading.Event()
 
@@ -205,15 +205,15 @@ def test_a_store_that_does_not_answer_is_not_waited_for_long(
         may_answer.wait(TIMEOUT_S)
 
     hooks["before list"] = wait
-    mirroring = Mirroring(hooked_mirror, period_s=0.01)
+    mirroring = Follower(hooked_mirror, period_s=0.01)
     assert not mirroring.start(patience_s=0.01)
     mirroring.stop()
     may_answer.set()
 
 
-def test_what_is_new_is_told(hooked_mirror: Mirror, publish: Callable[..., None]) -> None:
+def test_what_is_new_is_told(hooked_mirror: Synchronizer, publish: Callable[..., None]) -> None:
     changed = threading.Event()
-    mirroring = Mirroring(hooked_mirror, period_s=0.01, on_change=changed.set)
+    mirroring = Follower(hooked_mirror, period_s=0.01, on_change=changed.set)
     mirroring.start()
     assert changed.wait(TIMEOUT_S)
     changed.clear()
@@ -223,7 +223,7 @@ def test_what_is_new_is_told(hooked_mirror: Mirror, publish: Callable[..., None]
     assert versions(hooked_mirror.folder, "tiny") == [3, 2, 1]
 
 
-def test_a_copy_is_broken_off_when_it_is_to_stop(hooked_mirror: Mirror, hooks: Hooks) -> None:
+def test_a_copy_is_broken_off_when_it_is_to_stop(hooked_mirror: Synchronizer, hooks: Hooks) -> None:
     hooks["before open"] = on("tiny/1/", hooked_mirror.stop)
     hooked_mirror.sync()
     assert 1 not in versions(hooked_mirror.folder, "tiny")

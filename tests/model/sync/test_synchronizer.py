@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
+from mlpserve.model.errors import SyncError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, model_names, versions, weights_path
 from mlpserve.model.labels import LABELS_FILE_NAME, read_labels, set_label
+from mlpserve.model.sync.synchronizer import Synchronizer
 from mlpserve.model.versions import load_version
-from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.mirror import Mirror
 
 
 def folder_contents(models: Path) -> dict[str, bytes]:
@@ -22,7 +22,9 @@ def folder_contents(models: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_copy_is_the_store(mirror: Mirror, models: Path, publish: Callable[..., None]) -> None:
+def test_the_copy_is_the_store(
+    mirror: Synchronizer, models: Path, publish: Callable[..., None]
+) -> None:
     publish("other", versions=1)
     set_label(models, "tiny", "stable", 1)
     assert mirror.sync()
@@ -32,17 +34,17 @@ def test_the_copy_is_the_store(mirror: Mirror, models: Path, publish: Callable[.
     assert mirror.problems == {}
 
 
-def test_nothing_is_copied_twice(mirror: Mirror, models: Path, cache: Path) -> None:
+def test_nothing_is_copied_twice(mirror: Synchronizer, models: Path, cache: Path) -> None:
     set_label(models, "tiny", "stable", 1)
     mirror.sync()
     copied = weights_path(mirror.folder, "tiny", 1).stat()
     assert not mirror.sync()
-    assert not Mirror(f"file://{models}", cache).sync()
+    assert not Synchronizer(f"file://{models}", cache).sync()
     assert weights_path(mirror.folder, "tiny", 1).stat() == copied
 
 
 def test_the_copy_follows_versions_and_labels(
-    mirror: Mirror, models: Path, publish: Callable[..., None]
+    mirror: Synchronizer, models: Path, publish: Callable[..., None]
 ) -> None:
     set_label(models, "tiny", "stable", 1)
     mirror.sync()
@@ -58,7 +60,7 @@ def test_the_copy_follows_versions_and_labels(
 
 
 def test_a_model_that_is_gone_leaves_nothing(
-    mirror: Mirror, models: Path, publish: Callable[..., None]
+    mirror: Synchronizer, models: Path, publish: Callable[..., None]
 ) -> None:
     publish("other", versions=1)
     set_label(models, "other", "stable", 1)
@@ -70,7 +72,7 @@ def test_a_model_that_is_gone_leaves_nothing(
 
 
 def test_a_version_with_the_digest_of_another_file_is_not_copied_and_keeps_no_other(
-    mirror: Mirror, models: Path, caplog: pytest.LogCaptureFixture
+    mirror: Synchronizer, models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = models / "tiny" / "2" / DIGEST_FILE_NAME
     right = digest.read_text()
@@ -88,13 +90,13 @@ def test_a_version_with_the_digest_of_another_file_is_not_copied_and_keeps_no_ot
     assert mirror.problems == {}
 
 
-def test_a_version_without_a_digest_is_copied(mirror: Mirror, models: Path) -> None:
+def test_a_version_without_a_digest_is_copied(mirror: Synchronizer, models: Path) -> None:
     (models / "tiny" / "1" / DIGEST_FILE_NAME).unlink()
     mirror.sync()
     assert load_version(mirror.folder, "tiny", 1).metadata.version == 1
 
 
-def test_a_digest_that_comes_later_is_copied_too(mirror: Mirror, models: Path) -> None:
+def test_a_digest_that_comes_later_is_copied_too(mirror: Synchronizer, models: Path) -> None:
     digest = models / "tiny" / "1" / DIGEST_FILE_NAME
     text = digest.read_bytes()
     digest.unlink()
@@ -104,7 +106,7 @@ def test_a_digest_that_comes_later_is_copied_too(mirror: Mirror, models: Path) -
     assert (mirror.folder / "tiny" / "1" / DIGEST_FILE_NAME).read_bytes() == text
 
 
-def test_a_version_that_was_replaced_is_replaced(mirror: Mirror, models: Path) -> None:
+def test_a_version_that_was_replaced_is_replaced(mirror: Synchronizer, models: Path) -> None:
     mirror.sync()
     for name in (WEIGHTS_FILE_NAME, DIGEST_FILE_NAME):
         (models / "tiny" / "1" / name).unlink()
@@ -113,14 +115,16 @@ def test_a_version_that_was_replaced_is_replaced(mirror: Mirror, models: Path) -
     assert folder_contents(mirror.folder) == folder_contents(models)
 
 
-def test_a_folder_without_weights_is_no_version_yet(mirror: Mirror, models: Path) -> None:
+def test_a_folder_without_weights_is_no_version_yet(mirror: Synchronizer, models: Path) -> None:
     (models / "tiny" / "3").mkdir()
     shutil.copy(models / "tiny" / "2" / DIGEST_FILE_NAME, models / "tiny" / "3")
     mirror.sync()
     assert versions(mirror.folder, "tiny") == [2, 1]
 
 
-def test_a_copy_that_was_cut_off_on_our_disk_is_made_anew(mirror: Mirror, models: Path) -> None:
+def test_a_copy_that_was_cut_off_on_our_disk_is_made_anew(
+    mirror: Synchronizer, models: Path
+) -> None:
     mirror.sync()
     copy = weights_path(mirror.folder, "tiny", 1)
     copy.write_bytes(copy.read_bytes()[:100])
@@ -134,14 +138,14 @@ def test_weights_over_the_limit_are_not_copied(
     size_bytes = weights_path(models, "tiny", 1).stat().st_size
     with weights_path(models, "tiny", 2).open("ab") as file:
         file.truncate(2**40)
-    mirror = Mirror(f"file://{models}", cache, largest_weights_bytes=size_bytes)
+    mirror = Synchronizer(f"file://{models}", cache, largest_weights_bytes=size_bytes)
     mirror.sync()
     assert versions(cache, "tiny") == [1]
     (reason,) = mirror.problems.values()
     assert reason.endswith(f"expected at most {size_bytes} bytes, got {2**40}")
 
 
-def test_damaged_labels_leave_those_that_were_there(mirror: Mirror, models: Path) -> None:
+def test_damaged_labels_leave_those_that_were_there(mirror: Synchronizer, models: Path) -> None:
     set_label(models, "tiny", "stable", 1)
     mirror.sync()
     (models / "tiny" / LABELS_FILE_NAME).write_text('{"format_version": 1, "lab')
@@ -160,7 +164,7 @@ def set_label_anew(models: Path) -> None:
 
 
 def test_a_store_that_is_away_takes_nothing_away(
-    mirror: Mirror, models: Path, caplog: pytest.LogCaptureFixture
+    mirror: Synchronizer, models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     mirror.sync()
@@ -177,7 +181,9 @@ def test_a_store_that_is_away_takes_nothing_away(
     assert caplog.text.count("is there again") == 1
 
 
-def test_a_store_that_is_empty_of_a_sudden_takes_nothing_away(mirror: Mirror, models: Path) -> None:
+def test_a_store_that_is_empty_of_a_sudden_takes_nothing_away(
+    mirror: Synchronizer, models: Path
+) -> None:
     mirror.sync()
     before = folder_contents(mirror.folder)
     shutil.rmtree(models / "tiny")
@@ -190,7 +196,7 @@ def test_a_store_that_is_empty_of_a_sudden_takes_nothing_away(mirror: Mirror, mo
 def test_a_store_that_is_away_at_first_is_waited_for(
     models: Path, cache: Path, publish: Callable[..., None]
 ) -> None:
-    mirror = Mirror(f"file://{models}", cache)
+    mirror = Synchronizer(f"file://{models}", cache)
     assert not mirror.sync()
     publish("tiny", versions=1)
     assert mirror.sync()
@@ -199,12 +205,12 @@ def test_a_store_that_is_away_at_first_is_waited_for(
 
 def test_an_empty_store_is_waited_for(models: Path, cache: Path) -> None:
     models.mkdir()
-    mirror = Mirror(f"file://{models}", cache)
+    mirror = Synchronizer(f"file://{models}", cache)
     assert not mirror.sync()
     assert mirror.trouble is None
 
 
-def test_what_was_left_unfinished_is_removed(mirror: Mirror) -> None:
+def test_what_was_left_unfinished_is_removed(mirror: Synchronizer) -> None:
     left = mirror.folder / ".unfinished-0123456789abcdef"
     left.mkdir()
     (left / WEIGHTS_FILE_NAME).write_bytes(b"half")
@@ -216,23 +222,23 @@ def test_a_folder_that_is_no_copy_is_refused_and_left_alone(
     models: Path, tiny_models: None, tmp_path: Path
 ) -> None:
     before = folder_contents(models)
-    with pytest.raises(StartError, match="cache: expected an empty folder, or one made by this"):
-        Mirror(f"file://{tmp_path / 'others'}", models)
+    with pytest.raises(SyncError, match="cache: expected an empty folder, or one made by this"):
+        Synchronizer(f"file://{tmp_path / 'others'}", models)
     assert folder_contents(models) == before
 
 
 def test_a_folder_that_is_the_copy_of_another_store_is_refused(
-    mirror: Mirror, tmp_path: Path, cache: Path
+    mirror: Synchronizer, tmp_path: Path, cache: Path
 ) -> None:
-    with pytest.raises(StartError, match="holds copies of file://.*; name another folder"):
-        Mirror(f"file://{tmp_path / 'others'}", cache)
+    with pytest.raises(SyncError, match="holds copies of file://.*; name another folder"):
+        Synchronizer(f"file://{tmp_path / 'others'}", cache)
 
 
 def test_without_a_folder_each_store_has_its_own_in_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of the user"))
-    folders = {Mirror(f"file://{tmp_path / name}").folder for name in ("a", "b", "a")}
+    folders = {Synchronizer(f"file://{tmp_path / name}").folder for name in ("a", "b", "a")}
     assert len(folders) == 2
     if (tmp_path / "of the user").exists():  # not where caches are elsewhere
         assert all(folder.is_relative_to(tmp_path / "of the user") for folder in folders)
@@ -240,14 +246,14 @@ def test_without_a_folder_each_store_has_its_own_in_the_users_cache(
 
 def test_a_folder_that_cannot_be_made_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StartError, match="cache: .*/file/cache cannot be used: Not a directory"):
-        Mirror(f"file://{tmp_path}", tmp_path / "file" / "cache")
+    with pytest.raises(SyncError, match="cache: .*/file/cache cannot be used: Not a directory"):
+        Synchronizer(f"file://{tmp_path}", tmp_path / "file" / "cache")
 
 
 def test_what_copies_needs_neither_numpy_nor_grpc(run_python: Callable[[str], str]) -> None:
     program = """
         import sys, s3fs
-        from mlpserve.server.lifecycle.mirroring import Mirroring, open_models
+        from mlpserve.model.sync.follower import Follower, open_models
         print([name for name in ("numpy", "grpc", "google.protobuf") if name in sys.modules])
     """
     assert run_python(program) == "[]\n"

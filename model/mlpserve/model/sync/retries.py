@@ -18,7 +18,7 @@ class _Failure:
     next_round: int
 
 
-class Attempts:
+class Retries:
     """Remembers failures, so that they are said once, and tried again less and less often.
 
     A thing whose state has changed, which is a file that was replaced, is tried again at once.

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final, Protocol, TypeAlias
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
+from mlpserve.model.errors import StoreError, SyncError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, is_version
 from mlpserve.model.labels import LABELS_FILE_NAME
-from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.urls import (
+from mlpserve.model.sync.urls import (
     hide_secrets,
     names_credentials,
     scheme,
@@ -53,10 +53,6 @@ class _FileSystem(Protocol):
     def open(self, path: str, mode: str, *, cache_type: str) -> IO[bytes]: ...
 
 
-class StoreError(Exception):
-    """A store is away, refuses something, or does not hold what it listed: try again later."""
-
-
 @dataclass(frozen=True)
 class StoredFile:
     """A file as a store lists it.
@@ -93,7 +89,7 @@ class Store:
         most_files: A listing of more files is refused.
 
     Raises:
-        StartError: The URL cannot be read by what is installed, or holds credentials.
+        SyncError: The URL cannot be read by what is installed, or holds credentials.
     """
 
     def __init__(self, url: str, *, most_files: int = _MOST_FILES) -> None:
@@ -182,7 +178,7 @@ def _check(url: str) -> None:
     """Refuse a URL that cannot work, while somebody looks."""
     kind = scheme(url)
     if _EXTRAS.get(kind) in {"s3", "gcs"} and names_credentials(url):
-        raise StartError(
+        raise SyncError(
             f"models: expected {kind}:// and the name of a bucket, got credentials before it; the "
             "libraries of the store read them from their own environment variables and files"
         )
@@ -195,12 +191,12 @@ def _check(url: str) -> None:
     except ImportError as error:
         raise _not_installed(kind, _EXTRAS.get(kind), error) from error
     except ValueError as error:
-        raise StartError(f"models: expected a URL that fsspec knows, got {kind}://") from error
+        raise SyncError(f"models: expected a URL that fsspec knows, got {kind}://") from error
 
 
-def _not_installed(kind: str, extra: str | None, error: ImportError) -> StartError:
+def _not_installed(kind: str, extra: str | None, error: ImportError) -> SyncError:
     advice = f"pip install 'mlpserve[{extra}]'" if extra else str(error)
-    return StartError(f"models: what reads {kind}:// is not installed: {advice}")
+    return SyncError(f"models: what reads {kind}:// is not installed: {advice}")
 
 
 def _walk(filesystem: _FileSystem, root: str) -> Iterator[_Info]:

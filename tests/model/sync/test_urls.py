@@ -1,18 +1,15 @@
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.mirror import Mirror
-from mlpserve.server.lifecycle.mirroring import open_models
-from mlpserve.server.lifecycle.urls import is_url, shown, without_secrets
+from mlpserve.model.errors import SyncError
+from mlpserve.model.sync.follower import open_models
+from mlpserve.model.sync.synchronizer import Synchronizer
+from mlpserve.model.sync.urls import is_url, shown, without_secrets
 
 SECRETS = st.text(st.characters(categories=("L", "N"), include_characters="/+:=@"), min_size=4)
 
@@ -53,13 +50,13 @@ def test_a_path_is_a_folder(path: str) -> None:
 
 def test_a_url_is_mirrored(tmp_path: Path) -> None:
     mirror = open_models(f"file://{tmp_path / 'models'}", cache=tmp_path / "cache")
-    assert isinstance(mirror, Mirror)
+    assert isinstance(mirror, Synchronizer)
     assert mirror.folder == tmp_path / "cache"
 
 
 def test_a_password_is_never_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mlpserve")
-    mirror = Mirror("ftp://somebody:geheim@127.0.0.1:1/models?sig=secret", tmp_path / "cache")
+    mirror = Synchronizer("ftp://somebody:geheim@127.0.0.1:1/models?sig=secret", tmp_path / "cache")
     mirror.sync()
     assert mirror.trouble is not None
     assert mirror.trouble.startswith("ftp://***@127.0.0.1:1/models?***: cannot be listed")
@@ -69,28 +66,14 @@ def test_a_password_is_never_in_the_log(tmp_path: Path, caplog: pytest.LogCaptur
         assert secret not in said + kept
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_running_server_shows_no_secret_of_its_store(
-    run_server: Callable[..., AbstractContextManager[Any]], tmp_path: Path, workers: str
-) -> None:
-    models = ("--models", "ftp://somebody:geheim@127.0.0.1:1/models?sig=geheim")
-    flags = ("--cache", str(tmp_path), "--log-level", "debug", "--workers", workers)
-    with run_server(*models, *flags) as server:
-        server.stop()
-        said = "".join(server.lines)
-    assert "ftp://***@127.0.0.1:1/models?***" in said
-    assert "geheim" not in said
-    assert "somebody" not in said
-
-
 @pytest.mark.parametrize(
     "url", ["s3://key:secret@bucket/models", "s3://key:se/cret@bucket", "gs://key@bucket/models"]
 )
 def test_credentials_that_no_library_reads_are_refused_without_being_repeated(
     url: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartError) as caught:
-        Mirror(url, tmp_path / "cache")
+    with pytest.raises(SyncError) as caught:
+        Synchronizer(url, tmp_path / "cache")
     assert "expected s3:// and the name" in str(caught.value).replace("gs:", "s3:")
     assert "key" not in str(caught.value)
     assert "cret" not in str(caught.value)
@@ -109,10 +92,10 @@ def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(
     url: str, missing: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(StartError, match=rf"is not installed: pip install 'mlpserve\[{extra}\]'"):
-        Mirror(url, tmp_path / "cache")
+    with pytest.raises(SyncError, match=rf"is not installed: pip install 'mlpserve\[{extra}\]'"):
+        Synchronizer(url, tmp_path / "cache")
 
 
 def test_a_url_of_no_known_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="expected a URL that fsspec knows, got nowhere://"):
-        Mirror("nowhere://bucket", tmp_path / "cache")
+    with pytest.raises(SyncError, match="expected a URL that fsspec knows, got nowhere://"):
+        Synchronizer("nowhere://bucket", tmp_path / "cache")

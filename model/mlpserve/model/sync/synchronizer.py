@@ -16,12 +16,12 @@ from typing import Final
 
 from mlpserve.model.digests import check_digest
 from mlpserve.model.disk import writing_to
-from mlpserve.model.errors import LabelsFileError, ModelError, WeightsFileError
+from mlpserve.model.errors import LabelsFileError, ModelError, StoreError, WeightsFileError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey
 from mlpserve.model.labels import LABELS_FILE_NAME, MAX_FILE_BYTES, Label, read_labels
-from mlpserve.server.lifecycle.attempts import Attempts
-from mlpserve.server.lifecycle.cache import Cache, Record
-from mlpserve.server.lifecycle.stores import Listing, Store, StoredFile, StoreError
+from mlpserve.model.sync.local_copy import LocalCopy, Record
+from mlpserve.model.sync.retries import Retries
+from mlpserve.model.sync.store import Listing, Store, StoredFile
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class _StoppedError(Exception):
     """The mirror was told to stop while it copied."""
 
 
-class Mirror:
+class Synchronizer:
     """Copies versions and labels from a store into a folder.
 
     Safe beside other processes with the same folder. Not safe for many threads, but for ``stop``.
@@ -44,7 +44,7 @@ class Mirror:
         largest_weights_bytes: Larger weights files are not copied.
 
     Raises:
-        StartError: The URL cannot be read by what is installed, or the folder cannot be used.
+        SyncError: The URL cannot be read by what is installed, or the folder cannot be used.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Mirror:
         # The digest, for the URL may hold secrets; what is shown may be the same of two stores.
         digest = hashlib.sha256(url.encode()).hexdigest()[:_FOLDER_DIGITS]
         folder = _default_folder(digest) if cache is None else cache
-        self._cache = Cache(folder, owner=f"{self._store} ({digest})")
+        self._cache = LocalCopy(folder, owner=f"{self._store} ({digest})")
         self._largest_weights_bytes = largest_weights_bytes
-        self._attempts = Attempts()
+        self._attempts = Retries()
         self._changes = 0
         self._trouble: str | None = None
         self._stopping = threading.Event()
@@ -100,7 +100,7 @@ class Mirror:
                     self._sync_all()
         except _StoppedError:
             logger.info("%s: stopped copying", self._store)
-        except (StoreError, ModelError) as error:
+        except ModelError as error:
             self._say(str(error))
         except OSError as error:
             self._say(f"{self.folder}: cannot be used: {error.strerror}")
@@ -197,7 +197,7 @@ class Mirror:
         """
         try:
             yield
-        except (StoreError, ModelError, OSError) as error:
+        except (ModelError, OSError) as error:
             if isinstance(error, StoreError):
                 self._store.listing()
             self._attempts.failed(thing, state, str(error))

@@ -1,10 +1,5 @@
 """A mirror of a bucket, over the protocol of S3."""
 
-import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +8,12 @@ import fsspec
 import numpy as np
 import pytest
 
-from mlpserve.client import Client
+from mlpserve.model.errors import StoreError
 from mlpserve.model.folder import versions
 from mlpserve.model.labels import read_labels, set_label
+from mlpserve.model.sync.store import Store
+from mlpserve.model.sync.synchronizer import Synchronizer
 from mlpserve.model.versions import load_version
-from mlpserve.server.lifecycle.mirror import Mirror
-from mlpserve.server.lifecycle.stores import Store, StoreError
-from mlpserve.server.serving import Server
-from mlpserve.server.settings.config import ServerConfig
 
 URL = "s3://bucket/models"
 IMAGE = np.zeros((1, 6), np.uint8)
@@ -37,7 +30,7 @@ def test_versions_and_labels_are_copied_and_followed(
     publish("tiny", versions=2)
     set_label(models, "tiny", "stable", 1)
     upload()
-    mirror = Mirror(URL, cache)
+    mirror = Synchronizer(URL, cache)
     assert mirror.sync()
     assert load_version(cache, "tiny", 2).metadata.version == 2
     assert not mirror.sync()
@@ -61,7 +54,7 @@ def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_b
     publish: Callable[..., None],
 ) -> None:
     upload()
-    mirror = Mirror(URL, cache)
+    mirror = Synchronizer(URL, cache)
     mirror.sync()
     s3.stop()
     assert not mirror.sync()
@@ -85,9 +78,9 @@ def test_a_server_that_starts_while_the_bucket_is_away_has_what_was_copied(
     s3: Any, upload: Callable[[], None], tiny_models: None, cache: Path
 ) -> None:
     upload()
-    Mirror(URL, cache).sync()
+    Synchronizer(URL, cache).sync()
     s3.stop()
-    mirror = Mirror(URL, cache)
+    mirror = Synchronizer(URL, cache)
     assert not mirror.sync()
     assert versions(mirror.folder, "tiny") == [2, 1]
     s3.start()
@@ -113,7 +106,7 @@ def test_no_key_leads_out_of_the_cache(
     ):
         bucket.call_s3("put_object", Bucket="bucket", Key=f"models/{key}", Body=b"evil")
     before = {path for path in tmp_path.rglob("*") if cache not in path.parents}
-    mirror = Mirror(URL, cache)
+    mirror = Synchronizer(URL, cache)
     mirror.sync()
     assert mirror.trouble is None
     assert {path for path in tmp_path.rglob("*") if cache not in path.parents} - before == {cache}
@@ -138,64 +131,8 @@ def test_the_endpoint_and_the_credentials_come_from_the_environment(
     upload()
     program = f"""
         from pathlib import Path
-        from mlpserve.server.lifecycle.mirroring import open_models
+        from mlpserve.model.sync.follower import open_models
         print(open_models({URL!r}, cache=Path({str(cache)!r})).sync())
     """
     assert run_python(program, FSSPEC_S3_ENDPOINT_URL=s3.url) == "True\n"
     assert versions(cache, "tiny") == [2, 1]
-
-
-@pytest.mark.slow  # the library tries again for some seconds
-def test_a_server_follows_a_bucket_and_goes_on_serving_without_it(
-    s3: Any,
-    upload: Callable[[], None],
-    cache: Path,
-    publish: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    publish("tiny", versions=1)
-    upload()
-    server = Server(ServerConfig(models=URL, cache=cache, store_period_s=0.1, port=0))
-    server.start()
-    with Client(f"localhost:{server.port}") as client:
-        assert client.predict(IMAGE).model_version == 1
-        publish("tiny", versions=1)
-        upload()
-        wait_until(lambda: client.predict(IMAGE).model_version == 2)
-        s3.stop()
-        wait_until(lambda: "cannot be listed" in caplog.text)
-        assert client.predict(IMAGE).model_version == 2
-        s3.start()
-    server.stop()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline_s
-
-
-@pytest.mark.slow  # several processes
-def test_several_workers_serve_a_bucket_that_is_empty_at_first(
-    s3: Any, upload: Callable[[], None], tmp_path: Path, publish: Callable[..., None]
-) -> None:
-    command = [sys.executable, "-m", "mlpserve.server", "--port", "0", "--workers", "2"]
-    flags = ["--models", URL, "--cache", str(tmp_path / "cache"), "--store-period-s", "0.1"]
-    variables = os.environ | {"FSSPEC_S3_ENDPOINT_URL": s3.url}
-    with subprocess.Popen(
-        [*command, *flags], env=variables, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        found = None
-        while found is None:
-            line = process.stderr.readline()
-            assert line
-            found = re.search(rf"listening on (\S+), but {URL} has no ", line)
-        publish("tiny", versions=1)
-        upload()
-        with Client(found[1], timeout_s=TIMEOUT_S) as client:
-            wait_until(lambda: bool(client.models()))
-            assert client.predict(IMAGE).model_version == 1
-        process.terminate()
-        process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mlpserve.server.lifecycle.mirror import LARGEST_WEIGHTS_BYTES, Mirror
-from mlpserve.server.lifecycle.urls import is_url
+from mlpserve.model.sync.synchronizer import LARGEST_WEIGHTS_BYTES, Synchronizer
+from mlpserve.model.sync.urls import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -20,23 +20,23 @@ def open_models(
     *,
     cache: Path | None = None,
     largest_weights_bytes: int = LARGEST_WEIGHTS_BYTES,
-) -> Path | Mirror:
+) -> Path | Synchronizer:
     """Return the models folder that a setting names, or the mirror of one in a store.
 
     Args:
         models: The path of a folder, or a URL: ``s3://bucket/models``.
         cache: Where a mirror keeps its copy; None for a place in the user's cache folder.
-        largest_weights_bytes: As of ``Mirror``.
+        largest_weights_bytes: As of ``Synchronizer``.
 
     Raises:
-        StartError: As of ``Mirror``.
+        SyncError: As of ``Synchronizer``.
     """
     if isinstance(models, str) and is_url(models):
-        return Mirror(models, cache, largest_weights_bytes=largest_weights_bytes)
+        return Synchronizer(models, cache, largest_weights_bytes=largest_weights_bytes)
     return Path(models)
 
 
-class Mirroring:
+class Follower:
     """Looks into a store again and again, in a thread of its own.
 
     Args:
@@ -47,7 +47,7 @@ class Mirroring:
 
     def __init__(
         self,
-        mirror: Mirror,
+        mirror: Synchronizer,
         *,
         period_s: float,
         on_change: Callable[[], None] = lambda: None,
