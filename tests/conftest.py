@@ -18,7 +18,7 @@ from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 
 pytest_plugins = ["fault_table"]

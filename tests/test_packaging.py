@@ -99,9 +99,9 @@ def test_part_imports_only_what_it_may(part: str) -> None:
     "source",
     [
         "import mlpserve.server",
-        "import mlpserve.server.contract.service as s",
-        "from mlpserve.server.contract import service",
-        "from mlpserve.server.contract.service import Service",
+        "import mlpserve.server.grpc_api.predict as s",
+        "from mlpserve.server.grpc_api import service",
+        "from mlpserve.server.grpc_api.predict import Service",
         "from mlpserve import server",
         "def f():\n    from mlpserve import server",
     ],

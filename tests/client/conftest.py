@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from mlpserve.client import Client
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2_grpc
 
 Handler = Callable[[Any, grpc.ServicerContext], Any]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mlpserve.datasets.idx import TEST_IMAGES, TEST_LABELS, idx_header
 from mlpserve.model.weights import Model
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 
 Done = subprocess.CompletedProcess[str]

@@ -22,8 +22,8 @@ from mlpserve.client import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlpserve.server.lifecycle import registry
-from mlpserve.server.serving import Server
+from mlpserve.server.inference import registry
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 

@@ -15,7 +15,7 @@ import pytest
 from mlpserve.client import Client, InvalidRequestError, NotFoundError, ShadowInfo
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 

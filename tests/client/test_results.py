@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlpserve.client import Client, ModelInfo, TrainingInfo, VersionInfo
 from mlpserve.model.weights import Model
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 
 

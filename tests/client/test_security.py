@@ -13,7 +13,7 @@ import trustme
 
 from mlpserve.client import Client, InvalidRequestError, UnauthenticatedError, UnavailableError
 from mlpserve.server.security.tokens import new_token
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 
 IMAGES = np.zeros((3, 6), np.uint8)

@@ -21,7 +21,7 @@ from mlpserve.client import (
     UnavailableError,
 )
 from mlpserve.model.weights import Model
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 

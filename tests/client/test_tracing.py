@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from mlpserve.client import Client
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2
 
 IMAGES = np.zeros((5, 6), np.uint8)

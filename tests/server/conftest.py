@@ -15,13 +15,13 @@ from typing import IO, Any
 import grpc
 import pytest
 
-from mlpserve.server.fast_lane import lane
-from mlpserve.server.lifecycle.controller import Controller
-from mlpserve.server.lifecycle.crew import LocalCrew
-from mlpserve.server.lifecycle.generations import Generations, OwnBoard
-from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.lifecycle.registry import Registry
-from mlpserve.server.serving import Server
+from mlpserve.server.grpc_api.fast_lane import lane
+from mlpserve.server.inference.registry import Registry
+from mlpserve.server.models.controller import Controller
+from mlpserve.server.models.generations import Generations, LocalGeneration
+from mlpserve.server.models.lifecycle import Lifecycle
+from mlpserve.server.models.worker_pool import LocalPool
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL, ServerConfig
 
 StartServer = Callable[..., Server]
@@ -57,9 +57,9 @@ def look_after() -> Callable[..., Local]:
 
     def started(models: Path, **settings: Any) -> Local:
         config = ServerConfig(models=models, reload=MANUAL, **settings)
-        board = OwnBoard()
+        board = LocalGeneration()
         generations = Generations(board, reproducible=config.reproducible)
-        lifecycle = Lifecycle(config, LocalCrew(generations, board, activated=lambda: None))
+        lifecycle = Lifecycle(config, LocalPool(generations, board, activated=lambda: None))
         lifecycle.start()
         return Local(generations, lifecycle.controller)
 

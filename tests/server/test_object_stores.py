@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlpserve.client import Client
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from s3_server import running_s3, s3, upload
 

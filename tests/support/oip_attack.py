@@ -20,18 +20,18 @@ from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.batching.compiled import CompiledModel, Workspace
-from mlpserve.server.batching.prediction import Answer, answers
-from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ServerError
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.registry import Registry, ServedModel
+from mlpserve.server.inference.compiled import CompiledModel, Workspace
+from mlpserve.server.inference.decoding import Answer, answers
+from mlpserve.server.inference.registry import Registry, ServedModel
+from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip.datatypes import DTYPES
+from mlpserve.server.oip.http.body import read_body, write_body
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
-from mlpserve.server.oip.rest.bodies import read_body, write_body
 from mlpserve.server.statuses import STATUS_OF_ERROR
 from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.statistics import Statistics
 
 MAX_BATCH_IMAGES = 8
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlpserve.model.folder import model_names, versions
 from mlpserve.model.versions import load_version
-from mlpserve.server.batching.compiled import CompiledModel, Workspace
+from mlpserve.server.inference.compiled import CompiledModel, Workspace
 
 _SEED = 3
 

@@ -13,9 +13,8 @@ from mlpserve.model.errors import ModelError
 from mlpserve.model.processors import granted_processors
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.processes.supervisor import Supervisor
-from mlpserve.server.security.openness import open_doors
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.security.exposure import exposure_warnings
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.settings.config import ServerConfig, blas_environment
 from mlpserve.server.settings.sources import (
@@ -32,6 +31,7 @@ from mlpserve.server.system.ports import address
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.telemetry.metrics.aggregate import Aggregate
 from mlpserve.server.telemetry.metrics.endpoint import open_endpoint
+from mlpserve.server.workers.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _serve_alone(config: ServerConfig) -> None:
     """Serve in this process until a signal says to stop."""
     os.environ.update(blas_environment(config.threads))
     # Not before the signals are blocked: NumPy and gRPC start threads.
-    from mlpserve.server.serving import Server  # noqa: PLC0415
+    from mlpserve.server.server import Server  # noqa: PLC0415
 
     server = Server(config)
     endpoint = open_endpoint(config, Aggregate(lambda: {_ONLY: server.metrics(_ONLY)}))
@@ -126,7 +126,7 @@ def _log_ready(config: ServerConfig, plan: Plan, port: int, http_port: int | Non
 
 
 def _log_how(config: ServerConfig, adapter: str) -> None:
-    for sentence in open_doors(config):
+    for sentence in exposure_warnings(config):
         logger.warning(sentence)
     logger.info(
         "workers: %d, BLAS threads of each: %d; Predict is answered by %s",

@@ -10,34 +10,34 @@ from typing import NamedTuple
 
 import grpc
 
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.batching.compiled import Workspace
-from mlpserve.server.batching.row_queue import RowQueue
-from mlpserve.server.batching.statistics import Statistics
-from mlpserve.server.contract.management import ManagementService
-from mlpserve.server.contract.messages import SERVICE_NAME, Messages
-from mlpserve.server.contract.service import PredictionService
-from mlpserve.server.fast_lane.infer import HotInfer
-from mlpserve.server.fast_lane.lane import Accept
-from mlpserve.server.fast_lane.predict import HotPredict
-from mlpserve.server.fast_lane.queued import QueuedCalls
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.manager import Manager
-from mlpserve.server.lifecycle.shadow import Shadow
-from mlpserve.server.lifecycle.shares import parse_shares
-from mlpserve.server.lifecycle.splitting import Splitter
-from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.observation import Observation
+from mlpserve.server.grpc_api.fast_lane.infer import HotInfer
+from mlpserve.server.grpc_api.fast_lane.lane import Accept
+from mlpserve.server.grpc_api.fast_lane.predict import HotPredict
+from mlpserve.server.grpc_api.fast_lane.queued import QueuedCalls
+from mlpserve.server.grpc_api.management import ManagementService
+from mlpserve.server.grpc_api.messages import SERVICE_NAME, Messages
+from mlpserve.server.grpc_api.predict import PredictionService
+from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.inference.compiled import Workspace
+from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.shadow import Shadow
+from mlpserve.server.inference.traffic_split import Splitter
+from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip.figures import statistics_snapshot
+from mlpserve.server.oip.grpc import MODEL_INFER, InferenceService
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.oip.service import MODEL_INFER, InferenceService
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.limits import CallLimit, OpenRequests
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
+from mlpserve.server.settings.shares import parse_shares
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry.observation import Observation
+from mlpserve.server.telemetry.statistics import Statistics
+from mlpserve.server.telemetry.tallies import Tallies
 
 
 class Surroundings(NamedTuple):

@@ -10,29 +10,29 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
-from mlpserve.server.answering import Answering, Surroundings
-from mlpserve.server.contract.management import MANAGEMENT_SERVICE_NAME
-from mlpserve.server.contract.messages import SERVICE_NAME
-from mlpserve.server.fast_lane.check import why_unusable
-from mlpserve.server.fast_lane.lane import FastLane
-from mlpserve.server.lifecycle.crew import LocalCrew
-from mlpserve.server.lifecycle.generations import Generations, OwnBoard
-from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.lifecycle.manager import Manager
-from mlpserve.server.lifecycle.metrics import lifecycle_snapshot
-from mlpserve.server.lifecycle.tallies import Tallies
+from mlpserve.server.app import Answering, Surroundings
+from mlpserve.server.grpc_api.fast_lane.lane import FastLane
+from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
+from mlpserve.server.grpc_api.health import HealthService, ReflectionService
+from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor
+from mlpserve.server.grpc_api.management import MANAGEMENT_SERVICE_NAME
+from mlpserve.server.grpc_api.messages import SERVICE_NAME
+from mlpserve.server.grpc_api.transport import transport_options
+from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.models.generations import Generations, LocalGeneration
+from mlpserve.server.models.lifecycle import Lifecycle
+from mlpserve.server.models.metrics import lifecycle_snapshot
+from mlpserve.server.models.worker_pool import LocalPool
+from mlpserve.server.oip.http.opening import open_http
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
-from mlpserve.server.oip.rest.opening import open_http
-from mlpserve.server.operations import HealthService, ReflectionService
-from mlpserve.server.security.interceptor import AdmissionInterceptor
-from mlpserve.server.security.transport import Encryption, server_encryption
+from mlpserve.server.security.tls import Encryption, server_encryption
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, cannot_listen, check_free
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
-from mlpserve.server.transport import transport_options
+from mlpserve.server.telemetry.tallies import Tallies
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
-    from mlpserve.server.oip.rest.listening import HttpServer
+    from mlpserve.server.oip.http.server import HttpServer
 
 _REFLECTED: Final = (
     SERVICE_NAME,
@@ -75,9 +75,9 @@ class Server:
         self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
-            board = OwnBoard()
+            board = LocalGeneration()
             generations = Generations(board, reproducible=config.reproducible)
-            crew = LocalCrew(generations, board, activated=self.show_health)
+            crew = LocalPool(generations, board, activated=self.show_health)
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations

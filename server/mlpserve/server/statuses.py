@@ -6,7 +6,6 @@ from typing import Final, NamedTuple, NoReturn
 
 import grpc
 
-from mlpserve.server.callers import Caller
 from mlpserve.server.errors import (
     ExpiredError,
     NotAllowedError,
@@ -21,6 +20,7 @@ from mlpserve.server.errors import (
     UnsupportedError,
     UnusableError,
 )
+from mlpserve.server.grpc_api.caller import Caller
 from mlpserve.server.telemetry.metrics.recorder import Recorder
 from mlpserve.server.telemetry.metrics.records import RequestRecord
 from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY, RequestLog, request_id

@@ -14,9 +14,9 @@ import pytest
 
 from fault_table import NoteFault
 from mlpserve.model.network import Network
-from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.settings.config import MANUAL, ServerConfig
 from mlpserve.server.system.ports import address
+from mlpserve.server.workers.supervisor import Supervisor
 from steady_load import SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]

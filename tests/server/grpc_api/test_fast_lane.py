@@ -7,14 +7,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mlpserve.server.fast_lane import lane
-from mlpserve.server.fast_lane.check import why_unusable
-from mlpserve.server.fast_lane.lane import HotCall
-from mlpserve.server.serving import Server
+from mlpserve.server.grpc_api.fast_lane import lane
+from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 TIMEOUT_S = 10.0
 
 

@@ -7,7 +7,7 @@ from threading import Semaphore
 import grpc
 import numpy as np
 
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 60.0

@@ -20,8 +20,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import StartError
 from mlpserve.server.healthcheck import health_problem
-from mlpserve.server.lifecycle import registry
-from mlpserve.server.serving import Server
+from mlpserve.server.inference import registry
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

@@ -4,7 +4,7 @@ from threading import Event, Semaphore
 
 import pytest
 
-from mlpserve.server.batching.read_ahead import ReadAhead
+from mlpserve.server.grpc_api.streaming import ReadAhead
 
 MOST = 3
 TIMEOUT_S = 10.0

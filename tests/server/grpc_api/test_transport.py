@@ -6,8 +6,8 @@ from typing import Final
 import pytest
 from hyperframe.frame import PingFrame
 
-from mlpserve.server import transport
-from mlpserve.server.serving import Server
+from mlpserve.server.grpc_api import transport
+from mlpserve.server.server import Server
 from raw_http2 import OK, PREDICT, RawHttp2, grpc_message
 from steady_load import REQUEST
 

@@ -16,15 +16,15 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.batcher import Batcher, answer_together
-from mlpserve.server.batching.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.batching.prediction import Answer
-from mlpserve.server.batching.row_queue import Outcome, Request, RowQueue
-from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.inference.batcher import Batcher, answer_together
+from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
+from mlpserve.server.inference.decoding import Answer
+from mlpserve.server.inference.queue import Outcome, Request, RowQueue
 from mlpserve.server.telemetry.metrics.counters import Counters
 from mlpserve.server.telemetry.metrics.recorder import Recorder
 from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.statistics import Statistics
 
 MAX_BATCH_ROWS = 8
 TIMEOUT_S = 10.0

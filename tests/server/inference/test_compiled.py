@@ -8,7 +8,7 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 
 FEATURES = 6
 

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel, Workspace
-from mlpserve.server.batching.prediction import FLOAT32, UINT8, ImageDType, answers, decode_images
 from mlpserve.server.errors import RequestError
+from mlpserve.server.inference.compiled import CompiledModel, Workspace
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, answers, decode_images
 
 SPEC = InputSpec((2, 3))  # 6 values an image
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.row_queue import HIGHEST_PRIORITY, Outcome, Request, RowQueue
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.telemetry.metrics.records import Passage, RequestRecord
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.queue import HIGHEST_PRIORITY, Outcome, Request, RowQueue
+from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
 
 MAX_BATCH_ROWS = 8
 MODEL = CompiledModel.__new__(CompiledModel)  # a queue asks nothing of a model
@@ -145,8 +145,8 @@ def test_no_more_rows_wait_than_are_allowed_unless_one_request_has_them_all(
     assert (put, waiting.depth()) == (0, (0, 0))
 
 
-def passage(rows: int, ns: int) -> Passage:
-    return Passage(1, rows, arrived_ns=0, read_ns=0, started_ns=0, ended_ns=ns)
+def passage(rows: int, ns: int) -> BatchTiming:
+    return BatchTiming(1, rows, arrived_ns=0, read_ns=0, started_ns=0, ended_ns=ns)
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() -> None:

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.errors import NotReadyError, NotServedError, RequestError, ServerError
-from mlpserve.server.lifecycle.registry import Registry, ServedModel
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.registry import Registry, ServedModel
 
 
 @pytest.fixture

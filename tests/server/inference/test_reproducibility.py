@@ -16,9 +16,9 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.batching.reproducibility import reproducibility_problem
-from mlpserve.server.serving import Server
+from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
+from mlpserve.server.inference.reproducibility import reproducibility_problem
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SIZES = (300, 40, 10)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from mlpserve.model.labels import set_label
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.shares import DEFAULT_SPLIT_HEADER, parse_shares
-from mlpserve.server.lifecycle.splitting import Splitter
-from mlpserve.server.serving import Server
+from mlpserve.server.inference.traffic_split import Splitter
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.settings.shares import DEFAULT_SPLIT_HEADER, parse_shares
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0

@@ -23,8 +23,8 @@ from mlpserve.model.golden import golden_samples
 from mlpserve.model.labels import set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, model_arrays
-from mlpserve.server.batching.compiled import CompiledModel, Workspace
-from mlpserve.server.serving import Server
+from mlpserve.server.inference.compiled import CompiledModel, Workspace
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -17,15 +17,15 @@ from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.batching import prediction
-from mlpserve.server.batching.compiled import CompiledModel, Workspace
-from mlpserve.server.lifecycle.controller import Controller
-from mlpserve.server.lifecycle.crew import Crew
-from mlpserve.server.lifecycle.holdings import SnapshotTaker
-from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.policy import Policies
-from mlpserve.server.lifecycle.selection import Rules
-from mlpserve.server.lifecycle.snapshots import Snapshot
+from mlpserve.server.inference import decoding
+from mlpserve.server.inference.compiled import CompiledModel, Workspace
+from mlpserve.server.models.controller import Controller
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.selection import Rules
+from mlpserve.server.models.snapshot_cache import SnapshotTaker
+from mlpserve.server.models.snapshots import Snapshot
+from mlpserve.server.models.worker_pool import WorkerPool
+from mlpserve.server.settings.policies import Policies
 
 Publish = Callable[..., None]
 LookAfter = Callable[..., Any]
@@ -231,7 +231,7 @@ def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
 class StubbornCrew:
     """Has serve nothing for a while: the first attempts fail, whatever is planned."""
 
-    def __init__(self, crew: Crew, *, failures: int) -> None:
+    def __init__(self, crew: WorkerPool, *, failures: int) -> None:
         self.failures = failures
         self.crew = crew
 
@@ -272,16 +272,16 @@ def test_a_version_that_fails_its_self_test_is_not_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish("digits", versions=2)
-    answers = prediction.answers
+    answers = decoding.answers
 
-    def broken_in_version_2(model: CompiledModel, *others: Any) -> list[prediction.Answer]:
+    def broken_in_version_2(model: CompiledModel, *others: Any) -> list[decoding.Answer]:
         found = answers(model, *others)
         if model.metadata.version != 2:
             return found
         nan = np.full(len(found[0].labels) // 4 * 3, np.nan, "<f4").tobytes()
-        return [prediction.Answer(nan, found[0].labels)]
+        return [decoding.Answer(nan, found[0].labels)]
 
-    monkeypatch.setattr(prediction, "answers", broken_in_version_2)
+    monkeypatch.setattr(decoding, "answers", broken_in_version_2)
     with caplog.at_level(logging.ERROR):
         assert look_after(models).served == {"digits": [1]}
     assert "digits version 2: self-test: expected probabilities that sum to 1" in caplog.text

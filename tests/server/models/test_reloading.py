@@ -20,9 +20,9 @@ from mlpserve.model.labels import roll_back, set_label
 from mlpserve.model.network import Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import Workspace
-from mlpserve.server.contract.messages import PREDICT
-from mlpserve.server.serving import Server
+from mlpserve.server.grpc_api.messages import PREDICT
+from mlpserve.server.inference.compiled import Workspace
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel
-from mlpserve.server.lifecycle.policy import (
+from mlpserve.server.models.overrides import Overrides
+from mlpserve.server.models.plan import Plan, PlannedModel
+from mlpserve.server.models.scanner import FolderState, ModelState
+from mlpserve.server.models.selection import Rules, select
+from mlpserve.server.settings.policies import (
     All,
     Listed,
     Newest,
@@ -16,9 +19,6 @@ from mlpserve.server.lifecycle.policy import (
     Policy,
     parse_policies,
 )
-from mlpserve.server.lifecycle.scanning import FolderState, ModelState
-from mlpserve.server.lifecycle.selection import Rules, select
-from mlpserve.server.lifecycle.wishes import Wishes
 
 NAMES = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(1, 8)
@@ -43,7 +43,10 @@ RULES = st.builds(
     st.sampled_from(["stable", "canary"]),
 )
 WISHES = st.builds(
-    Wishes, st.frozensets(KEYS, max_size=3), st.frozensets(KEYS, max_size=3), st.frozensets(NAMES)
+    Overrides,
+    st.frozensets(KEYS, max_size=3),
+    st.frozensets(KEYS, max_size=3),
+    st.frozensets(NAMES),
 )
 NEWEST_TWO = Rules(Policies(), "stable")
 
@@ -54,7 +57,7 @@ def planned(
     quarantined: tuple[int, ...] = (),
     *,
     policy: str = "2",
-    wishes: Wishes = Wishes(),  # noqa: B008 - it cannot be changed
+    wishes: Overrides = Overrides(),  # noqa: B008 - it cannot be changed
 ) -> PlannedModel | None:
     """Return what is planned for a model with such a folder."""
     plan = select(
@@ -146,17 +149,17 @@ def test_a_label_means_what_it_meant_before_where_its_version_cannot_be_used(
 
 
 def test_what_was_loaded_stands_beside_what_the_policy_chooses() -> None:
-    loaded = Wishes().loading(VersionKey("digits", 1))
+    loaded = Overrides().loading(VersionKey("digits", 1))
     assert served((5, 4, 3, 2, 1), wishes=loaded) == (5, 4, 1)
     # Known only because it was asked for: it takes the place of no other.
-    assert served((5, 4), wishes=Wishes().loading(VersionKey("digits", 6))) == (6, 5, 4)
+    assert served((5, 4), wishes=Overrides().loading(VersionKey("digits", 6))) == (6, 5, 4)
 
 
 def test_the_last_wish_counts() -> None:
     one = VersionKey("digits", 1)
-    assert served((2, 1), wishes=Wishes().loading(one).unloading(one)) == (2,)
-    assert served((2, 1), wishes=Wishes().unloading(one).loading(one)) == (2, 1)
-    gone = Wishes().loading(one).unloading_model("digits")
+    assert served((2, 1), wishes=Overrides().loading(one).unloading(one)) == (2,)
+    assert served((2, 1), wishes=Overrides().unloading(one).loading(one)) == (2, 1)
+    gone = Overrides().loading(one).unloading_model("digits")
     assert planned((2, 1), wishes=gone) is None
     assert served((2, 1), wishes=gone.loading(one)) == (1,)
     assert served((2, 1), wishes=gone.loading_model("digits")) == (2, 1)
@@ -164,7 +167,7 @@ def test_the_last_wish_counts() -> None:
 
 @given(STATES, QUARANTINES, WISHES, RULES)
 def test_what_is_planned_can_be_used_and_is_complete(
-    state: FolderState, quarantined: dict[VersionKey, str], wishes: Wishes, rules: Rules
+    state: FolderState, quarantined: dict[VersionKey, str], wishes: Overrides, rules: Rules
 ) -> None:
     plan = select(state, quarantined, wishes, rules)
     keys = set(plan.version_keys())
@@ -187,7 +190,7 @@ def test_what_is_planned_can_be_used_and_is_complete(
 def test_a_version_that_a_label_means_is_served_where_it_can_be(
     state: FolderState, quarantined: dict[VersionKey, str], rules: Rules
 ) -> None:
-    plan = select(state, quarantined, Wishes(), rules)
+    plan = select(state, quarantined, Overrides(), rules)
     usable = state.version_keys() - quarantined.keys()
     for name, model in state.models.items():
         for label, meaning in model.labels.items():
@@ -201,7 +204,7 @@ def test_a_version_that_a_label_means_is_served_where_it_can_be(
 
 @given(STATES, QUARANTINES, WISHES, RULES)
 def test_the_same_is_planned_for_the_same_and_survives_the_way_to_a_worker(
-    state: FolderState, quarantined: dict[VersionKey, str], wishes: Wishes, rules: Rules
+    state: FolderState, quarantined: dict[VersionKey, str], wishes: Overrides, rules: Rules
 ) -> None:
     plan = select(state, quarantined, wishes, rules)
     mirrored = FolderState(dict(reversed(list(state.models.items()))))

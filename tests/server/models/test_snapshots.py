@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.server.lifecycle.snapshots import (
+from mlpserve.server.models.snapshots import (
     Snapshot,
     SnapshotError,
     SnapshotFile,

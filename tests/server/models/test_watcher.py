@@ -7,7 +7,7 @@ from threading import Condition
 
 import pytest
 
-from mlpserve.server.lifecycle.watching import Watcher
+from mlpserve.server.models.watcher import Watcher
 
 TIMEOUT_S = 10.0
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.statistics import Figures, Statistics
+from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.oip.figures import figures_of, statistics_snapshot
-from mlpserve.server.telemetry.metrics.records import Passage
+from mlpserve.server.telemetry.metrics.records import BatchTiming
 from mlpserve.server.telemetry.metrics.snapshots import merged
+from mlpserve.server.telemetry.statistics import Figures, Statistics
 
 TIMES = st.integers(0, 10**15)
 PASSAGES = st.builds(
-    Passage,
+    BatchTiming,
     requests=st.integers(1, 40),
     images=st.integers(1, 8192),
     arrived_ns=TIMES,
@@ -31,7 +31,7 @@ def compiled(model: Model) -> CompiledModel:
     return CompiledModel(model)
 
 
-def recorded(model: CompiledModel, passages: list[Passage]) -> Statistics:
+def recorded(model: CompiledModel, passages: list[BatchTiming]) -> Statistics:
     statistics = Statistics()
     for passage in passages:
         statistics.passed(model, passage)
@@ -42,7 +42,7 @@ def recorded(model: CompiledModel, passages: list[Passage]) -> Statistics:
 
 @given(here=st.lists(PASSAGES, min_size=1, max_size=8), there=st.lists(PASSAGES, max_size=8))
 def test_processes_that_tell_their_figures_as_json_add_up_to_one_that_did_it_all(
-    compiled: CompiledModel, here: list[Passage], there: list[Passage]
+    compiled: CompiledModel, here: list[BatchTiming], there: list[BatchTiming]
 ) -> None:
     told = [
         json.loads(json.dumps(statistics_snapshot(recorded(compiled, passages))))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.security.tokens import new_token
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system.ports import listening_sockets
 from oip_calls import infer, raw_outputs, raw_request

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from oip_calls import (
     SERVICE,

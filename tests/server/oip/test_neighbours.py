@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve.client import Client
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 
 REPOSITORY = Path(__file__).parents[3]
 PARTS = ("client", "model", "proto", "server")
@@ -29,7 +29,7 @@ assert str(read) == str(sent)
 assert type(read) is not type(sent)
 """
 MODULES = [
-    "mlpserve.oip.inference_pb2", "mlpserve.server.serving", "mlpserve.client", "tritonclient.grpc",
+    "mlpserve.oip.inference_pb2", "mlpserve.server.server", "mlpserve.client", "tritonclient.grpc",
     "tritonclient.http",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL
 from oip_calls import call, infer, raw_request, refusal
 

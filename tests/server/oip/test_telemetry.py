@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.telemetry.metrics.catalog import BATCH_ROWS, REQUESTS
 from mlpserve.server.telemetry.metrics.snapshots import Value
 from oip_calls import call, infer, raw_request

@@ -11,7 +11,7 @@ import pytest
 
 from mlpserve.client import Client
 from mlpserve.model.weights import Model
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 
 REASON = "tritonclient is part of the development environment only"
 triton_grpc = pytest.importorskip("tritonclient.grpc", reason=REASON)

@@ -14,11 +14,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mlpserve.server.batching.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.errors import OverloadedError
+from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.security.limits import OpenRequests
 from mlpserve.server.security.tokens import new_token
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE = "/mlpserve.v1.PredictionService/"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve.server.security.openness import open_doors
+from mlpserve.server.security.exposure import exposure_warnings
 from mlpserve.server.settings.config import ServerConfig
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
@@ -31,7 +31,7 @@ CALL, MANAGE, METRICS = "may call", "may load and unload", "may read the metrics
     ids=str,
 )
 def test_what_anybody_may_do_is_said(settings: dict[str, Any], expected: list[str]) -> None:
-    sentences = list(open_doors(ServerConfig(**settings)))
+    sentences = list(exposure_warnings(ServerConfig(**settings)))
     assert len(sentences) == len(expected)
     for sentence, part in zip(sentences, expected, strict=True):
         assert part in sentence
@@ -53,7 +53,7 @@ def test_what_anybody_may_do_is_said(settings: dict[str, Any], expected: list[st
     ids=str,
 )
 def test_nothing_is_said_where_nothing_is_open(settings: dict[str, Any]) -> None:
-    assert list(open_doors(ServerConfig(**settings))) == []
+    assert list(exposure_warnings(ServerConfig(**settings))) == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -19,9 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.server.__main__ import main
 from mlpserve.server.errors import StartError, UnauthenticatedError
 from mlpserve.server.healthcheck import health_problem
-from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.security.reloading_files import ReloadingFiles
 from mlpserve.server.security.tokens import Tokens, new_token
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
@@ -125,7 +125,7 @@ def test_with_mutual_tls_only_callers_with_a_signed_certificate_are_answered(
 def test_a_new_certificate_is_taken_over_without_a_restart_and_open_connections_stay(
     start_server: StartServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.changing_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
     server = start_server(tls_certificate=authority.certificate, tls_key=authority.key)
     with secure_channel(server, authority.root) as old:
         predict(old)
@@ -142,7 +142,7 @@ def test_a_certificate_without_its_key_is_not_taken_over(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.changing_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
     server = start_server(tls_certificate=authority.certificate, tls_key=authority.key)
     key = authority.key.read_bytes()
     Authority(trustme.CA(), authority.folder).issue()
@@ -233,7 +233,7 @@ def test_tokens_may_be_optional_and_a_wrong_one_is_refused_all_the_same(
 def test_a_token_that_is_taken_out_of_the_file_is_refused_and_a_new_one_let_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.changing_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
     file, (old,) = token_file(tmp_path, "billing")
     tokens = Tokens(file, required=True)
     assert tokens.caller(bearer(old)) == "billing"
@@ -251,7 +251,7 @@ def test_files_are_looked_at_once_a_second_at_most(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"first")
     now_s = 0.0
-    files = ChangingFiles([file], lambda contents: contents[0], clock_s=lambda: now_s)
+    files = ReloadingFiles([file], lambda contents: contents[0], clock_s=lambda: now_s)
     file.write_bytes(b"second one")
     now_s = 0.9
     assert files.get() == b"first"

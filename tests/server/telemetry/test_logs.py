@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from mlpserve.server.healthcheck import health_problem
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry.logs import BackgroundHandler
 from mlpserve.server.telemetry.metrics.catalog import LOG_LINES_DROPPED

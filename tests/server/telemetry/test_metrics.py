@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.server.telemetry.metrics import catalog
 from mlpserve.server.telemetry.metrics.aggregate import Aggregate
 from mlpserve.server.telemetry.metrics.catalog import SECONDS

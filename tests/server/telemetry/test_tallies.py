@@ -4,15 +4,15 @@ import sys
 
 import pytest
 
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
+from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 PAIR = Pair("digits", 1, 2)
 PROGRAM = """
 import sys
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
-board = Board.attach(int(sys.argv[1]))
+from mlpserve.server.workers.shared_generation import SharedGeneration
+from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
+board = SharedGeneration.attach(int(sys.argv[1]))
 tallies = Tallies.join(board.tallies, board.descriptor)
 tallies.add(Pair("digits", 1, 2), Counts(compared=10, agreeing=9))
 print(tallies.is_first, flush=True)
@@ -21,11 +21,11 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board.create()
+def board() -> SharedGeneration:
+    return SharedGeneration.create()
 
 
-def start(board: Board) -> "subprocess.Popen[str]":
+def start(board: SharedGeneration) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(board.descriptor)],
         pass_fds=[board.descriptor],
@@ -40,7 +40,9 @@ def line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-def test_what_several_processes_count_is_added_up_and_outlives_them(board: Board) -> None:
+def test_what_several_processes_count_is_added_up_and_outlives_them(
+    board: SharedGeneration,
+) -> None:
     with start(board) as one:
         assert line(one) == "True"
         with start(board) as other:
@@ -76,6 +78,6 @@ def test_the_pair_that_was_counted_longest_ago_makes_room() -> None:
     assert tallies.total(Pair("letters", 1, 0)) == Counts()
 
 
-def test_an_own_descriptor_of_the_board_is_left_open(board: Board) -> None:
+def test_an_own_descriptor_of_the_board_is_left_open(board: SharedGeneration) -> None:
     Tallies.join(board.tallies, board.descriptor)
     assert os.fstat(board.descriptor).st_size > 0

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.trace import TracerProvider
 
 from mlpserve.client import Client
-from mlpserve.server.serving import Server
+from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 10.0
@@ -157,7 +157,7 @@ def test_a_server_whose_collector_is_away_answers_and_ends(
 
 
 def test_a_server_that_does_not_trace_imports_nothing_for_it() -> None:
-    program = "import sys, mlpserve.server.serving; print('opentelemetry' in sys.modules)"
+    program = "import sys, mlpserve.server.server; print('opentelemetry' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

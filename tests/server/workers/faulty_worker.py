@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mlpserve.server.lifecycle import generations, loading
-from mlpserve.server.processes.worker import main
+from mlpserve.server.models import generations, loader
+from mlpserve.server.workers.worker import main
 
 FAULTY_VERSION = 2
 
@@ -26,7 +26,7 @@ if fault == "start not" and Path(marker).exists():
     with Path(marker).open("a") as file:
         file.write(".")
     os.abort()
-load_checked = loading.load_checked
+load_checked = loader.load_checked
 
 
 def load_badly(descriptor: int, key: Any, *, reproducible: bool) -> Any:

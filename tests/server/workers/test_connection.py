@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.server.processes.channel import Channel, ChannelClosedError, channel_pair
+from mlpserve.server.workers.connection import Connection, ConnectionClosedError, connection_pair
 
 CONTENTS = st.dictionaries(
     st.text(max_size=5),
@@ -74,8 +74,8 @@ def descriptors_left(count: int) -> Iterator[None]:
 def test_messages_arrive_whole_with_their_descriptors_however_they_are_cut(
     messages: list[tuple[dict[str, Any], int]], lengths: list[int]
 ) -> None:
-    sender, incoming = channel_pair()
-    outgoing, receiver = channel_pair()[::-1]
+    sender, incoming = connection_pair()
+    outgoing, receiver = connection_pair()[::-1]
     Thread(target=relay, args=(incoming, outgoing, lengths)).start()
     for number, (content, count) in enumerate(messages):
         files = [named_file(f"{number}.{index}") for index in range(count)]
@@ -88,15 +88,15 @@ def test_messages_arrive_whole_with_their_descriptors_however_they_are_cut(
         names = [name_of(descriptor) for descriptor in received.descriptors]
         assert names == [f"{number}.{index}" for index in range(count)]
         close_all(received.descriptors)
-    with pytest.raises(ChannelClosedError):
+    with pytest.raises(ConnectionClosedError):
         receiver.receive()
     receiver.close()
     incoming.close()
 
 
 def test_more_descriptors_than_one_piece_carries_arrive_in_order() -> None:
-    sender, peer = channel_pair()
-    receiver = Channel(peer)
+    sender, peer = connection_pair()
+    receiver = Connection(peer)
     files = [named_file(str(number)) for number in range(200)]
     sender.send({}, files)
     sender.send({"next": 1}, files[:1])
@@ -124,25 +124,25 @@ def test_more_descriptors_than_one_piece_carries_arrive_in_order() -> None:
 def test_a_peer_that_is_gone_or_talks_nonsense_is_told_apart_from_one_that_speaks(
     sent: bytes,
 ) -> None:
-    receiver, peer = channel_pair()
+    receiver, peer = connection_pair()
     peer.sendall(struct.pack("!II", 2, 0) + b"{}" + sent)
     peer.close()
     assert receiver.receive().content == {}
-    with pytest.raises(ChannelClosedError):
+    with pytest.raises(ConnectionClosedError):
         receiver.receive()
-    with pytest.raises(ChannelClosedError):
+    with pytest.raises(ConnectionClosedError):
         receiver.send({})
     receiver.close()
 
 
 def test_who_waits_for_a_message_is_told_when_this_end_hangs_up() -> None:
-    receiver, peer = channel_pair()
+    receiver, peer = connection_pair()
     failures = []
 
     def receive() -> None:
         try:
             receiver.receive()
-        except ChannelClosedError as error:
+        except ConnectionClosedError as error:
             failures.append(error)
 
     thread = Thread(target=receive)
@@ -158,10 +158,10 @@ def test_who_waits_for_a_message_is_told_when_this_end_hangs_up() -> None:
 
 def test_a_peer_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mlpserve.server.processes.channel._SEND_TIME_LIMIT", struct.pack("@ll", 0, 10_000)
+        "mlpserve.server.workers.connection._SEND_TIME_LIMIT", struct.pack("@ll", 0, 10_000)
     )
-    sender, peer = channel_pair()
-    with pytest.raises(ChannelClosedError):
+    sender, peer = connection_pair()
+    with pytest.raises(ConnectionClosedError):
         sender.send({"long": "x" * 10_000_000})
     while peer.recv(100_000):  # and it is told: it never sees half a message as the whole
         pass
@@ -170,13 +170,13 @@ def test_a_peer_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_descriptors_that_nobody_took_are_closed() -> None:
-    receiver, sender = channel_pair()
+    receiver, sender = connection_pair()
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     socket.send_fds(sender, [struct.pack("!II", 100, 1)], [writing])
     os.close(writing)
     sender.close()
-    with pytest.raises(ChannelClosedError):
+    with pytest.raises(ConnectionClosedError):
         receiver.receive()
     with pytest.raises(BlockingIOError):
         os.read(reading, 1)  # there is somebody who could write
@@ -186,8 +186,8 @@ def test_descriptors_that_nobody_took_are_closed() -> None:
 
 
 def test_a_message_whose_descriptors_find_no_room_is_told_apart_and_the_next_is_whole() -> None:
-    sender, peer = channel_pair()
-    receiver = Channel(peer)
+    sender, peer = connection_pair()
+    receiver = Connection(peer)
     files = [named_file(str(number)) for number in range(3)]
     sender.send({"number": 1}, files)
     with descriptors_left(1):
@@ -201,8 +201,8 @@ def test_a_message_whose_descriptors_find_no_room_is_told_apart_and_the_next_is_
 
 
 def test_only_the_messages_whose_descriptors_find_no_room_lack_them() -> None:
-    sender, peer = channel_pair()
-    receiver = Channel(peer)
+    sender, peer = connection_pair()
+    receiver = Connection(peer)
     (file,) = files = [named_file("0")]
     for number in range(3):
         sender.send({"number": number}, files)

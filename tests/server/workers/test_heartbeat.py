@@ -1,6 +1,6 @@
 """Who is found to give no sign of life, told by looks and not by a clock."""
 
-from mlpserve.server.processes.vigil import Vigil
+from mlpserve.server.workers.heartbeat import HeartbeatMonitor
 
 MOST_LOOKS = 3
 
@@ -17,8 +17,8 @@ class Worker:
         return self.gives
 
 
-def watch(*workers: Worker) -> Vigil[Worker]:
-    return Vigil(lambda: workers, most_looks=MOST_LOOKS)
+def watch(*workers: Worker) -> HeartbeatMonitor[Worker]:
+    return HeartbeatMonitor(lambda: workers, most_looks=MOST_LOOKS)
 
 
 def test_only_who_gives_no_sign_for_so_many_looks_is_found_and_once() -> None:

@@ -7,22 +7,27 @@ from typing import Any
 import pytest
 
 from mlpserve.server.errors import NotServedError
-from mlpserve.server.processes.channel import Channel, ChannelClosedError, Content, channel_pair
-from mlpserve.server.processes.conversation import Conversation, Handler, PeerError
+from mlpserve.server.workers.connection import (
+    Connection,
+    ConnectionClosedError,
+    Content,
+    connection_pair,
+)
+from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 
 TIMEOUT_S = 20.0
 
-Pair = tuple[Conversation, Conversation]
+Pair = tuple[RpcChannel, RpcChannel]
 
 
 @pytest.fixture
 def converse() -> Iterator[Callable[[Handler, Handler], Pair]]:
     """Return a function that has two handlers talk to each other."""
-    made: list[Conversation] = []
+    made: list[RpcChannel] = []
 
     def start(first: Handler, second: Handler) -> Pair:
-        own, other = channel_pair()
-        pair = (Conversation(own, first), Conversation(Channel(other), second))
+        own, other = connection_pair()
+        pair = (RpcChannel(own, first), RpcChannel(Connection(other), second))
         made.extend(pair)
         return pair
 
@@ -125,15 +130,15 @@ def test_a_peer_that_goes_fails_the_calls_that_wait_and_those_that_come() -> Non
         ended.wait(TIMEOUT_S)
         return {}
 
-    own, other = channel_pair()
-    caller = Conversation(own, echo, on_end=ended.set)
-    peer = Conversation(Channel(other), never)
+    own, other = connection_pair()
+    caller = RpcChannel(own, echo, on_end=ended.set)
+    peer = RpcChannel(Connection(other), never)
     failures: list[Any] = []
 
     def ask() -> None:
         try:
             caller.call("never")
-        except ChannelClosedError as error:
+        except ConnectionClosedError as error:
             failures.append(error)
 
     thread = Thread(target=ask)
@@ -143,5 +148,5 @@ def test_a_peer_that_goes_fails_the_calls_that_wait_and_those_that_come() -> Non
     thread.join()
     assert len(failures) == 1
     assert ended.wait(TIMEOUT_S)
-    with pytest.raises(ChannelClosedError):
+    with pytest.raises(ConnectionClosedError):
         caller.call("more")

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlpserve.server.lifecycle.board import Board
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 LOW, HIGH = 0, 2**64 - 1  # they differ in all bytes, so that a mixture of both shows
 
 WRITER = f"""
 import sys
-from mlpserve.server.lifecycle.board import Board
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
-board = Board.attach(int(sys.argv[1]))
+board = SharedGeneration.attach(int(sys.argv[1]))
 for number in range(200_000):
     board.generation = {LOW} if number % 2 else {HIGH}
 board.generation = 7
@@ -21,17 +21,19 @@ board.generation = 7
 
 
 @pytest.fixture(params=["memory", "unlinked file"])
-def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+def board(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SharedGeneration]:
     """Return a board, as systems have it that know anonymous memory, and as others do."""
     if request.param == "unlinked file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    created = Board.create()
+    created = SharedGeneration.create()
     yield created
     created.close()
 
 
-def test_it_begins_at_0_and_those_who_attach_it_see_each_change(board: Board) -> None:
-    attached = Board.attach(board.descriptor)
+def test_it_begins_at_0_and_those_who_attach_it_see_each_change(board: SharedGeneration) -> None:
+    attached = SharedGeneration.attach(board.descriptor)
     assert board.generation == attached.generation == 0
     board.generation = 3
     assert attached.generation == 3
@@ -40,7 +42,7 @@ def test_it_begins_at_0_and_those_who_attach_it_see_each_change(board: Board) ->
     assert board.generation == HIGH
 
 
-def test_another_process_is_never_seen_in_the_middle_of_a_change(board: Board) -> None:
+def test_another_process_is_never_seen_in_the_middle_of_a_change(board: SharedGeneration) -> None:
     command = [sys.executable, "-c", WRITER, str(board.descriptor)]
     with subprocess.Popen(command, pass_fds=[board.descriptor]) as writer:
         seen = set[int]()
@@ -51,9 +53,9 @@ def test_another_process_is_never_seen_in_the_middle_of_a_change(board: Board) -
     assert seen <= {LOW, HIGH, 7}
 
 
-def test_what_is_no_board_is_refused(board: Board) -> None:
+def test_what_is_no_board_is_refused(board: SharedGeneration) -> None:
     reading, writing = os.pipe()
     with pytest.raises(ValueError, match="expected a board of [0-9]+ bytes, got 0"):
-        Board.attach(reading)
+        SharedGeneration.attach(reading)
     os.close(reading)
     os.close(writing)

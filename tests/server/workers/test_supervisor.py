@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from mlpserve.server.processes.process import WORKER_COMMAND
-from mlpserve.server.processes.supervisor import Supervisor
 from mlpserve.server.settings.config import MANUAL, ServerConfig
 from mlpserve.server.system.ports import address
+from mlpserve.server.workers.process import WORKER_COMMAND
+from mlpserve.server.workers.supervisor import Supervisor
 from mlpserve.v1 import (
     model_management_pb2,
     model_management_pb2_grpc,

@@ -1,4 +1,4 @@
-"""Our own contract, `mlpserve.v1`: its messages, and its services on the public gRPC API.
+"""The public gRPC API: the services of `mlpserve.v1`, health and reflection.
 
-Its sister is `oip`, for the Open Inference Protocol.
+`messages` is all that knows the contract's protobuf; `fast_lane` answers Predict at full speed.
 """

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from mlpserve.model.metadata import Training
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.lifecycle.registry import ServedModel
-from mlpserve.server.lifecycle.shadow import Comparison
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.registry import ServedModel
+from mlpserve.server.inference.shadow import Comparison
 from mlpserve.v1 import prediction_pb2
 
 

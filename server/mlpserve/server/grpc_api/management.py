@@ -5,8 +5,8 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.contract.messages import Messages, parsed
-from mlpserve.server.lifecycle.manager import Manager
+from mlpserve.server.grpc_api.messages import Messages, parsed
+from mlpserve.server.inference.model_manager import Manager
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2

@@ -10,14 +10,14 @@ from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from mlpserve.server.batching.compiled import CompiledModel, Images
-from mlpserve.server.batching.prediction import FLOAT32, UINT8, Answer, ImageDType, decode_images
-from mlpserve.server.contract.descriptions import describe_model
 from mlpserve.server.errors import RequestError
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.registry import ServedModel
-from mlpserve.server.lifecycle.shadow import Shadow
-from mlpserve.server.lifecycle.splitting import SplitKey, Splitter
+from mlpserve.server.grpc_api.descriptions import describe_model
+from mlpserve.server.inference.compiled import CompiledModel, Images
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, Answer, ImageDType, decode_images
+from mlpserve.server.inference.registry import ServedModel
+from mlpserve.server.inference.shadow import Shadow
+from mlpserve.server.inference.traffic_split import SplitKey, Splitter
+from mlpserve.server.models.generations import Generations
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.batching.read_ahead import ReadAhead
-from mlpserve.server.callers import Caller
-from mlpserve.server.contract.messages import (
+from mlpserve.server.grpc_api.caller import Caller
+from mlpserve.server.grpc_api.messages import (
     PREDICT,
     PREDICT_STREAM,
     SERVICE_NAME,
     Exchange,
     Messages,
 )
-from mlpserve.server.lifecycle.splitting import SplitKey
+from mlpserve.server.grpc_api.streaming import ReadAhead
+from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.inference.traffic_split import SplitKey
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.metrics.records import RequestRecord

@@ -1,4 +1,4 @@
-"""From the images of many requests to the answers of each: read, queued, joined, computed, divided.
+"""Inference: images of many requests, decoded, queued, batched, run through a network, divided.
 
-prediction -- rows --> row_queue -- whose turn it is --> batcher -- one pass --> compiled
+decoding -- rows --> queue (fair share) -- whose turn it is --> batcher -- one pass --> compiled
 """

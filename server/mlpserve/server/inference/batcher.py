@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 from threading import Condition
 
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
-from mlpserve.server.batching.prediction import Answer, answers
-from mlpserve.server.batching.row_queue import NORMAL_PRIORITY, Outcome, Request, RowQueue, give
-from mlpserve.server.batching.statistics import Statistics
-from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.decoding import Answer, answers
+from mlpserve.server.inference.queue import NORMAL_PRIORITY, Outcome, Request, RowQueue, give
+from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.telemetry.metrics.recorder import Recorder
-from mlpserve.server.telemetry.metrics.records import Passage, RequestRecord
+from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
+from mlpserve.server.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def answer_together(
     statistics: Statistics,
     recorder: Recorder,
     shadow: Shadow | None = None,
-) -> Passage | None:
+) -> BatchTiming | None:
     """Run one pass over what ``RowQueue.take`` returned, and give everybody their own rows.
 
     Args:
@@ -65,9 +65,9 @@ def answer_together(
     return passage
 
 
-def _passage(group: Sequence[Request], started_ns: int, ended_ns: int) -> Passage:
+def _passage(group: Sequence[Request], started_ns: int, ended_ns: int) -> BatchTiming:
     """Return what is to be recorded of a pass."""
-    return Passage(
+    return BatchTiming(
         requests=len(group),
         images=sum(len(request.images) for request in group),
         arrived_ns=sum(request.record.arrived_ns for request in group),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.inputs import InputSpec
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import RequestError
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 
 ImageDType: TypeAlias = np.dtype[Any]  # UINT8 or FLOAT32
 

@@ -8,7 +8,7 @@ Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998), with alpha 
 from collections.abc import Mapping
 
 
-class SharedRoom:
+class FairShare:
     """Room for so many things at once. For one thread at a time.
 
     Args:

@@ -8,7 +8,7 @@ who wait for long take turns, and as v grows with all that is taken, no crowd of
 anybody waiting for ever.
 Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Applications (1994), section 3.
 
-Memory is shared by the same thought; see `mlpserve.server.room`.
+Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`.
 """
 
 import logging
@@ -19,12 +19,12 @@ from itertools import count
 from time import monotonic_ns
 from typing import Final, TypeAlias
 
-from mlpserve.server.batching.compiled import CompiledModel, Images
-from mlpserve.server.batching.prediction import Answer
-from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.room import SharedRoom
-from mlpserve.server.telemetry.metrics.records import Passage, RequestRecord
+from mlpserve.server.inference.compiled import CompiledModel, Images
+from mlpserve.server.inference.decoding import Answer
+from mlpserve.server.inference.fair_share import FairShare
+from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
+from mlpserve.server.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class RowQueue:
         self._max_batch_rows = max_batch_rows
         self._waiting: list[_Place] = []  # a heap
         self._numbers = count()
-        self._room = SharedRoom(max_queue_rows)  # for the rows that wait
+        self._room = FairShare(max_queue_rows)  # for the rows that wait
         self._virtual_time = 0
         self._tags: dict[str | bytes, int] = {}
         self._seconds_per_row = 0.0
@@ -166,7 +166,7 @@ class RowQueue:
         self._forget_old_tags()
         return group
 
-    def learn_pace(self, passage: Passage | None) -> None:
+    def learn_pace(self, passage: BatchTiming | None) -> None:
         """Note how long a pass took, if there was one, and what was done between two of them."""
         if passage is None:
             self._busy_since_ns = None

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.errors import NotReadyError, NotServedError, RequestError
+from mlpserve.server.inference.compiled import CompiledModel
 
 _NAMES_IN_MESSAGE: Final = 10
 _SHOWN_CHARACTERS: Final = 80

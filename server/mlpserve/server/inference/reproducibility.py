@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 
 _SEED: Final = 20
 # Sizes on both sides of those at which BLAS libraries and NumPy change how they compute.

@@ -19,10 +19,10 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
-from mlpserve.server.lifecycle.registry import Registry, ServedModel
-from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from itertools import accumulate, count
 from typing import Final, TypeAlias
 
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.lifecycle.registry import Registry
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.registry import Registry
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 # Who asks, as a header says; or the number of a call whose requests belong together; or nothing.

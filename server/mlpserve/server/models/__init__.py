@@ -1,10 +1,8 @@
-"""How models come and go while a server serves: found, checked, changed over, let go.
+"""Which versions of which models are served: found, checked, loaded, changed over, let go.
 
-    models folder --scanning--> FolderState --selection--> Plan --snapshots--> Crew --> Generations
+    models folder --scanner--> FolderState --selection--> Plan --snapshots--> WorkerPool
 
-`controller` goes through this whenever `watching` or a person asks; what fails its checks is in
-`quarantine`. Where the models are in an object store, `mlpserve.model.sync` keeps a local folder
-equal to it. Among the versions that are served, `splitting` chooses who answers, and `shadow`
-compares. All but these two, `generations` and `loading`, which are for the processes that serve,
-import neither NumPy nor gRPC.
+`controller` goes through this whenever `watcher` or a caller asks for it; versions that fail their
+checks are in `quarantine`. All but `generations` and `loader`, which are for the processes that
+serve, import neither NumPy nor gRPC.
 """

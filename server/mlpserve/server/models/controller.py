@@ -14,14 +14,14 @@ from typing import Final
 
 from mlpserve.model.folder import VersionKey, is_model_name
 from mlpserve.server.errors import NotServedError, RequestError, UnusableError
-from mlpserve.server.lifecycle.crew import Crew
-from mlpserve.server.lifecycle.holdings import Holdings, SnapshotTaker
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel
-from mlpserve.server.lifecycle.quarantine import Failure, Quarantine
-from mlpserve.server.lifecycle.scanning import FolderState, scan, scan_model
-from mlpserve.server.lifecycle.selection import Rules, select
-from mlpserve.server.lifecycle.snapshots import Snapshot
-from mlpserve.server.lifecycle.wishes import Wishes
+from mlpserve.server.models.overrides import Overrides
+from mlpserve.server.models.plan import Plan, PlannedModel
+from mlpserve.server.models.quarantine import Failure, Quarantine
+from mlpserve.server.models.scanner import FolderState, scan, scan_model
+from mlpserve.server.models.selection import Rules, select
+from mlpserve.server.models.snapshot_cache import SnapshotCache, SnapshotTaker
+from mlpserve.server.models.snapshots import Snapshot
+from mlpserve.server.models.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class Controller:
         loads: How often versions of a model were loaded (True), or failed their checks (False).
     """
 
-    def __init__(self, taker: SnapshotTaker, crew: Crew, rules: Rules) -> None:
+    def __init__(self, taker: SnapshotTaker, crew: WorkerPool, rules: Rules) -> None:
         self._taker = taker
         self._crew = crew
         self._rules = rules
         self._lock = Lock()
         self._state = FolderState()
-        self._wishes = Wishes()
+        self._wishes = Overrides()
         self._quarantine = Quarantine()
-        self._holdings = Holdings(taker)
+        self._holdings = SnapshotCache(taker)
         self._generation = 0
         self.loads: Counter[tuple[str, bool]] = Counter()
         self._plan = Plan({})

@@ -6,17 +6,17 @@ from threading import Lock
 from typing import Final
 
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.lifecycle.crew import NumberBoard
-from mlpserve.server.lifecycle.loading import load_checked
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel
-from mlpserve.server.lifecycle.registry import Registry, ServedModel
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.registry import Registry, ServedModel
+from mlpserve.server.models.loader import load_checked
+from mlpserve.server.models.plan import Plan, PlannedModel
+from mlpserve.server.models.worker_pool import GenerationNumber
 
 _MOST_TRIES: Final = 1000
 
 
 @dataclass
-class OwnBoard:
+class LocalGeneration:
     """The board of a server of one process.
 
     Attributes:
@@ -36,7 +36,7 @@ class Generations:
         reproducible: As ``CompiledModel`` has it; checked with each version.
     """
 
-    def __init__(self, board: NumberBoard, *, reproducible: bool) -> None:
+    def __init__(self, board: GenerationNumber, *, reproducible: bool) -> None:
         self._board = board
         self._reproducible = reproducible
         self._lock = Lock()

@@ -9,13 +9,13 @@ from mlpserve.model.sync.follower import Follower, open_models
 from mlpserve.model.sync.synchronizer import Synchronizer
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.controller import Controller
-from mlpserve.server.lifecycle.crew import Crew
-from mlpserve.server.lifecycle.holdings import SnapshotTaker
-from mlpserve.server.lifecycle.policy import parse_policies
-from mlpserve.server.lifecycle.selection import Rules
-from mlpserve.server.lifecycle.watching import Watcher
+from mlpserve.server.models.controller import Controller
+from mlpserve.server.models.selection import Rules
+from mlpserve.server.models.snapshot_cache import SnapshotTaker
+from mlpserve.server.models.watcher import Watcher
+from mlpserve.server.models.worker_pool import WorkerPool
 from mlpserve.server.settings.config import WATCH, ServerConfig
+from mlpserve.server.settings.policies import parse_policies
 
 _BYTES_PER_MB: Final = 1 << 20
 
@@ -32,7 +32,7 @@ class Lifecycle:
             then it is waited for.
     """
 
-    def __init__(self, config: ServerConfig, crew: Crew) -> None:
+    def __init__(self, config: ServerConfig, crew: WorkerPool) -> None:
         try:
             models = open_models(
                 config.models,

@@ -6,11 +6,11 @@ import logging
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import read_model
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.prediction import self_test
-from mlpserve.server.batching.reproducibility import reproducibility_problem
-from mlpserve.server.lifecycle.plan import PassingProblem
-from mlpserve.server.lifecycle.snapshots import SnapshotFile
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.decoding import self_test
+from mlpserve.server.inference.reproducibility import reproducibility_problem
+from mlpserve.server.models.plan import PassingProblem
+from mlpserve.server.models.snapshots import SnapshotFile
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def load_checked(descriptor: int, key: VersionKey, *, reproducible: bool) -> Com
 
     Returns:
         The model; or why it cannot be served, in a sentence that may be shown to callers; see
-        ``Crew.prepare``.
+        ``WorkerPool.prepare``.
     """
     try:
         return _load(descriptor, key, reproducible=reproducible)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from mlpserve.server.lifecycle.controller import Controller
+from mlpserve.server.models.controller import Controller
 from mlpserve.server.telemetry.metrics import catalog
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, Series
 

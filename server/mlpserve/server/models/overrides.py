@@ -6,7 +6,7 @@ from mlpserve.model.folder import VersionKey
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Overrides:
     """What was asked for explicitly. The last wish about a model or version counts.
 
     Attributes:
@@ -19,29 +19,29 @@ class Wishes:
     unloaded: frozenset[VersionKey] = frozenset()
     unloaded_models: frozenset[str] = frozenset()
 
-    def loading(self, key: VersionKey) -> "Wishes":
+    def loading(self, key: VersionKey) -> "Overrides":
         """Return the wishes when a version is to be served as well."""
         return replace(self, loaded=self.loaded | {key}, unloaded=self.unloaded - {key})
 
-    def loading_model(self, name: str) -> "Wishes":
+    def loading_model(self, name: str) -> "Overrides":
         """Return the wishes when the policy alone is to decide about a model."""
-        return Wishes(
+        return Overrides(
             _others(self.loaded, name), _others(self.unloaded, name), self.unloaded_models - {name}
         )
 
-    def unloading(self, key: VersionKey) -> "Wishes":
+    def unloading(self, key: VersionKey) -> "Overrides":
         """Return the wishes when a version is not to be served."""
         return replace(self, loaded=self.loaded - {key}, unloaded=self.unloaded | {key})
 
-    def unloading_model(self, name: str) -> "Wishes":
+    def unloading_model(self, name: str) -> "Overrides":
         """Return the wishes when nothing of a model is to be served."""
-        return Wishes(
+        return Overrides(
             _others(self.loaded, name),
             _others(self.unloaded, name),
             self.unloaded_models | {name},
         )
 
-    def only(self, keys: frozenset[VersionKey]) -> "Wishes":
+    def only(self, keys: frozenset[VersionKey]) -> "Overrides":
         """Return the wishes about these versions, and those about models."""
         return replace(self, loaded=self.loaded & keys, unloaded=self.unloaded & keys)
 

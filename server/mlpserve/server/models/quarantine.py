@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.lifecycle.scanning import Signature
+from mlpserve.server.models.scanner import Signature
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
-from mlpserve.server.lifecycle.plan import Plan, PlannedModel
-from mlpserve.server.lifecycle.policy import Policies
-from mlpserve.server.lifecycle.scanning import FolderState, ModelState
-from mlpserve.server.lifecycle.wishes import Wishes
+from mlpserve.server.models.overrides import Overrides
+from mlpserve.server.models.plan import Plan, PlannedModel
+from mlpserve.server.models.scanner import FolderState, ModelState
+from mlpserve.server.settings.policies import Policies
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Rules:
 
 
 def select(
-    state: FolderState, quarantined: Mapping[VersionKey, str], wishes: Wishes, rules: Rules
+    state: FolderState, quarantined: Mapping[VersionKey, str], wishes: Overrides, rules: Rules
 ) -> Plan:
     """Return what is to be served.
 
@@ -54,7 +54,7 @@ def _planned(
     name: str,
     model: ModelState,
     quarantined: Mapping[VersionKey, str],
-    wishes: Wishes,
+    wishes: Overrides,
     rules: Rules,
 ) -> PlannedModel:
     wished = {key.version for key in wishes.loaded if key.name == name}

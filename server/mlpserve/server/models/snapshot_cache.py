@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from mlpserve.model.digests import DIGEST_FILE_NAME, read_digest
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import VersionKey, weights_path
-from mlpserve.server.lifecycle.plan import PassingProblem
-from mlpserve.server.lifecycle.quarantine import Failure
-from mlpserve.server.lifecycle.scanning import Signature, signature
-from mlpserve.server.lifecycle.snapshots import Snapshot, SnapshotError, take_snapshot
+from mlpserve.server.models.plan import PassingProblem
+from mlpserve.server.models.quarantine import Failure
+from mlpserve.server.models.scanner import Signature, signature
+from mlpserve.server.models.snapshots import Snapshot, SnapshotError, take_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _DIGEST_PROBLEM: Final = (
 )
 
 
-class Holding(NamedTuple):
+class CachedSnapshot(NamedTuple):
     """A snapshot, with the signature of the files that it was taken of or compared with last."""
 
     snapshot: Snapshot
@@ -46,7 +46,7 @@ class SnapshotTaker:
         """Return the signature that the files of a version have now."""
         return signature(self.models, key)
 
-    def take(self, key: VersionKey) -> Holding | Failure:
+    def take(self, key: VersionKey) -> CachedSnapshot | Failure:
         """Copy the weights of a version, and compare the copy with the digest beside them.
 
         Returns:
@@ -64,10 +64,10 @@ class SnapshotTaker:
             return Failure(None, str(error).removeprefix(f"{path.parent}/"))
         if expected is not None and expected != snapshot.digest:
             return Failure(before, _DIGEST_PROBLEM.format(expected, snapshot.digest))
-        return Holding(snapshot, before)
+        return CachedSnapshot(snapshot, before)
 
 
-class Holdings:
+class SnapshotCache:
     """The snapshots that are served, and candidates to be. For one thread at a time.
 
     A version that is served goes on being served from its snapshot, whatever becomes of its file:
@@ -79,8 +79,8 @@ class Holdings:
 
     def __init__(self, taker: SnapshotTaker) -> None:
         self._taker = taker
-        self._served: dict[VersionKey, Holding] = {}
-        self._candidates: dict[VersionKey, Holding] = {}
+        self._served: dict[VersionKey, CachedSnapshot] = {}
+        self._candidates: dict[VersionKey, CachedSnapshot] = {}
         self._last_reasons: dict[VersionKey, str] = {}
 
     @property
@@ -125,16 +125,16 @@ class Holdings:
             key: why for key, why in self._last_reasons.items() if key in self._served
         }
 
-    def _compared(self, key: VersionKey, taken: Holding | Failure) -> Holding:
+    def _compared(self, key: VersionKey, taken: CachedSnapshot | Failure) -> CachedSnapshot:
         """Return what is to be held of a version that is served, after its files have changed."""
         served = self._served[key]
         if isinstance(taken, Failure):
             return self._kept(key, taken)
         if taken.snapshot.digest == served.snapshot.digest:
-            return Holding(served.snapshot, taken.signature)
+            return CachedSnapshot(served.snapshot, taken.signature)
         return taken
 
-    def _kept(self, key: VersionKey, failure: Failure) -> Holding:
+    def _kept(self, key: VersionKey, failure: Failure) -> CachedSnapshot:
         if self._last_reasons.get(key) != failure.reason:
             logger.warning(
                 "%s goes on being served as it was loaded; its files cannot be used any more: %s",
@@ -143,4 +143,4 @@ class Holdings:
             )
         self._last_reasons[key] = failure.reason
         served = self._served[key]
-        return Holding(served.snapshot, failure.signature or served.signature)
+        return CachedSnapshot(served.snapshot, failure.signature or served.signature)

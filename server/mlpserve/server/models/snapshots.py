@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from mlpserve.server.lifecycle.anonymous import anonymous_file
+from mlpserve.server.system.anonymous_file import anonymous_file
 
 _CHUNK_BYTES: Final = 1 << 20
 

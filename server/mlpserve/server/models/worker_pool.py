@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.snapshots import Snapshot
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.snapshots import Snapshot
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """The processes that serve. For one thread at a time."""
 
     def prepare(
@@ -35,7 +35,7 @@ class Crew(Protocol):
         """
 
 
-class HeldSnapshots:
+class LoadedSnapshots:
     """Which snapshots one process has loaded, so that it is given only what it lacks."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class HeldSnapshots:
 
 
 class Process(Protocol):
-    """What ``LocalCrew`` needs of ``Generations``."""
+    """What ``LocalPool`` needs of ``Generations``."""
 
     def prepare(
         self, generation: int, plan: Plan, files: Mapping[VersionKey, int]
@@ -71,13 +71,13 @@ class Process(Protocol):
         """See ``Generations.forget_before``."""
 
 
-class NumberBoard(Protocol):
+class GenerationNumber(Protocol):
     """Where the processes read which generation is served."""
 
     generation: int
 
 
-class LocalCrew:
+class LocalPool:
     """The crew of a server of one process: that process.
 
     Args:
@@ -87,18 +87,18 @@ class LocalCrew:
     """
 
     def __init__(
-        self, process: Process, board: NumberBoard, *, activated: Callable[[], None]
+        self, process: Process, board: GenerationNumber, *, activated: Callable[[], None]
     ) -> None:
         self._process = process
         self._board = board
         self._activated = activated
-        self._held = HeldSnapshots()
+        self._held = LoadedSnapshots()
         self._prepared = Plan({})
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, str]:
-        """See ``Crew.prepare``."""
+        """See ``WorkerPool.prepare``."""
         lacking = self._held.lacking(snapshots)
         files = {key: snapshot.descriptor for key, snapshot in lacking.items()}
         problems = self._process.prepare(generation, plan, files)
@@ -107,7 +107,7 @@ class LocalCrew:
         return problems
 
     def activate(self, generation: int) -> None:
-        """See ``Crew.activate``."""
+        """See ``WorkerPool.activate``."""
         self._board.generation = generation
         self._process.forget_before(generation)
         self._held.keep(self._prepared.version_keys())

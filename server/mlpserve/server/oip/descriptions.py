@@ -5,11 +5,11 @@ from typing import Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.row_queue import LOWEST_PRIORITY, NORMAL_PRIORITY
-from mlpserve.server.batching.statistics import Duration, Figures, PassFigures
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.queue import LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.oip.inputs import INPUT_NAME
 from mlpserve.server.oip.outputs import DATATYPES, LABELS, PROBABILITIES
+from mlpserve.server.telemetry.statistics import Duration, Figures, PassFigures
 
 PLATFORM: Final = "mlpserve"
 INPUT_DATATYPE: Final = "UINT8"  # of all that are accepted, the smallest and fastest

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.statistics import Figures, PassFigures, Statistics
+from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.telemetry.metrics import catalog
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry.statistics import Figures, PassFigures, Statistics
 
 _Parts: TypeAlias = Mapping[str, Any]
 

@@ -5,14 +5,14 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.batching.read_ahead import ReadAhead
-from mlpserve.server.callers import Caller
+from mlpserve.server.grpc_api.caller import Caller
+from mlpserve.server.grpc_api.streaming import ReadAhead
+from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import SERVICE_NAME, read_request, response_message
-from mlpserve.server.oip.questions import question_handlers
+from mlpserve.server.oip.metadata_rpcs import question_handlers
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.oip.streams import StreamedRequests
+from mlpserve.server.oip.streaming import StreamedRequests
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.statuses import Calls
 

@@ -4,19 +4,19 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final, NamedTuple
 
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.batching.compiled import CompiledModel, Images
-from mlpserve.server.batching.prediction import Answer
-from mlpserve.server.batching.statistics import Statistics
 from mlpserve.server.errors import ExpiredError, OverloadedError, ServerError
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.splitting import Splitter
+from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.inference.compiled import CompiledModel, Images
+from mlpserve.server.inference.decoding import Answer
+from mlpserve.server.inference.traffic_split import Splitter
+from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip import parameters
 from mlpserve.server.oip.inputs import decode_images
-from mlpserve.server.oip.models import find_version
 from mlpserve.server.oip.outputs import Selected, output_tensors, selected
 from mlpserve.server.oip.requests import InferRequest, InferResponse
+from mlpserve.server.oip.versions import find_version
 from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.statistics import Statistics
 
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
 

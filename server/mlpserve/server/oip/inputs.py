@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.server.batching.compiled import CompiledModel, Images
-from mlpserve.server.batching.prediction import FLOAT32, UINT8, check_range
 from mlpserve.server.errors import RequestError, UnsupportedError
+from mlpserve.server.inference.compiled import CompiledModel, Images
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, check_range
 from mlpserve.server.oip.datatypes import DTYPES, numbers
 from mlpserve.server.oip.requests import SHARED_MEMORY, InputTensor, shortened
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 
 from mlpserve.oip import inference_pb2
-from mlpserve.server.contract.messages import parsed
 from mlpserve.server.errors import RequestError
+from mlpserve.server.grpc_api.messages import parsed
 from mlpserve.server.oip.datatypes import DTYPES
 from mlpserve.server.oip.outputs import OUTPUT_PARAMETERS
 from mlpserve.server.oip.parameters import REQUEST_PARAMETERS

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import Message
 
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.contract.messages import parsed
+from mlpserve.server.grpc_api.messages import parsed
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.statuses import Calls
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.prediction import FLOAT32, Answer
 from mlpserve.server.errors import RequestError, UnsupportedError
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.decoding import FLOAT32, Answer
 from mlpserve.server.oip.parameters import whole_number
 from mlpserve.server.oip.requests import (
     SHARED_MEMORY,

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from mlpserve.server.batching.row_queue import HIGHEST_PRIORITY, LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.errors import RequestError, UnsupportedError
+from mlpserve.server.inference.queue import HIGHEST_PRIORITY, LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.oip.requests import Parameters
 
 PRIORITY: Final = "priority"

@@ -6,18 +6,17 @@ from typing import Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
-from mlpserve.server.batching.statistics import Figures
 from mlpserve.server.errors import (
     NotAllowedError,
     NotReadyError,
     NotServedError,
     UnsupportedError,
 )
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.manager import Manager
+from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.figures import figures_of
-from mlpserve.server.oip.models import (
+from mlpserve.server.oip.versions import (
     find_version,
     find_versions,
     served_versions,
@@ -25,6 +24,7 @@ from mlpserve.server.oip.models import (
 )
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.telemetry.statistics import Figures
 
 SERVER_NAME: Final = "mlpserve"
 # What of Triton's extensions is implemented, by the names that it gives them.

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Final
 
 from mlpserve.oip import inference_pb2
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.callers import Caller
-from mlpserve.server.contract.messages import parsed
+from mlpserve.server.grpc_api.caller import Caller
+from mlpserve.server.grpc_api.messages import parsed
+from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import plain_request, response_message
 from mlpserve.server.oip.requests import InferResponse

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from mlpserve.model.labels import is_label
-from mlpserve.server.batching.compiled import CompiledModel
 from mlpserve.server.errors import NotServedError, RequestError
-from mlpserve.server.lifecycle.registry import Registry
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.registry import Registry
 from mlpserve.server.oip.requests import shortened
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)

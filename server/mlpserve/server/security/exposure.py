@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 
 
-def open_doors(config: ServerConfig) -> Iterator[str]:
+def exposure_warnings(config: ServerConfig) -> Iterator[str]:
     """Yield a sentence for each thing that strangers may do, and how to have it otherwise."""
     asks_for_tokens = config.token_file is not None and config.require_token
     is_encrypted = config.tls_certificate is not None

@@ -4,7 +4,7 @@ from threading import BoundedSemaphore, Lock
 from types import TracebackType
 
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.room import SharedRoom
+from mlpserve.server.inference.fair_share import FairShare
 
 
 class CallLimit:
@@ -42,7 +42,7 @@ class CallLimit:
 class OpenRequests:
     """Counts the requests that are open, and refuses those over a limit.
 
-    Callers share it, see `mlpserve.server.room`.
+    Callers share it, see `mlpserve.server.inference.fair_share`.
 
     Safe to use from many threads.
 
@@ -51,7 +51,7 @@ class OpenRequests:
     """
 
     def __init__(self, most: int) -> None:
-        self._room = SharedRoom(most)
+        self._room = FairShare(most)
         self._lock = Lock()
 
     def enter(self, caller: str | bytes, places: int = 1) -> None:

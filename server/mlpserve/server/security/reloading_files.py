@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 _Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
-class ChangingFiles(Generic[_T]):
+class ReloadingFiles(Generic[_T]):
     """What is read from some files; looks, when asked, at most once a second whether they changed.
 
     Where they cannot be read any more, or say nothing that can be used, what they said before

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import grpc
 
 from mlpserve.server.errors import StartError
-from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.security.reloading_files import ReloadingFiles
 from mlpserve.server.settings.config import ServerConfig
 
 
@@ -34,7 +34,7 @@ def server_encryption(config: ServerConfig) -> Encryption | None:
     if certificate is None or key is None:
         return None
     paths = [certificate, key, *([authority] if authority else [])]
-    files = ChangingFiles(paths, lambda contents: _configuration(paths, contents))
+    files = ReloadingFiles(paths, lambda contents: _configuration(paths, contents))
     credentials = grpc.dynamic_ssl_server_credentials(
         files.get(), files.get, require_client_authentication=authority is not None
     )

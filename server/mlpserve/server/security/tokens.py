@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.server.errors import StartError, UnauthenticatedError
-from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.security.reloading_files import ReloadingFiles
 
 AUTHORIZATION: Final = "authorization"
 _SCHEME: Final = "bearer "
@@ -53,7 +53,7 @@ class Tokens:
 
     def __init__(self, path: Path, *, required: bool) -> None:
         self._required = required
-        self._names = ChangingFiles([path], lambda contents: _names(path, contents))
+        self._names = ReloadingFiles([path], lambda contents: _names(path, contents))
 
     def caller(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
         """Return the name of who sends this metadata; empty where nobody has to say.

@@ -6,8 +6,6 @@ from typing import Final
 
 from mlpserve.model.labels import is_label
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.policy import parse_policies
-from mlpserve.server.lifecycle.shares import DEFAULT_SPLIT_HEADER, check_header, parse_shares
 from mlpserve.server.settings.declarations import (
     CheckedSettings,
     choice,
@@ -19,6 +17,8 @@ from mlpserve.server.settings.declarations import (
     text,
     whole_number,
 )
+from mlpserve.server.settings.policies import parse_policies
+from mlpserve.server.settings.shares import DEFAULT_SPLIT_HEADER, check_header, parse_shares
 from mlpserve.server.telemetry.logs import LOG_FORMATS, LOG_LEVELS
 
 DEFAULT_HOST: Final = "127.0.0.1"

@@ -12,8 +12,8 @@ from threading import Lock
 from time import time
 from weakref import WeakKeyDictionary
 
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.telemetry.metrics.records import Passage
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.telemetry.metrics.records import BatchTiming
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class PassFigures:
     running: Duration = field(default_factory=Duration)
     replying: Duration = field(default_factory=Duration)
 
-    def add(self, count: int, passage: Passage) -> None:
+    def add(self, count: int, passage: BatchTiming) -> None:
         """Add a pass, seen by so many: by itself, or by each of its requests."""
         self.reading.add(count, passage.read_ns - passage.arrived_ns)
         self.running.add(count, count * (passage.ended_ns - passage.started_ns))
@@ -73,7 +73,7 @@ class Figures:
     by_request: PassFigures = field(default_factory=PassFigures)
     by_size: dict[int, PassFigures] = field(default_factory=dict)
 
-    def add(self, passage: Passage) -> None:
+    def add(self, passage: BatchTiming) -> None:
         """Add a pass."""
         count = passage.requests
         self.images += passage.images
@@ -87,7 +87,7 @@ class Figures:
             of_size = self.by_size[passage.images] = PassFigures()
         of_size.add(1, passage)
 
-    def add_replies(self, passage: Passage, ns: int) -> None:
+    def add_replies(self, passage: BatchTiming, ns: int) -> None:
         """Add how long the answers of a pass, that was added, took to be handed on."""
         count = passage.requests
         self.succeeded.ns += count * ns
@@ -102,12 +102,12 @@ class Statistics:
         self._lock = Lock()
         self._figures: WeakKeyDictionary[CompiledModel, Figures] = WeakKeyDictionary()
 
-    def passed(self, model: CompiledModel, passage: Passage) -> None:
+    def passed(self, model: CompiledModel, passage: BatchTiming) -> None:
         """Record a pass, and the requests that it answers."""
         with self._lock:
             self._of(model).add(passage)
 
-    def replied(self, model: CompiledModel, passage: Passage, *, ns: int) -> None:
+    def replied(self, model: CompiledModel, passage: BatchTiming, *, ns: int) -> None:
         """Record how long the answers of a pass, that was recorded, took to be handed on."""
         with self._lock:
             self._of(model).add_replies(passage, ns)

@@ -1,9 +1,9 @@
-"""Several processes that serve on one port, and their parent.
+"""Worker processes that serve on one port, and their supervisor.
 
-    supervisor -- supervised_crew -- process ==== conversation ==== duties -- the server
-    (parent)      (says to all        (a worker,   (calls over a      (a worker: its program
-                   what to load)       from here)   channel)           is `worker`)
+    supervisor -- pool -- process ==== rpc over a connection ==== handlers -- the server
+    (parent)              (a worker,                              (in the worker; its
+                           seen from the parent)                   program is `worker`)
 
-`vigil` finds workers that hang. All but `duties` import neither NumPy nor gRPC: the parent must
-not, and a worker only when its signals are blocked.
+`heartbeat` finds workers that hang. All but `handlers` import neither NumPy nor gRPC: the parent
+must not, and a worker only when its signals are blocked.
 """

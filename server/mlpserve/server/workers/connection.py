@@ -40,11 +40,11 @@ class Message(NamedTuple):
     is_whole: bool = True
 
 
-class ChannelClosedError(Exception):
+class ConnectionClosedError(Exception):
     """The peer is gone, or cannot be understood."""
 
 
-class Channel:
+class Connection:
     """One end of a connection between two processes.
 
     Any number of threads may send and hang up. One thread receives, and closes at the end.
@@ -70,7 +70,7 @@ class Channel:
             descriptors: Of open files. The peer gets descriptors of its own; these stay open.
 
         Raises:
-            ChannelClosedError: The peer is gone, or does not read.
+            ConnectionClosedError: The peer is gone, or does not read.
         """
         groups = [
             descriptors[start : start + _DESCRIPTORS_AT_ONCE]
@@ -88,7 +88,7 @@ class Channel:
         """Wait for the next message.
 
         Raises:
-            ChannelClosedError: The peer is gone, and all that it said was received.
+            ConnectionClosedError: The peer is gone, and all that it said was received.
         """
         start = self._taken_bytes
         with self._failing_for_good():
@@ -103,7 +103,9 @@ class Channel:
             _close(own)
             return Message(content, (), is_whole=False)
         if count > len(own):
-            raise ChannelClosedError(f"expected {count} descriptors with a message, got {len(own)}")
+            raise ConnectionClosedError(
+                f"expected {count} descriptors with a message, got {len(own)}"
+            )
         return Message(content, tuple(own))
 
     def hang_up(self) -> None:
@@ -142,7 +144,7 @@ class Channel:
             else:
                 self._descriptors += descriptors
             if not data:
-                raise ChannelClosedError("the peer is gone")
+                raise ConnectionClosedError("the peer is gone")
             self._received += data
         taken = bytes(self._received[:count])
         del self._received[:count]
@@ -156,7 +158,7 @@ class Channel:
             yield
         except (OSError, ValueError) as error:
             self.hang_up()
-            raise ChannelClosedError(str(error)) from error
+            raise ConnectionClosedError(str(error)) from error
 
 
 def _close(descriptors: Iterable[int]) -> None:
@@ -164,7 +166,7 @@ def _close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def channel_pair() -> tuple[Channel, socket.socket]:
+def connection_pair() -> tuple[Connection, socket.socket]:
     """Return a channel, and the other end of it, which is for another process."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    return Channel(own), other
+    return Connection(own), other

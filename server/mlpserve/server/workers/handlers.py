@@ -4,48 +4,53 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.generations import Generations
-from mlpserve.server.lifecycle.plan import PassingProblem, Plan
-from mlpserve.server.lifecycle.tallies import Tallies
-from mlpserve.server.processes import orders
-from mlpserve.server.processes.channel import Channel, Content
-from mlpserve.server.processes.conversation import Conversation
-from mlpserve.server.processes.management import RemoteManager, totals
-from mlpserve.server.serving import Server
+from mlpserve.server.models.generations import Generations
+from mlpserve.server.models.plan import PassingProblem, Plan
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.telemetry.tallies import Tallies
+from mlpserve.server.workers import methods
+from mlpserve.server.workers.connection import Connection, Content
+from mlpserve.server.workers.remote_manager import RemoteManager, totals
+from mlpserve.server.workers.rpc import RpcChannel
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 _Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
 
 
-class Duties:
+class RpcHandlers:
     """Follows orders, one at a time; looks at files and tells metrics meanwhile.
 
     Args:
         config: How to serve.
         board: Says which generation is served.
-        channel: Brings the orders.
+        channel: Brings the methods.
         on_end: Called, from another thread, when the supervisor is gone.
     """
 
     def __init__(
-        self, config: ServerConfig, board: Board, channel: Channel, *, on_end: Callable[[], None]
+        self,
+        config: ServerConfig,
+        board: SharedGeneration,
+        channel: Connection,
+        *,
+        on_end: Callable[[], None],
     ) -> None:
         self._config = config
         self._board = board
         self._generations = Generations(board, reproducible=config.reproducible)
         self._server: Server | None = None
         self._duties: Final[Mapping[str, _Duty]] = {
-            orders.BEGIN: lambda _arguments, _descriptors: {},
-            orders.SIGN: lambda _arguments, _descriptors: {},
-            orders.LOAD: self._load,
-            orders.PREPARE: self._prepare,
-            orders.OPEN: self._open,
-            orders.FOLLOW: self._follow,
-            orders.LOOK: self._look,
-            orders.METRICS: self._metrics,
+            methods.BEGIN: lambda _arguments, _descriptors: {},
+            methods.SIGN: lambda _arguments, _descriptors: {},
+            methods.LOAD: self._load,
+            methods.PREPARE: self._prepare,
+            methods.OPEN: self._open,
+            methods.FOLLOW: self._follow,
+            methods.LOOK: self._look,
+            methods.METRICS: self._metrics,
         }
-        self._supervisor = Conversation(channel, self._handle, on_end=on_end)
+        self._supervisor = RpcChannel(channel, self._handle, on_end=on_end)
 
     def stop(self, *, drains: bool) -> None:
         """Answer what was accepted, and end; see ``Server.stop``."""

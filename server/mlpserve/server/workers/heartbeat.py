@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Watched(Protocol):
-    """What ``Vigil`` needs of a worker."""
+    """What ``HeartbeatMonitor`` needs of a worker."""
 
     @property
     def is_open(self) -> bool:
@@ -26,7 +26,7 @@ class Watched(Protocol):
 _WatchedT = TypeVar("_WatchedT", bound=Watched)
 
 
-class Vigil(Generic[_WatchedT]):
+class HeartbeatMonitor(Generic[_WatchedT]):
     """Counts for how many looks workers give no sign of life. For one thread at a time.
 
     Looks are counted, and not seconds: while this process is stopped, or all of the machine, time

@@ -7,9 +7,9 @@ All further ones are calls by the names below. Needs neither NumPy nor gRPC.
 from dataclasses import dataclass
 from typing import Final
 
-from mlpserve.server.processes.channel import Content
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.declarations import from_plain_values, plain_values
+from mlpserve.server.workers.connection import Content
 
 # To a worker:
 BEGIN: Final = "begin"  # is answered as soon as the worker can take orders

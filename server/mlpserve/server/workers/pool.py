@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.plan import Plan
-from mlpserve.server.lifecycle.snapshots import Snapshot
-from mlpserve.server.processes.process import Worker, WorkerLostError
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.snapshots import Snapshot
+from mlpserve.server.workers.process import Worker, WorkerLostError
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +28,15 @@ _CONVICTION: Final = "it was tried twice, and each time the process that loaded 
 
 
 class _Wanted(NamedTuple):
-    """What ``Crew.prepare`` is told."""
+    """What ``WorkerPool.prepare`` is told."""
 
     generation: int
     plan: Plan
     snapshots: Mapping[VersionKey, Snapshot]
 
 
-class SupervisedCrew:
-    """Several workers, one in each of a number of places; see ``Crew``. Safe to use from threads.
+class ProcessPool:
+    """Several worker processes, one in each slot; see ``WorkerPool``. Safe to use from threads.
 
     Args:
         board: Where the workers read which generation is served.
@@ -47,7 +47,9 @@ class SupervisedCrew:
         deaths: How many workers have died and were replaced.
     """
 
-    def __init__(self, board: Board, start_worker: Callable[[int], Worker], places: int) -> None:
+    def __init__(
+        self, board: SharedGeneration, start_worker: Callable[[int], Worker], places: int
+    ) -> None:
         self._board = board
         self._start_worker = start_worker
         self._places: Final = range(places)
@@ -97,7 +99,7 @@ class SupervisedCrew:
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, str]:
-        """See ``Crew.prepare``. A worker that is lost with the same version twice is a problem."""
+        """See ``WorkerPool.prepare``. A version that loses its worker twice is a problem."""
         with self._lock:
             self._prepared = _Wanted(generation, plan, snapshots)
             losses: Counter[VersionKey] = Counter()
@@ -107,7 +109,7 @@ class SupervisedCrew:
             return {}
 
     def activate(self, generation: int) -> None:
-        """See ``Crew.activate``. A worker that was not prepared catches up first, or is ended."""
+        """See ``WorkerPool.activate``. A worker that lags behind catches up first, or is ended."""
         with self._lock:
             for worker in self._live():
                 with self._logging_loss():

@@ -12,18 +12,18 @@ from typing import Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import ShortageError
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.crew import HeldSnapshots
-from mlpserve.server.lifecycle.plan import PassingProblem, Plan
-from mlpserve.server.lifecycle.snapshots import Snapshot
-from mlpserve.server.processes import orders
-from mlpserve.server.processes.channel import ChannelClosedError, Content, channel_pair
-from mlpserve.server.processes.conversation import Conversation, Handler, PeerError
-from mlpserve.server.processes.orders import Settings
+from mlpserve.server.models.plan import PassingProblem, Plan
+from mlpserve.server.models.snapshots import Snapshot
+from mlpserve.server.models.worker_pool import LoadedSnapshots
 from mlpserve.server.settings.config import blas_environment
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.workers import methods
+from mlpserve.server.workers.connection import ConnectionClosedError, Content, connection_pair
+from mlpserve.server.workers.methods import Settings
+from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
-WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.processes.worker")
+WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.workers.worker")
 # All but loading is a matter of milliseconds, and takes longer only where the machine is very busy.
 _ORDER_TIMEOUT_S: Final = 60.0
 _METRICS_TIMEOUT_S: Final = 1.0
@@ -52,7 +52,7 @@ class Worker:
     Args:
         settings: How it is to serve.
         board: Where it reads which generation is served.
-        handle: Answers its calls; see ``Conversation``.
+        handle: Answers its calls; see ``RpcChannel``.
         on_end: Called when it answers no more, from another thread.
         command: Runs it, with the descriptor of its channel as one more argument.
 
@@ -67,26 +67,26 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        board: Board,
+        board: SharedGeneration,
         *,
         handle: Handler,
         on_end: Callable[[], None],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._load_timeout_s = settings.config.load_timeout_s
-        self._held = HeldSnapshots()
+        self._held = LoadedSnapshots()
         self._plan = Plan({})
         self._ending: str | None = None
         self._has_ended = Event()
         self._sign: Future[Content] | None = None
         self.generation = 0
         self.is_open = False
-        own, other = channel_pair()
+        own, other = connection_pair()
         with other:
             self._process = _started(command, other.fileno(), settings.config.threads)
-        with suppress(ChannelClosedError):  # it has died already, and will be found dead
+        with suppress(ConnectionClosedError):  # it has died already, and will be found dead
             own.send(settings.to_content(), [board.descriptor])
-        self._conversation = Conversation(own, handle, on_end=partial(self._end, on_end))
+        self._conversation = RpcChannel(own, handle, on_end=partial(self._end, on_end))
 
     @property
     def process_id(self) -> int:
@@ -104,26 +104,26 @@ class Worker:
         return self.has_ended and self.wait_until_ended(_AFTER_CLOSING_S) == 0
 
     def begin(self) -> None:
-        """Wait until it takes orders.
+        """Wait until it takes methods.
 
         Raises:
-            WorkerLostError: As all orders.
+            WorkerLostError: As all methods.
         """
-        self._order(orders.BEGIN)
+        self._order(methods.BEGIN)
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, str]:
-        """Have it load what it lacks of a plan; see ``Crew.prepare``.
+        """Have it load what it lacks of a plan; see ``WorkerPool.prepare``.
 
         Raises:
-            WorkerLostError: As all orders.
+            WorkerLostError: As all methods.
         """
         lacking = self._held.lacking(snapshots)
         found = {key: self._load(key, snapshot) for key, snapshot in lacking.items()}
         problems = {key: problem for key, problem in found.items() if problem is not None}
         if not problems:
-            self._order(orders.PREPARE, {"generation": generation, "plan": plan.to_json()})
+            self._order(methods.PREPARE, {"generation": generation, "plan": plan.to_json()})
             self.generation, self._plan = generation, plan
         return problems
 
@@ -132,9 +132,9 @@ class Worker:
 
         Raises:
             StartError: It cannot listen.
-            WorkerLostError: As all orders.
+            WorkerLostError: As all methods.
         """
-        adapter = str(self._order(orders.OPEN)["adapter"])
+        adapter = str(self._order(methods.OPEN)["adapter"])
         self.is_open = True
         return adapter
 
@@ -142,9 +142,9 @@ class Worker:
         """Tell it that this generation is served from now on.
 
         Raises:
-            WorkerLostError: As all orders.
+            WorkerLostError: As all methods.
         """
-        self._order(orders.FOLLOW, {"generation": generation})
+        self._order(methods.FOLLOW, {"generation": generation})
         self._held.keep(self._plan.version_keys())
 
     def metrics(self, process: str) -> MetricsSnapshot | None:
@@ -157,9 +157,9 @@ class Worker:
         """
         try:
             answer = self._conversation.call(
-                orders.METRICS, {"process": process}, timeout_s=_METRICS_TIMEOUT_S
+                methods.METRICS, {"process": process}, timeout_s=_METRICS_TIMEOUT_S
             )
-        except (ChannelClosedError, PeerError, TimeoutError):
+        except (ConnectionClosedError, PeerError, TimeoutError):
             return None
         return answer.get("snapshot")
 
@@ -168,8 +168,8 @@ class Worker:
 
         May be called by any thread, also while the worker follows an order.
         """
-        with suppress(ChannelClosedError, PeerError, TimeoutError):
-            self._conversation.call(orders.LOOK, timeout_s=_LOOK_TIMEOUT_S)
+        with suppress(ConnectionClosedError, PeerError, TimeoutError):
+            self._conversation.call(methods.LOOK, timeout_s=_LOOK_TIMEOUT_S)
 
     def gives_sign(self) -> bool:
         """Return whether the sign of life came that was asked for the last time; ask for the next.
@@ -178,8 +178,8 @@ class Worker:
         """
         if self._sign is not None and not self._sign.done():
             return False
-        with suppress(ChannelClosedError):  # it has ended, which is found out elsewhere
-            self._sign = self._conversation.ask(orders.SIGN)
+        with suppress(ConnectionClosedError):  # it has ended, which is found out elsewhere
+            self._sign = self._conversation.ask(methods.SIGN)
         return True
 
     def give_up(self, reason: str) -> None:
@@ -221,7 +221,7 @@ class Worker:
         """Have it load a version; return what is wrong with that."""
         try:
             answer = self._order(
-                orders.LOAD,
+                methods.LOAD,
                 {"name": key.name, "version": key.version},
                 [snapshot.descriptor],
                 timeout_s=self._load_timeout_s,
@@ -246,7 +246,7 @@ class Worker:
     ) -> Content:
         try:
             return self._conversation.call(method, arguments, descriptors, timeout_s=timeout_s)
-        except ChannelClosedError as error:
+        except ConnectionClosedError as error:
             raise WorkerLostError(self.how_it_ended(), loading) from error
         except TimeoutError as error:
             self.kill(f"it took over {timeout_s:g} s to {method}, and was killed")

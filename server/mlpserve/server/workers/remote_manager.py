@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.lifecycle.controller import check_asked
-from mlpserve.server.lifecycle.manager import Manager
-from mlpserve.server.processes import orders
-from mlpserve.server.processes.channel import ChannelClosedError, Content
-from mlpserve.server.processes.conversation import Conversation
+from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.models.controller import check_asked
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.workers import methods
+from mlpserve.server.workers.connection import ConnectionClosedError, Content
+from mlpserve.server.workers.rpc import RpcChannel
 
 _STOPPING: Final = "the server is stopping; try again later"
 
@@ -21,7 +21,7 @@ class RemoteManager:
         supervisor: The conversation with it.
     """
 
-    def __init__(self, supervisor: Conversation) -> None:
+    def __init__(self, supervisor: RpcChannel) -> None:
         self._supervisor = supervisor
 
     def load(self, name: str, version: int = 0) -> None:
@@ -41,20 +41,20 @@ class RemoteManager:
     def _ask(self, wish: str, **arguments: object) -> object:
         asked = {"wish": wish, "arguments": arguments}
         try:
-            return self._supervisor.call(orders.MANAGE, asked)["result"]
-        except ChannelClosedError as error:
+            return self._supervisor.call(methods.MANAGE, asked)["result"]
+        except ConnectionClosedError as error:
             raise OverloadedError(_STOPPING) from error
 
 
-def totals(supervisor: Conversation) -> MetricsSnapshot:
+def totals(supervisor: RpcChannel) -> MetricsSnapshot:
     """Return what all processes of the server have counted, as a worker asks it.
 
     Raises:
         OverloadedError: The server is stopping.
     """
     try:
-        snapshot: MetricsSnapshot = supervisor.call(orders.TOTALS, {})["snapshot"]
-    except ChannelClosedError as error:
+        snapshot: MetricsSnapshot = supervisor.call(methods.TOTALS, {})["snapshot"]
+    except ConnectionClosedError as error:
         raise OverloadedError(_STOPPING) from error
     return snapshot
 

@@ -16,7 +16,7 @@ from threading import Lock, Thread
 from typing import Any, Final, TypeAlias
 
 from mlpserve.server import errors
-from mlpserve.server.processes.channel import Channel, ChannelClosedError, Content, Message
+from mlpserve.server.workers.connection import Connection, ConnectionClosedError, Content, Message
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class PeerError(Exception):
     """The peer could not do what was asked, and that is nobody's fault but its own."""
 
 
-class Conversation:
+class RpcChannel:
     """This process's side of a conversation.
 
     Safe to use from many threads.
@@ -46,7 +46,7 @@ class Conversation:
     """
 
     def __init__(
-        self, channel: Channel, handle: Handler, *, on_end: Callable[[], None] = lambda: None
+        self, channel: Connection, handle: Handler, *, on_end: Callable[[], None] = lambda: None
     ) -> None:
         self._channel = channel
         self._handle = handle
@@ -77,7 +77,7 @@ class Conversation:
         Raises:
             ServerError: The peer raised it.
             PeerError: The peer failed.
-            ChannelClosedError: The peer is gone.
+            ConnectionClosedError: The peer is gone.
             TimeoutError: It took too long. An answer that comes later is dropped.
         """
         number, answer = self._expect_answer()
@@ -93,7 +93,7 @@ class Conversation:
         """Ask the peer; return what will have its answer, or its error as ``call`` raises it.
 
         Raises:
-            ChannelClosedError: The peer is gone.
+            ConnectionClosedError: The peer is gone.
         """
         number, answer = self._expect_answer()
         self._channel.send({"call": number, "method": method, "arguments": _NO_ARGUMENTS})
@@ -108,7 +108,7 @@ class Conversation:
         answer: Future[Content] = Future()
         with self._lock:
             if self._has_ended:
-                raise ChannelClosedError("the peer is gone")
+                raise ConnectionClosedError("the peer is gone")
             number = next(self._numbers)
             self._waiting[number] = answer
         return number, answer
@@ -117,11 +117,11 @@ class Conversation:
         try:
             while True:
                 self._take(self._channel.receive())
-        except ChannelClosedError as error:
+        except ConnectionClosedError as error:
             self._take_end(error)
         except Exception as error:
             logger.exception("a conversation between processes failed")
-            self._take_end(ChannelClosedError(str(error)))
+            self._take_end(ConnectionClosedError(str(error)))
         self._channel.hang_up()
         self._channel.close()
         if not self._is_ending:
@@ -140,7 +140,7 @@ class Conversation:
         else:
             answer.set_result(message.content["result"])
 
-    def _take_end(self, error: ChannelClosedError) -> None:
+    def _take_end(self, error: ConnectionClosedError) -> None:
         with self._lock:
             self._has_ended = True
             waiting = list(self._waiting.values())
@@ -161,7 +161,7 @@ class Conversation:
         finally:
             for descriptor in message.descriptors:
                 os.close(descriptor)
-        with suppress(ChannelClosedError):  # then nobody waits
+        with suppress(ConnectionClosedError):  # then nobody waits
             self._channel.send(answer)
 
     def _result(self, message: Message) -> Content:

@@ -9,8 +9,8 @@ import mmap
 import os
 from typing import Final
 
-from mlpserve.server.lifecycle.anonymous import anonymous_file
-from mlpserve.server.lifecycle.tallies import TALLY_WORDS
+from mlpserve.server.system.anonymous_file import anonymous_file
+from mlpserve.server.telemetry.tallies import TALLY_WORDS
 
 _WORD_BYTES: Final = 8
 _WORD_FORMAT: Final = "Q"  # the machine's own, which is copied whole; "<Q" goes byte by byte
@@ -22,7 +22,7 @@ _TALLIES: Final = _REGION_BYTES // _WORD_BYTES  # their first word, after the ge
 _BOARD_BYTES: Final = _REGION_BYTES + TALLY_WORDS * _WORD_BYTES
 
 
-class Board:
+class SharedGeneration:
     """Numbers that processes share: made by ``create`` in one, and attached in the others.
 
     Safe to read from many threads and processes. Each number has one thread that writes it; the
@@ -41,14 +41,14 @@ class Board:
         self._words = memoryview(self._memory).cast(_WORD_FORMAT)
 
     @classmethod
-    def create(cls) -> "Board":
+    def create(cls) -> "SharedGeneration":
         """Return a board of zeros."""
         descriptor = anonymous_file("mlpserve-board")
         os.ftruncate(descriptor, _BOARD_BYTES)
         return cls(descriptor)
 
     @classmethod
-    def attach(cls, descriptor: int) -> "Board":
+    def attach(cls, descriptor: int) -> "SharedGeneration":
         """Return the board that another process made.
 
         Args:

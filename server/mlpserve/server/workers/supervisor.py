@@ -15,22 +15,22 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from mlpserve.server.errors import StartError
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.lifecycle.looking_after import Lifecycle
-from mlpserve.server.lifecycle.metrics import lifecycle_snapshot
-from mlpserve.server.processes import orders
-from mlpserve.server.processes.channel import Content
-from mlpserve.server.processes.management import fulfil
-from mlpserve.server.processes.orders import Settings
-from mlpserve.server.processes.process import WORKER_COMMAND, Worker, WorkerLostError
-from mlpserve.server.processes.supervised_crew import SupervisedCrew
-from mlpserve.server.processes.vigil import Vigil
+from mlpserve.server.models.lifecycle import Lifecycle
+from mlpserve.server.models.metrics import lifecycle_snapshot
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry.metrics import catalog
 from mlpserve.server.telemetry.metrics.aggregate import Aggregate
 from mlpserve.server.telemetry.metrics.processes import process_snapshot
 from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.workers import methods
+from mlpserve.server.workers.connection import Content
+from mlpserve.server.workers.heartbeat import HeartbeatMonitor
+from mlpserve.server.workers.methods import Settings
+from mlpserve.server.workers.pool import ProcessPool
+from mlpserve.server.workers.process import WORKER_COMMAND, Worker, WorkerLostError
+from mlpserve.server.workers.remote_manager import fulfil
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ class Supervisor:
         self._config = replace(config, port=self.port, shares_port=True)
         self._command = command
         self._processors = _own_processors(config)
-        self._board = Board.create()
+        self._board = SharedGeneration.create()
         self._started: list[Worker] = []
         self._starting = Lock()
         self._stopping = Event()
         self._one_ended = Event()
-        self._crew = SupervisedCrew(self._board, self._start_worker, len(self._processors))
+        self._crew = ProcessPool(self._board, self._start_worker, len(self._processors))
         self._hangs = 0
         self.lifecycle = Lifecycle(config, self._crew)
         self.aggregate = Aggregate(self._metrics)
@@ -156,7 +156,7 @@ class Supervisor:
             return worker
 
     def _handle(self, method: str, arguments: Content, _: Sequence[int]) -> Content:
-        if method == orders.TOTALS:
+        if method == methods.TOTALS:
             return {"snapshot": self.aggregate.snapshot()}
         return fulfil(self.lifecycle.controller, arguments)
 
@@ -178,7 +178,7 @@ class Supervisor:
     def _end_silent(self) -> None:
         """End workers that give no sign of life, until the server stops; they are replaced then."""
         timeout_s = self._config.worker_timeout_s
-        vigil = Vigil(lambda: self._crew.workers, most_looks=_LOOKS)
+        vigil = HeartbeatMonitor(lambda: self._crew.workers, most_looks=_LOOKS)
         while not self._stopping.wait(timeout_s / _LOOKS):
             for worker in vigil.look():
                 self._hangs += 1

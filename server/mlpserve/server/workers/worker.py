@@ -13,11 +13,11 @@ from functools import partial
 from threading import Event
 from typing import Any, Final
 
-from mlpserve.server.lifecycle.board import Board
-from mlpserve.server.processes.channel import Channel, ChannelClosedError
-from mlpserve.server.processes.orders import Settings
 from mlpserve.server.system import signals
 from mlpserve.server.telemetry.logs import log_to_stderr
+from mlpserve.server.workers.connection import Connection, ConnectionClosedError
+from mlpserve.server.workers.methods import Settings
+from mlpserve.server.workers.shared_generation import SharedGeneration
 
 _EXIT_ABANDONED: Final = 2
 
@@ -26,15 +26,15 @@ def main() -> int:
     """Serve until told to stop; return the exit code."""
     signals.block()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all; the supervisor decides
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    channel = Connection(socket.socket(fileno=int(sys.argv[1])))
     try:
         content, (descriptor,), _ = channel.receive()
-    except ChannelClosedError:
+    except ConnectionClosedError:
         return _EXIT_ABANDONED
     settings = Settings.from_content(content)
     log_to_stderr(settings.config.log_format, settings.config.log_level)
     stopping, abandoned = Event(), Event()
-    board = Board.attach(descriptor)
+    board = SharedGeneration.attach(descriptor)
     os.close(descriptor)
     duties = _duties(settings, board, channel, partial(_end, stopping, abandoned))
     signal.sigwait({signal.SIGTERM})
@@ -44,13 +44,15 @@ def main() -> int:
     return 0
 
 
-def _duties(settings: Settings, board: Board, channel: Channel, on_end: Callable[[], None]) -> Any:  # noqa: ANN401 - Duties, imported late
+def _duties(
+    settings: Settings, board: SharedGeneration, channel: Connection, on_end: Callable[[], None]
+) -> Any:  # noqa: ANN401 - RpcHandlers, imported late
     if settings.processor is not None:
         os.sched_setaffinity(0, {settings.processor})
     # Not before the signals are blocked: NumPy and gRPC start threads.
-    from mlpserve.server.processes.duties import Duties  # noqa: PLC0415
+    from mlpserve.server.workers.handlers import RpcHandlers  # noqa: PLC0415
 
-    return Duties(settings.config, board, channel, on_end=on_end)
+    return RpcHandlers(settings.config, board, channel, on_end=on_end)
 
 
 def _end(stopping: Event, abandoned: Event) -> None:

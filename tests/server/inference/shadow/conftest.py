@@ -8,7 +8,7 @@ import pytest
 
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel
+from mlpserve.server.inference.compiled import CompiledModel
 
 Rows = npt.NDArray[np.uint8]
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
-from mlpserve.server.lifecycle.registry import Registry, ServedModel
-from mlpserve.server.lifecycle.shadow import Shadow
-from mlpserve.server.lifecycle.tallies import Counts, Pair, Tallies
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.registry import Registry, ServedModel
+from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
 
 TIMEOUT_S = 20.0
 PAIR = Pair("tiny", 1, 2)

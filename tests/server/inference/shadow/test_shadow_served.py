@@ -19,9 +19,9 @@ from mlpserve.model.labels import set_label
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.batching.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import StartError
-from mlpserve.server.serving import Server
+from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Final
 
-from mlpserve.server.batching.row_queue import Outcome, Request, RowQueue
-from mlpserve.server.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.inference.queue import Outcome, Request, RowQueue
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.statuses import Calls

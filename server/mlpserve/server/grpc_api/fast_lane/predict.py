@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from mlpserve.server.batching.compiled import CompiledModel
-from mlpserve.server.batching.row_queue import Outcome, Request, RowQueue
-from mlpserve.server.contract.messages import PREDICT, Messages
-from mlpserve.server.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.messages import PREDICT, Messages
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.metrics.records import RequestRecord
 

@@ -3,12 +3,12 @@
 For the lane's thread only.
 """
 
-from mlpserve.server.batching.batcher import answer_together
-from mlpserve.server.batching.compiled import Workspace
-from mlpserve.server.batching.row_queue import RowQueue
 from mlpserve.server.errors import OverloadedError, UnauthenticatedError
-from mlpserve.server.fast_lane.lane import HotCall
-from mlpserve.server.lifecycle.shadow import Shadow
+from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.inference.batcher import answer_together
+from mlpserve.server.inference.compiled import Workspace
+from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.statuses import Calls
 

@@ -11,17 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlpserve.server.batching.batcher import Batcher
-from mlpserve.server.oip.inference import Inference, hand_in
-from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
-from mlpserve.server.oip.rest.bodies import (
+from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.oip.http.body import (
     HEADER_LENGTH,
     read_body,
     read_options,
     write_body,
 )
-from mlpserve.server.oip.rest.plain import plain
-from mlpserve.server.oip.rest.receiving import received_body
+from mlpserve.server.oip.http.plain import plain
+from mlpserve.server.oip.http.receiving import received_body
+from mlpserve.server.oip.inference import Inference, hand_in
+from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import Calls

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from mlpserve.server.errors import RequestError
 from mlpserve.server.oip.descriptions import INPUT_DATATYPE
+from mlpserve.server.oip.http.tensors import values_from_json, values_to_json
 from mlpserve.server.oip.inputs import INPUT_NAME
 from mlpserve.server.oip.outputs import DATATYPES
 from mlpserve.server.oip.requests import (
@@ -23,7 +24,6 @@ from mlpserve.server.oip.requests import (
     RequestedOutput,
     check_one_input,
 )
-from mlpserve.server.oip.rest.tensors import values_from_json, values_to_json
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _SIZE: Final = "binary_data_size"

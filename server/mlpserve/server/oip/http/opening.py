@@ -5,18 +5,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlpserve.server.batching.batcher import Batcher
 from mlpserve.server.errors import StartError
+from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.security.admission import Admission
-from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.security.reloading_files import ReloadingFiles
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.statuses import Calls
 from mlpserve.server.system.ports import listening_sockets
 
 if TYPE_CHECKING:
-    from mlpserve.server.oip.rest.listening import HttpServer
+    from mlpserve.server.oip.http.server import HttpServer
 
 
 def open_http(
@@ -48,8 +48,8 @@ def open_http(
             "http_port: needs Starlette and uvicorn: pip install 'mlpserve[server,http]'"
         )
     # Only now, because they are installed only where HTTP is wanted.
-    from mlpserve.server.oip.rest.application import OpenInference  # noqa: PLC0415
-    from mlpserve.server.oip.rest.listening import HttpServer  # noqa: PLC0415
+    from mlpserve.server.oip.http.app import OpenInference  # noqa: PLC0415
+    from mlpserve.server.oip.http.server import HttpServer  # noqa: PLC0415
 
     answers = OpenInference(
         inference, repository, batcher, calls, max_body_bytes=max_body_bytes, admission=admission
@@ -64,7 +64,7 @@ def open_http(
     )
 
 
-def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ChangingFiles[None] | None]:
+def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ReloadingFiles[None] | None]:
     """Return the context of TLS, and what takes over certificates that were renewed."""
     certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
     if certificate is None or key is None:
@@ -74,7 +74,7 @@ def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ChangingFiles[Non
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority)
     # New connections of the same context use what was loaded last.
-    files = ChangingFiles([certificate, key], lambda _: _load(context, certificate, key))
+    files = ReloadingFiles([certificate, key], lambda _: _load(context, certificate, key))
     return context, files
 
 

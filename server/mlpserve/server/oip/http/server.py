@@ -10,8 +10,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mlpserve.server.errors import StartError
-from mlpserve.server.oip.rest.patience import MAX_CONNECTIONS, PatientProtocol
-from mlpserve.server.security.changing_files import ChangingFiles
+from mlpserve.server.oip.http.timeouts import MAX_CONNECTIONS, TimeoutProtocol
+from mlpserve.server.security.reloading_files import ReloadingFiles
 
 _START_TIMEOUT_S: Final = 30.0
 _LOOK_PERIOD_S: Final = 2
@@ -35,7 +35,7 @@ class HttpServer:
         *,
         stop_grace_s: float,
         tls: ssl.SSLContext | None,
-        files: ChangingFiles[None] | None,
+        files: ReloadingFiles[None] | None,
     ) -> None:
         async def notify() -> None:
             if files is not None:
@@ -44,7 +44,7 @@ class HttpServer:
         self._files = files
         config = uvicorn.Config(
             application,
-            http=PatientProtocol,
+            http=TimeoutProtocol,
             loop="asyncio",
             ws="none",
             lifespan="off",

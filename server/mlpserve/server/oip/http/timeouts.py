@@ -14,7 +14,7 @@ _HEAD_TIMEOUT_S: Final = 10.0  # for all that is before the body of a request
 _ANSWER_TIMEOUT_S: Final = 60.0  # to take an answer that the system's buffers do not hold
 
 
-class PatientProtocol(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """A connection that is closed where it keeps the server waiting for too long.
 
     Where there are too many, the one goes that has kept it waiting for longest.
@@ -60,7 +60,7 @@ class PatientProtocol(H11Protocol):
         others = [
             other
             for other in self.connections
-            if isinstance(other, PatientProtocol) and other is not self and other._is_waiting()  # noqa: SLF001 - of this class
+            if isinstance(other, TimeoutProtocol) and other is not self and other._is_waiting()  # noqa: SLF001 - of this class
         ]
         if others:
             longest = min(others, key=lambda other: other._waiting_since_s)  # noqa: SLF001 - as above

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from mlpserve.server.telemetry.metrics.counters import Counters
-from mlpserve.server.telemetry.metrics.records import Metadata, Passage, RequestRecord
+from mlpserve.server.telemetry.metrics.records import BatchTiming, Metadata, RequestRecord
 
 Clock: TypeAlias = Callable[[], int]
 
@@ -68,7 +68,7 @@ class Recorder:
         record.version = version
         record.read_ns = self.clock()
 
-    def computed(self, records: Sequence[RequestRecord], passage: Passage) -> None:
+    def computed(self, records: Sequence[RequestRecord], passage: BatchTiming) -> None:
         """Note that a network ran for requests together."""
         for record in records:
             record.started_ns = passage.started_ns

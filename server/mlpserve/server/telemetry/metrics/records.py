@@ -61,7 +61,7 @@ class RequestRecord:
         self.version = 0
 
 
-class Passage(NamedTuple):
+class BatchTiming(NamedTuple):
     """One pass of a network, and the requests that it answered.
 
     Attributes:
