@@ -10,9 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import publish
-from mlpserve.model.weights import Model, save_model
+from mlpserve.model.weights import Model, golden_samples, save_model
 
 Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]

@@ -28,7 +28,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpserve.model import archive, digests, disk, folder, labels, pruning, versions, weights
+from mlpserve.model import (
+    archive,
+    atomic_files,
+    digests,
+    folder,
+    labels,
+    locks,
+    pruning,
+    versions,
+    weights,
+)
 from mlpserve.model.labels import set_label
 from mlpserve.model.pruning import prune
 from mlpserve.model.versions import publish
@@ -38,7 +48,17 @@ NUMBER_FILE_NAME = "number.txt"
 SYSTEM_CALLS = ("open", "os.", "shutil.", "fcntl.")
 TRACED = {
     module.__file__
-    for module in (archive, digests, disk, folder, labels, pruning, versions, weights)
+    for module in (
+        archive,
+        atomic_files,
+        digests,
+        folder,
+        labels,
+        locks,
+        pruning,
+        versions,
+        weights,
+    )
 }
 
 

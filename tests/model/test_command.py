@@ -187,7 +187,7 @@ def test_output_that_cannot_be_written_is_said(models: Path, three: Path) -> Non
 def test_interrupt_ends_it_without_a_word_too_much(models: Path, three: Path) -> None:
     # It waits for the lock that we hold, so that there is time to interrupt it.
     holder = (
-        "import sys; from pathlib import Path; from mlpserve.model.locks import locked\n"
+        "import sys; from pathlib import Path; from mlpserve.model.folder import locked\n"
         "with locked(Path(sys.argv[1]), 'tiny'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

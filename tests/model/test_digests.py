@@ -12,9 +12,8 @@ import pytest
 from mlpserve.model.digests import DIGEST_FILE_NAME, check_digest, read_digest
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME
-from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import load_version, publish
-from mlpserve.model.weights import Model, save_model
+from mlpserve.model.weights import Model, golden_samples, save_model
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -12,7 +12,7 @@ from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
 
 # The parent of several servers imports these; it is to stay small.
-WITHOUT_NUMPY = ("digests", "disk", "folder", "labels")
+WITHOUT_NUMPY = ("atomic_files", "digests", "folder", "labels", "locks")
 
 
 @pytest.mark.parametrize("module", WITHOUT_NUMPY)

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
 from mlpserve.model.errors import WeightsFileError
-from mlpserve.model.golden import GoldenSamples, golden_samples
-from mlpserve.model.weights import Model, check_golden, load_model, save_model
+from mlpserve.model.weights import (
+    GoldenSamples,
+    Model,
+    check_golden,
+    golden_samples,
+    load_model,
+    save_model,
+)
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 

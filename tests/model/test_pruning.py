@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlpserve.model.errors import LabelsFileError, ModelsFolderError, NoVersionError
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.labels import labels_path, roll_back, set_label
-from mlpserve.model.pruning import UNFINISHED_AGE_S, Pruned, prune
+from mlpserve.model.pruning import TEMPORARY_AGE_S, Pruned, prune
 from mlpserve.model.versions import load_checked, publish
 from mlpserve.model.weights import Model, load_model
 
@@ -35,7 +35,7 @@ def spoil(models: Path, version: int) -> None:
 
 
 def make_old(path: Path) -> None:
-    moment_s = path.stat().st_mtime - UNFINISHED_AGE_S - 60
+    moment_s = path.stat().st_mtime - TEMPORARY_AGE_S - 60
     os.utime(path, (moment_s, moment_s))
 
 

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from mlpserve.model.errors import ModelsFolderError, WeightsFileError
-from mlpserve.model.folder import model_names, versions, weights_path
-from mlpserve.model.golden import golden_samples
-from mlpserve.model.locks import LOCK_FILE_NAME
+from mlpserve.model.folder import LOCK_FILE_NAME, model_names, versions, weights_path
 from mlpserve.model.pruning import prune
 from mlpserve.model.versions import load_version, prepare, publish
-from mlpserve.model.weights import Model, load_model
+from mlpserve.model.weights import Model, golden_samples, load_model
 
 FileSizeLimit: TypeAlias = Callable[[int], AbstractContextManager[None]]
 Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]

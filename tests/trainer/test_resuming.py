@@ -135,7 +135,7 @@ def left(killed_once: Path, job: Job, tmp_path: Path) -> Job:
         ("_advance", 97),  # somewhere in an epoch
         ("_end_epoch", 25),  # an epoch's last step is done, and not what comes of it
         ("write_arrays", 150),  # a checkpoint is being written
-        ("_sync_folder", 40),  # it has its name
+        ("sync_folder", 40),  # it has its name
         ("_remove_all_but", 60),  # an older one is about to go
         ("candidate", 1),  # the training is over
         ("remove", 1),  # the version is published

@@ -20,12 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlpserve.model.disk import replace_file, writing_to
+from mlpserve.model.atomic_files import atomic_write
 from mlpserve.model.document import Document, parse_document
 from mlpserve.model.errors import LabelsFileError, NoVersionError, WeightsFileError
-from mlpserve.model.folder import LARGEST_VERSION, is_model_name, is_version, versions
-from mlpserve.model.locks import locked
-from mlpserve.model.missing import no_label, no_version
+from mlpserve.model.folder import (
+    MAX_VERSION,
+    is_model_name,
+    is_version,
+    locked,
+    no_label,
+    no_version,
+    versions,
+    writing_to,
+)
 
 LABELS_FILE_NAME: Final = "labels.json"
 FORMAT_VERSION: Final = 1
@@ -177,8 +184,8 @@ def _changing(models: Path, name: str) -> Iterator[dict[str, Label]]:
         labels = dict(before)
         yield labels
         if labels != before:
-            with writing_to(models / name):
-                replace_file(labels_path(models, name), _json(labels).encode())
+            with writing_to(models / name), atomic_write(labels_path(models, name)) as file:
+                file.write(_json(labels).encode())
 
 
 def _check_name(label: str) -> None:
@@ -212,7 +219,7 @@ def _labels(document: Document) -> dict[str, Label]:
 def _label(name: str, document: Document) -> Label:
     if not is_label(name):
         raise WeightsFileError(f"document.labels: expected no label called {name[:80]!r}")
-    version = document.get_integer("version", 1, LARGEST_VERSION)
+    version = document.get_integer("version", 1, MAX_VERSION)
     history = document.get_tuple("history", int)
     if not all(is_version(str(number)) for number in history):
         raise WeightsFileError(f"document.labels.{name}.history: expected numbers of versions")

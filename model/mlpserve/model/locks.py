@@ -1,8 +1,8 @@
-"""The lock of a model: one writer at a time changes which versions and which labels it has.
+"""File locks: the kernel's (``flock``), held by one process at a time.
 
-It is the kernel's lock on a file, which ends with the process that holds it, however that ends; so
-nothing is left locked. Readers need none: each change is one rename. A file system without locks,
-as some of networks are, cannot promise that of many changes at once none is lost. Needs no NumPy.
+Such a lock ends with the process that holds it, however that ends; so nothing is left locked. A
+file system without locks, as some of networks are, locks nothing: there a lock is granted to
+whoever asks. Knows nothing of models; needs no NumPy.
 """
 
 import fcntl
@@ -11,49 +11,63 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-from mlpserve.model.disk import writing_to
-from mlpserve.model.folder import is_folder, is_model_name
-from mlpserve.model.missing import no_model
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE_NAME: Final = ".lock"
+
+class LockedError(Exception):
+    """Another process holds the lock."""
 
 
 @contextmanager
-def locked(models: Path, name: str) -> Iterator[None]:
-    """Keep others from changing what a model has, its versions and labels, meanwhile.
+def file_lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a file, which is made where it is missing.
+
+    Args:
+        path: The file; what it holds is left as it is.
+        wait: Whether to wait for another process that holds it.
 
     Raises:
-        NoVersionError: There is no such model.
-        ModelsFolderError: The folder cannot be read or written to.
+        LockedError: Another process holds it, and it is not to be waited for.
+        OSError: The file cannot be made or opened.
     """
-    folder = models / name
-    if not is_model_name(name) or not is_folder(folder):
-        raise no_model(models, name)
-    with writing_to(folder):
-        descriptor = _open(folder / LOCK_FILE_NAME)
+    descriptor = _open(path)
     try:
-        _lock(descriptor, folder)
+        take_lock(descriptor, wait=wait)
         yield
     finally:
         os.close(descriptor)  # which unlocks it, as the end of a process does
 
 
-def _open(lock_file: Path) -> int:
+def lock_folder(folder: Path) -> None:
+    """Lock a folder until this process ends.
+
+    Raises:
+        LockedError: Another process holds it.
+        OSError: The folder cannot be opened.
+    """
+    take_lock(os.open(folder, os.O_RDONLY), wait=False)
+
+
+def take_lock(descriptor: int, *, wait: bool) -> None:
+    """Lock what a descriptor is open on, until all of its descriptors are closed.
+
+    Raises:
+        LockedError: As for ``file_lock``.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError from error
+    except OSError as error:
+        # Some file systems of networks have no locks.
+        logger.debug("cannot be locked: %s", error)
+
+
+def _open(path: Path) -> int:
     try:
         # File systems of networks lock only what may be written to.
-        return os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:
         # It is another user's. All others lock what may be read.
-        return os.open(lock_file, os.O_RDONLY | os.O_CREAT, 0o666)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        # Some file systems of networks have no locks.
-        logger.debug("%s: cannot be locked", folder)
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)

@@ -14,21 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlpserve.model.disk import (
+from mlpserve.model.atomic_files import (
     DELETED_PREFIX,
-    UNFINISHED_PREFIX,
+    TEMPORARY_PREFIX,
     deleted_path,
     sync_folder,
-    writing_to,
 )
 from mlpserve.model.errors import WeightsFileError
-from mlpserve.model.folder import versions
+from mlpserve.model.folder import locked, versions, writing_to
 from mlpserve.model.labels import Label, earlier_version, read_labels
-from mlpserve.model.locks import locked
 from mlpserve.model.versions import load_checked
 
 # Publishing takes seconds. What is unfinished so long belongs to a trainer that was killed.
-UNFINISHED_AGE_S: Final = 24 * 3600.0
+TEMPORARY_AGE_S: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,12 @@ def _labelled(labels: Mapping[str, Label], found: list[int]) -> set[int | None]:
 
 def _leftovers(folder: Path) -> Iterator[Path]:
     """Yield what is of no use to anybody: of deletions always, of trainers when it is old."""
-    oldest_s = time.time() - UNFINISHED_AGE_S
+    oldest_s = time.time() - TEMPORARY_AGE_S
     with writing_to(folder):
         paths = sorted(folder.iterdir())
     for path in paths:
         if path.name.startswith(DELETED_PREFIX) or (
-            path.name.startswith(UNFINISHED_PREFIX) and _changed_s(path) < oldest_s
+            path.name.startswith(TEMPORARY_PREFIX) and _changed_s(path) < oldest_s
         ):
             yield path
 

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpserve.model.errors import NoVersionError
-from mlpserve.model.folder import is_model_name, is_version, versions
+from mlpserve.model.folder import (
+    is_model_name,
+    is_version,
+    no_label,
+    no_model,
+    no_version,
+    versions,
+)
 from mlpserve.model.labels import is_label, read_labels
-from mlpserve.model.missing import no_label, no_model, no_version
 from mlpserve.model.versions import load_version
 from mlpserve.model.weights import Model
 

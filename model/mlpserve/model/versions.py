@@ -12,18 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mlpserve.model.digests import DIGEST_FILE_NAME, check_digest, digest_line
-from mlpserve.model.disk import (
+from mlpserve.model.atomic_files import (
     make_folder,
-    make_unfinished,
+    make_temporary_folder,
     sync_folder,
     write_file,
+)
+from mlpserve.model.digests import DIGEST_FILE_NAME, check_digest, digest_line
+from mlpserve.model.errors import LabelsFileError, ModelsFolderError, WeightsFileError
+from mlpserve.model.folder import (
+    WEIGHTS_FILE_NAME,
+    is_version,
+    locked,
+    versions,
+    weights_path,
     writing_to,
 )
-from mlpserve.model.errors import LabelsFileError, ModelsFolderError, WeightsFileError
-from mlpserve.model.folder import WEIGHTS_FILE_NAME, is_version, versions, weights_path
 from mlpserve.model.labels import read_labels
-from mlpserve.model.locks import locked
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model, check_golden, load_model, save_model
 
@@ -79,7 +84,7 @@ def prepare(models: Path, name: str) -> None:
     """
     with writing_to(models / name):
         make_folder(models / name)
-        make_unfinished(models / name).rmdir()
+        make_temporary_folder(models / name).rmdir()
 
 
 def no_attachments(model: Model) -> Mapping[str, bytes]:  # noqa: ARG001 - as ``Attachments`` has it
@@ -164,18 +169,18 @@ def _check_names(files: Mapping[str, bytes]) -> None:
 
 def _write_version(models: Path, model: Model, files: Mapping[str, bytes]) -> Model | None:
     """Write a version and claim its number; return None where another writer has it."""
-    unfinished = make_unfinished(models / model.metadata.name)
+    temporary = make_temporary_folder(models / model.metadata.name)
     try:
-        save_model(unfinished / WEIGHTS_FILE_NAME, model)
-        published = _read_back(unfinished / WEIGHTS_FILE_NAME)
-        write_file(unfinished / DIGEST_FILE_NAME, digest_line(unfinished / WEIGHTS_FILE_NAME))
+        save_model(temporary / WEIGHTS_FILE_NAME, model)
+        published = _read_back(temporary / WEIGHTS_FILE_NAME)
+        write_file(temporary / DIGEST_FILE_NAME, digest_line(temporary / WEIGHTS_FILE_NAME))
         for name, content in files.items():
-            write_file(unfinished / name, content)
-        sync_folder(unfinished)
-        return published if _claim(models, model.metadata, unfinished) else None
+            write_file(temporary / name, content)
+        sync_folder(temporary)
+        return published if _claim(models, model.metadata, temporary) else None
     finally:
         # Gone already where the version was published.
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read_back(path: Path) -> Model:
@@ -188,17 +193,17 @@ def _read_back(path: Path) -> Model:
     return model
 
 
-def _claim(models: Path, metadata: Metadata, unfinished: Path) -> bool:
+def _claim(models: Path, metadata: Metadata, temporary: Path) -> bool:
     """Rename a folder to its number; return whether the number was free."""
     with locked(models, metadata.name):
         if any(number > metadata.version for number in versions(models, metadata.name)):
             return False  # the number may have been another's, whose version was pruned
-        return _rename(unfinished, weights_path(models, metadata.name, metadata.version).parent)
+        return _rename(temporary, weights_path(models, metadata.name, metadata.version).parent)
 
 
-def _rename(unfinished: Path, target: Path) -> bool:
+def _rename(temporary: Path, target: Path) -> bool:
     try:
-        unfinished.rename(target)
+        temporary.rename(target)
     except OSError:
         # lexists: a link that leads nowhere stands in the way as well.
         if not os.path.lexists(target):

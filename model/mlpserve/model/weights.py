@@ -6,12 +6,12 @@
     with numpy.load("weights.npz") as file:
         print(json.loads(file["metadata"].item()), file["W1"].shape)
 
-Two more entries let whoever loads it check itself: ``golden_images``, S images as they are before
-they are flattened and scaled, and ``golden_probabilities``, the S x K float32 that the network
-gives for them. Files of earlier releases lack them.
+Two more entries are golden samples, with which whoever loads the file, on another machine or in
+another program, sees whether it computes what the trainer computed: ``golden_images``, S images as
+they are before they are flattened and scaled, and ``golden_probabilities``, the S x K float32 that
+the network gives for them. Files of earlier releases lack them.
 """
 
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -22,16 +22,53 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.activations import FloatArray
 from mlpserve.model.archive import read_open_arrays, write_arrays
+from mlpserve.model.atomic_files import sync_file
 from mlpserve.model.errors import ModelError, WeightsFileError
-from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
+from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
 
+# Other processors and libraries sum in another order, which moves a probability by some 1e-6. A
+# wrong weight, scale or order of the pixels moves some of them by far more than this.
+GOLDEN_TOLERANCE: Final = 1e-4
 _METADATA: Final = "metadata"
 _GOLDEN: Final = ("golden_images", "golden_probabilities")
-_LARGEST_SUM: Final = 0.99 * float(np.finfo(np.float32).max)  # the rest is for rounding
+_MAX_SUM: Final = 0.99 * float(np.finfo(np.float32).max)  # the rest is for rounding
 _PARAMETERS: Final = re.compile(r"[Wb][0-9]+")
+
+
+@dataclass(frozen=True, eq=False)
+class GoldenSamples:
+    """Images and the probabilities that a network gives for them; checked when it is made.
+
+    Attributes:
+        images: (S, ...) uint8, or float32 from 0 to 1; S at least 1, each of the input's shape.
+        probabilities: (S, K) float32, from 0 to 1.
+
+    Raises:
+        WeightsFileError: A dtype, a shape or a value is another.
+    """
+
+    images: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        _check_samples("golden_images", self.images, (np.uint8, np.float32))
+        _check_samples("golden_probabilities", self.probabilities, (np.float32,))
+        if self.probabilities.ndim != 2 or len(self.probabilities) != len(self.images):  # noqa: PLR2004 - a matrix
+            raise WeightsFileError(
+                f"golden_probabilities: expected {len(self.images)} rows, one an image, "
+                f"got {self.probabilities.shape}"
+            )
+
+    def largest_difference(self, probabilities: FloatArray) -> float:
+        """Return how far other (S, K) probabilities for the images are from these at most.
+
+        NaN where one of them is NaN, so ask whether it is within a tolerance, not beyond it.
+        """
+        return float(np.abs(probabilities - self.probabilities).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +99,17 @@ class Model:
             _check_shapes(self.golden, self.metadata)
 
 
+def golden_samples(network: Network, spec: InputSpec, images: npt.NDArray[Any]) -> GoldenSamples:
+    """Return images with what a network answers.
+
+    Args:
+        network: The network as it is published: in float32.
+        spec: What it takes.
+        images: A few, (S, ...) uint8 or float32, each of the shape of ``spec``.
+    """
+    return GoldenSamples(images, network.probabilities(spec.scale(images)).astype(np.float32))
+
+
 def save_model(path: Path, model: Model) -> None:
     """Write a weights file and wait until it is on disk.
 
@@ -73,8 +121,7 @@ def save_model(path: Path, model: Model) -> None:
     arrays = {**model_arrays(model), _METADATA: np.array(model.metadata.to_json())}
     with path.open("wb") as file:
         write_arrays(file, arrays)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def model_arrays(model: Model) -> dict[str, npt.NDArray[Any]]:
@@ -174,6 +221,21 @@ def _golden(arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenSamples | None:
     return GoldenSamples(images, probabilities)
 
 
+def _check_samples(
+    name: str, array: npt.NDArray[Any], dtypes: tuple[type[np.uint8 | np.float32], ...]
+) -> None:
+    if array.dtype not in dtypes:
+        expected = " or ".join(dtype.__name__ for dtype in dtypes)
+        raise WeightsFileError(f"{name}: expected {expected}, got {array.dtype}")
+    if array.ndim == 0 or 0 in array.shape:
+        raise WeightsFileError(f"{name}: expected at least one sample, got {array.shape}")
+    # Written so that a NaN, which compares false, is refused as well.
+    if array.dtype == np.float32 and not (array.min() >= 0 and array.max() <= 1):
+        raise WeightsFileError(
+            f"{name}: expected values from 0 to 1, got {array.min():g} to {array.max():g}"
+        )
+
+
 def _check_shapes(golden: GoldenSamples, metadata: Metadata) -> None:
     if golden.images.shape[1:] != metadata.input.shape:
         raise WeightsFileError(
@@ -191,7 +253,7 @@ def _check_shapes(golden: GoldenSamples, metadata: Metadata) -> None:
 def _check_sums(network: Network) -> None:
     for number, largest in enumerate(largest_sums(network), start=1):
         # Written so that a NaN, which compares false, is refused as well.
-        if not largest < _LARGEST_SUM:
+        if not largest < _MAX_SUM:
             raise WeightsFileError(
                 f"W{number}, b{number}: expected values with which no image overflows float32, but "
                 f"sums may reach {largest:.3g}; did the training diverge?"

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from fault_table import NoteFault
-from mlpserve.model.disk import UNFINISHED_PREFIX
+from mlpserve.model.atomic_files import TEMPORARY_PREFIX
 from mlpserve.model.network import Network
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from steady_load import SteadyLoad
@@ -85,7 +85,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.startswith(UNFINISHED_PREFIX)]
+    return [path for path in folder.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)]
 
 
 def free_port() -> int:

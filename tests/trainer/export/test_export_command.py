@@ -15,9 +15,8 @@ from safetensors.numpy import load_file
 from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import weights_path
-from mlpserve.model.golden import golden_samples
 from mlpserve.model.versions import publish as publish_model
-from mlpserve.model.weights import Model, load_model, save_model
+from mlpserve.model.weights import Model, golden_samples, load_model, save_model
 from mlpserve.trainer.errors import ExportError
 from mlpserve.trainer.export.command import main
 

@@ -5,9 +5,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load
 
-from mlpserve.model.golden import golden_samples
 from mlpserve.model.metadata import Metadata
-from mlpserve.model.weights import Model, model_arrays
+from mlpserve.model.weights import Model, golden_samples, model_arrays
 from mlpserve.trainer.export.safetensors_file import safetensors_file
 
 

@@ -5,12 +5,9 @@ what it remembers and what it is of. A file appears whole or not at all, and the
 kept, so that there is one to go on from whatever happens while the next is written.
 """
 
-import fcntl
 import json
 import logging
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.archive import read_arrays, write_arrays
+from mlpserve.model.atomic_files import TEMPORARY_PREFIX, atomic_write, temporary_path
 from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.locks import LockedError, lock_folder
 from mlpserve.trainer.errors import CheckpointError
 from mlpserve.trainer.fitting import FitState, Snapshot
 from mlpserve.trainer.history import EpochRecord
@@ -29,9 +28,8 @@ from mlpserve.trainer.learning.training import Position
 logger = logging.getLogger(__name__)
 
 _FORMAT_VERSION: Final = 1
-_KEPT: Final = 2
+_MAX_KEPT: Final = 2
 _NAME: Final = re.compile(r"checkpoint-([0-9]{12})\.npz")
-_UNFINISHED_PREFIX: Final = ".unfinished-"
 _DOCUMENT: Final = "checkpoint"
 
 
@@ -69,9 +67,9 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             # What a run that was killed was writing is of no use to anybody.
-            for unfinished in self._folder.glob(f"{_UNFINISHED_PREFIX}*"):
-                unfinished.unlink()
-            probe = self._unfinished()
+            for temporary in self._folder.glob(f"{TEMPORARY_PREFIX}*"):
+                temporary.unlink()
+            probe = temporary_path(self._folder)
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -84,16 +82,12 @@ class Checkpoints:
             CheckpointError: It cannot be written; the ones that are there stay.
         """
         path = self._folder / f"checkpoint-{snapshot.state.position.steps:012}.npz"
-        unfinished = self._unfinished()
         try:
-            self._write(unfinished, snapshot)
-            unfinished.replace(path)
-            self._sync_folder()
+            with atomic_write(path) as file:
+                write_arrays(file, self._arrays(snapshot))
             self._remove_all_but(path)
         except OSError as error:
             raise self._cannot_write(error) from error
-        finally:
-            unfinished.unlink(missing_ok=True)  # gone already where all went well
         return path
 
     def newest(self) -> tuple[Path, Snapshot] | None:
@@ -138,18 +132,13 @@ class Checkpoints:
             raise CheckpointError(f"{self._folder}: cannot be read: {error.strerror}") from error
         return [self._folder / name for name in names if _NAME.fullmatch(name)]
 
-    def _write(self, path: Path, snapshot: Snapshot) -> None:
+    def _arrays(self, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
         document = {
             "format_version": _FORMAT_VERSION,
             "identity": asdict(self._identity),
             "state": asdict(snapshot.state),
         }
-        arrays: dict[str, npt.NDArray[Any]] = dict(snapshot.arrays)
-        arrays[_DOCUMENT] = np.array(json.dumps(document))
-        with path.open("wb") as file:
-            write_arrays(file, arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        return {**snapshot.arrays, _DOCUMENT: np.array(json.dumps(document))}
 
     def _check_identity(self, path: Path, document: Mapping[str, Any]) -> None:
         # By way of JSON, which has lists for tuples.
@@ -170,34 +159,20 @@ class Checkpoints:
         Any that seem to be after it are damaged, or the run would have gone on from there.
         """
         paths = self._paths()
-        kept = [other for other in paths if other.name <= path.name][:_KEPT]
+        kept = [other for other in paths if other.name <= path.name][:_MAX_KEPT]
         for other in paths:
             if other not in kept:
                 other.unlink(missing_ok=True)
 
     def _lock(self) -> None:
         """Take the folder until this process ends, however that happens."""
-        descriptor = os.open(self._folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock_folder(self._folder)
+        except LockedError as error:
             raise CheckpointError(
                 f"{self._folder}: another run writes its checkpoints here; wait for its end, or "
                 "give another --checkpoint folder"
             ) from error
-        except OSError:
-            # Some file systems of networks have no locks.
-            logger.debug("%s: cannot be locked", self._folder)
-
-    def _unfinished(self) -> Path:
-        return self._folder / f"{_UNFINISHED_PREFIX}{secrets.token_hex(8)}"
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _cannot_write(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"{self._folder}: a checkpoint cannot be written: {error.strerror}")

@@ -18,13 +18,12 @@ import numpy as np
 
 from mlpserve.datasets import Dataset, DatasetError, Split
 from mlpserve.model.errors import ModelError
-from mlpserve.model.golden import golden_samples
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Network
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.versions import publish
-from mlpserve.model.weights import Model
+from mlpserve.model.weights import Model, golden_samples
 from mlpserve.trainer.calibration import calibrate
 from mlpserve.trainer.errors import NotGoodEnoughError, TrainingError
 from mlpserve.trainer.evaluation import Evaluation, accuracy, evaluate

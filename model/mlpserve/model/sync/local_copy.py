@@ -4,7 +4,6 @@ Beside what was copied stands a record of what it was copied from. Whoever reads
 of a version or nothing of it. Several servers may share one. Knows no store.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,19 +12,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from mlpserve.model.digests import DIGEST_FILE_NAME
-from mlpserve.model.disk import (
-    UNFINISHED_PREFIX,
+from mlpserve.model.atomic_files import (
+    TEMPORARY_PREFIX,
+    atomic_write,
     make_folder,
-    make_unfinished,
+    make_temporary_folder,
     sync_folder,
-    unfinished_path,
+    temporary_path,
     write_file,
+)
+from mlpserve.model.digests import DIGEST_FILE_NAME
+from mlpserve.model.errors import SyncError
+from mlpserve.model.folder import (
+    WEIGHTS_FILE_NAME,
+    VersionKey,
+    is_model_name,
+    versions,
     writing_to,
 )
-from mlpserve.model.errors import SyncError
-from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, versions
 from mlpserve.model.labels import LABELS_FILE_NAME
+from mlpserve.model.locks import LockedError, file_lock
 
 _RECORD_NAME: Final = ".mirrored.json"
 _LABELS_RECORD_NAME: Final = ".labels.mirrored.json"
@@ -61,9 +67,8 @@ class LocalCopy:
         if not mark.exists() and any(is_model_name(entry.name) for entry in self.folder.iterdir()):
             raise SyncError(f"cache: expected an empty folder, or one made by this, {self.folder}")
         if not mark.exists():
-            unfinished = unfinished_path(self.folder)
-            unfinished.write_text(owner)
-            unfinished.replace(mark)
+            with atomic_write(mark) as file:
+                file.write(owner.encode())
         found = mark.read_text()
         if found != owner:
             raise SyncError(f"cache: {self.folder} holds copies of {found}; name another folder")
@@ -71,20 +76,15 @@ class LocalCopy:
     @contextmanager
     def locked(self) -> Iterator[bool]:
         """Keep other processes from changing the folder; yield False where one does so now."""
-        descriptor = os.open(self.folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
+            with file_lock(self.folder / _LOCK_NAME, wait=False):
                 yield True
-        finally:
-            os.close(descriptor)
+        except LockedError:
+            yield False
 
     def tidy(self) -> None:
         """Remove what was left unfinished; only under the lock."""
-        for path in self.folder.glob(f"{UNFINISHED_PREFIX}*"):
+        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def names(self) -> list[str]:
@@ -122,7 +122,7 @@ class LocalCopy:
             ModelsFolderError: It cannot be made.
         """
         with writing_to(self.folder):
-            folder = make_unfinished(self.folder)
+            folder = make_temporary_folder(self.folder)
         try:
             yield folder
         finally:
@@ -182,7 +182,7 @@ class LocalCopy:
 
     def remove(self, key: VersionKey) -> None:
         """Remove a version in one step; errors as for ``put``."""
-        gone = unfinished_path(self.folder)
+        gone = temporary_path(self.folder)
         with writing_to(self.folder):
             self._version_folder(self.folder, key).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.digests import check_digest
-from mlpserve.model.disk import writing_to
 from mlpserve.model.errors import LabelsFileError, ModelError, StoreError, WeightsFileError
-from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey
+from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, writing_to
 from mlpserve.model.labels import LABELS_FILE_NAME, MAX_FILE_BYTES, Label, read_labels
 from mlpserve.model.sync.local_copy import LocalCopy, Record
 from mlpserve.model.sync.retries import Retries

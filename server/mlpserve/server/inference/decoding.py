@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.golden import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.model.inputs import InputSpec
+from mlpserve.model.weights import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.server.errors import RequestError
 from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 

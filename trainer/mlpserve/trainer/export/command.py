@@ -1,13 +1,12 @@
 """The command `mlpserve-train export`: a published version in, a file of another format out."""
 
 import argparse
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from mlpserve.model.atomic_files import atomic_write
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
@@ -89,16 +88,8 @@ def _check_output(path: Path, *, force: bool) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file in one step: whoever reads it sees the old one, or all of the new one."""
-    temporary = path.with_name(f".mlpserve-{secrets.token_hex(8)}")
-    with _writing(path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _writing(path), atomic_write(path) as file:
+        file.write(content)
 
 
 @contextmanager
