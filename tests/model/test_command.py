@@ -10,30 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from commands import Done, lines, refusal
 from mlpserve.model.__main__ import main
 from mlpserve.model.folder import versions
 from mlpserve.model.labels import Label, read_labels, set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
 
-Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 COMMAND = [sys.executable, "-W", "error", "-m", "mlpserve.model"]
-
-
-def lines(done: Done) -> list[str]:
-    """Return what a command that went well has said."""
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-def refusal(done: Done) -> str:
-    """Return the sentence of a command that has failed."""
-    assert done.returncode == 1
-    assert done.stderr.startswith("mlpserve-models: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("mlpserve-models: ").rstrip("\n")
 
 
 def wait_until_open(process: subprocess.Popen[str], path: Path) -> None:

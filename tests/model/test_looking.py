@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -10,27 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from commands import Done, lines, refusal
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import labels_path, set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
 
-Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
-
-
-def lines(done: Done) -> list[str]:
-    """Return what a command that went well has said."""
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-def refusal(done: Done) -> str:
-    """Return the sentence of a command that has failed."""
-    assert done.returncode == 1
-    assert done.stderr.startswith("mlpserve-models: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("mlpserve-models: ").rstrip("\n")
 
 
 def digest(models: Path, version: int) -> str:

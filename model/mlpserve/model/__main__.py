@@ -1,20 +1,31 @@
-"""The command `mlpserve-models`: flags in, lines and an exit code out."""
+"""The command ``mlpserve-models``: its flags, lines and an exit code out."""
 
-import io
-import os
+import argparse
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
 
-from mlpserve.model.commands.flags import parser
+from mlpserve.model.command_line import EXIT_INTERRUPTED, OutputError, failed, print_lines
+from mlpserve.model.commands.changes import (
+    CANARY,
+    STABLE,
+    label_version,
+    promote,
+    prune_versions,
+    rollback,
+)
+from mlpserve.model.commands.examination import verify
+from mlpserve.model.commands.listing import list_models, show_version
 from mlpserve.model.errors import ModelError
+from mlpserve.model.folder import is_version
 
-_EXIT_FAILED: Final = 1
-_EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
-
-
-class _OutputError(Exception):
-    """A line cannot be written; the cause says why."""
+_MODELS_HELP: Final = "models folder; default: models"
+_REFERENCE: Final = "NAME[:VERSION|:LABEL]"
+_JSON_HELP: Final = "print one JSON document, for programs"
+# Adds a command to the parser, and returns the parser of its flags.
+_Add: TypeAlias = Callable[..., argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,41 +34,108 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 where all was done, 1 for what failed, 2 for flags that do not exist, and 130 where it was
     interrupted.
     """
-    options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A sign that the output's encoding does not have is written as its number.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
     try:
-        _print(options.run(options))
-    except ModelError as error:
-        return _fail(str(error))
-    except _OutputError as error:
-        return _output_ended(error.__cause__)
+        print_lines(options.run(options))
+    except (ModelError, OutputError) as error:
+        return failed("mlpserve-models", str(error))
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     return 0
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        try:
-            print(line, flush=True)
-        except OSError as error:
-            raise _OutputError from error
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser; what it returns has ``run``, which takes it and returns lines to print."""
+    made = argparse.ArgumentParser(
+        prog="mlpserve-models",
+        description="Look at the versions in a models folder, label, check and delete them: while "
+        "trainers write and servers read.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong flags, 130 interrupted.",
+    )
+    made.add_argument("--models", type=Path, default=Path("models"), help=_MODELS_HELP)
+    # After the command as well; what stands there counts.
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--models", type=Path, default=argparse.SUPPRESS, help=_MODELS_HELP)
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = partial(commands.add_parser, parents=[shared])
+    for add_command in _COMMANDS:
+        add_command(add)
+    return made
 
 
-def _output_ended(cause: BaseException | None) -> int:
-    # What Python still holds back would fail once more at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # Whoever read our output has had enough, as `head` has; that is no failure.
-    if isinstance(cause, BrokenPipeError):
-        return 0
-    return _fail(f"the output cannot be written: {getattr(cause, 'strerror', cause)}")
+def _add_list(add: _Add) -> None:
+    command = add("list", help="all versions of all models, checked, in a table")
+    command.add_argument("--json", action="store_true", help=_JSON_HELP)
+    command.set_defaults(run=list_models)
 
 
-def _fail(message: str) -> int:
-    print(f"mlpserve-models: {message}", file=sys.stderr)
-    return _EXIT_FAILED
+def _add_show(add: _Add) -> None:
+    command = add("show", help="all that is known of one version")
+    command.add_argument("model", metavar=_REFERENCE, help="default: the newest version of NAME")
+    command.add_argument("--json", action="store_true", help=_JSON_HELP)
+    command.set_defaults(run=show_version)
+
+
+def _add_label(add: _Add) -> None:
+    command = add("label", help="have a label mean a version")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("version", metavar="VERSION", nargs="?", help="not with --remove")
+    command.add_argument("label", metavar="LABEL", help="new or not: stable, canary, any word")
+    command.add_argument("--remove", action="store_true", help="take the label away instead")
+    command.set_defaults(run=label_version, wrong=command.error)
+
+
+def _add_promote(add: _Add) -> None:
+    command = add("promote", help="have stable mean what canary means, or another version")
+    command.add_argument("name", metavar="NAME")
+    which_help = f"default: what {CANARY} means, if there is such a label, else the newest version"
+    command.add_argument("which", metavar="VERSION|LABEL", nargs="?", help=which_help)
+    command.add_argument("--label", default=STABLE, help=f"what to set; default: {STABLE}")
+    command.set_defaults(run=promote)
+
+
+def _add_rollback(add: _Add) -> None:
+    command = add("rollback", help="have a label mean again what it meant before")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument(
+        "label", metavar="LABEL", nargs="?", default=STABLE, help=f"default: {STABLE}"
+    )
+    command.set_defaults(run=rollback)
+
+
+def _add_verify(add: _Add) -> None:
+    command = add("verify", help="check versions: digest, format, shapes, values, golden samples")
+    which_help = "default: all versions of all models; NAME alone: all of its versions"
+    command.add_argument("model", metavar=_REFERENCE, nargs="?", help=which_help)
+    command.set_defaults(run=verify)
+
+
+def _add_prune(add: _Add) -> None:
+    command = add("prune", help="delete old versions, never one with a label")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", metavar="NAME", nargs="?")
+    which.add_argument("--all", action="store_true", help="of all models")
+    keep_help = "how many of the newest versions to keep; those that cannot be used do not count"
+    command.add_argument("--keep", type=_positive, required=True, metavar="N", help=keep_help)
+    command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    command.set_defaults(run=prune_versions)
+
+
+def _positive(text: str) -> int:
+    if not is_version(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text[:80]!r}")
+    return int(text)
+
+
+_COMMANDS: Final = (
+    _add_list,
+    _add_show,
+    _add_label,
+    _add_promote,
+    _add_rollback,
+    _add_verify,
+    _add_prune,
+)
 
 
 if __name__ == "__main__":

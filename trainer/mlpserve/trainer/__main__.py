@@ -1,12 +1,12 @@
-"""The command `mlpserve-train`: flags in, a run of the job, an exit code out."""
+"""The command ``mlpserve-train``: runs a job or one of the commands; returns an exit code."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from mlpserve.datasets import DatasetError
+from mlpserve.model.command_line import OutputError, failed, standard_output
 from mlpserve.model.errors import ModelError
 from mlpserve.trainer.arguments import job_config, train_parser
 from mlpserve.trainer.errors import ExportError, TrainingError
@@ -18,12 +18,20 @@ from mlpserve.trainer.output import unfailing
 from mlpserve.trainer.progress import display_for
 from mlpserve.trainer.signals import EndedBySignal, StopSignals
 
-_EXIT_FAILED: Final = 1
+_PROGRAM: Final = "mlpserve-train"
 _EXIT_STOPPED: Final = 75  # of sysexits.h: not done yet, try again
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], object]]] = {
     "evaluate": evaluate_main,
     "export": export_main,
 }
+_FAILURES: Final = (
+    DatasetError,
+    ExportError,
+    ModelError,
+    ModuleNotFoundError,
+    OutputError,
+    TrainingError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,17 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals.install()
     try:
         if arguments and arguments[0] in _COMMANDS:
-            _run(_COMMANDS[arguments[0]], arguments[1:])
+            with standard_output():
+                _COMMANDS[arguments[0]](arguments[1:])
         else:
             _train(arguments, signals)
-    except (DatasetError, ExportError, ModelError, ModuleNotFoundError, TrainingError) as error:
-        return _ended(str(error), _EXIT_FAILED)
+    except _FAILURES as error:
+        return failed(_PROGRAM, str(error))
     except MemoryError as error:
-        return _ended(f"not enough memory: {error}", _EXIT_FAILED)
+        return failed(_PROGRAM, f"not enough memory: {error}")
     except StoppedError:
-        return _ended("stopped; the same with --resume goes on", _EXIT_STOPPED)
+        return failed(_PROGRAM, "stopped; the same with --resume goes on", _EXIT_STOPPED)
     except EndedBySignal as end:
-        return _ended(end.word, end.exit_code)
+        return failed(_PROGRAM, end.word, end.exit_code)
     return 0
 
 
@@ -65,24 +74,6 @@ def _train(arguments: Sequence[str], signals: StopSignals) -> None:
         if config.checkpoint_folder is None or signals.is_stop_wanted:
             raise
         raise StoppedError from end
-
-
-def _run(command: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> None:
-    """Run a command whose output is what it is for."""
-    try:
-        command(arguments)
-        sys.stdout.flush()
-    except OSError as error:
-        # What Python still holds back would fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # Whoever read our output has had enough, as `head` has; that is no failure.
-        if not isinstance(error, BrokenPipeError):
-            raise TrainingError(f"the output cannot be written: {error.strerror}") from error
-
-
-def _ended(message: str, code: int) -> int:
-    print(f"mlpserve-train: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

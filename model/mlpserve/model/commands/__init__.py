@@ -1,4 +1,4 @@
-"""What ``mlpserve-models`` does, a module for each group of commands.
+"""The commands of ``mlpserve-models``: each takes its flags and returns the lines of its answer.
 
-Each adds its flags to the parser, and returns the lines of its answer. It prints nothing.
+None prints; flags and output are the business of ``mlpserve.model.__main__``.
 """

@@ -1,12 +1,14 @@
-"""``mlpserve-models label``, ``promote`` and ``rollback``: what labels mean."""
+"""``mlpserve-models label``, ``promote``, ``rollback`` and ``prune``: changes of the folder."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import NoVersionError
-from mlpserve.model.folder import is_version
+from mlpserve.model.folder import is_version, model_names
 from mlpserve.model.labels import read_labels, remove_label, roll_back, set_label
+from mlpserve.model.pruning import Pruned, prune
 from mlpserve.model.references import Reference, find_version, parse_reference
 from mlpserve.model.versions import load_checked
 
@@ -53,6 +55,23 @@ def rollback(options: argparse.Namespace) -> list[str]:
     return [f"{options.name}: {options.label} means version {version} again{meant}"]
 
 
+def prune_versions(options: argparse.Namespace) -> list[str]:
+    """Delete old versions; return a line for each, and for what else was deleted.
+
+    Raises:
+        ModelError: There is no such model, or its folder or labels cannot be read or written.
+    """
+    names = model_names(options.models) if options.all else [options.name]
+    done = "would be deleted" if options.dry_run else "deleted"
+    return [
+        f"{line}: {done}"
+        for name in names
+        for line in _pruned(
+            name, prune(options.models, name, keep=options.keep, dry_run=options.dry_run)
+        )
+    ]
+
+
 def _numbered(options: argparse.Namespace) -> Reference:
     if not is_version(options.version):
         raise NoVersionError(
@@ -81,3 +100,8 @@ def _set(models: Path, name: str, label: str, version: int) -> str:
     if before.version == version:
         return f"{name}: {label} means version {version} already"
     return f"{name}: {label} means version {version} now; before: {before.version}"
+
+
+def _pruned(name: str, pruned: Pruned) -> Iterator[str]:
+    yield from (f"{name}:{version}" for version in pruned.versions)
+    yield from map(str, pruned.leftovers)

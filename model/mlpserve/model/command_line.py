@@ -1,0 +1,85 @@
+"""The habits of our commands: exit codes, error lines, output that may end early, tables.
+
+All commands but the client's have them from here; its image is without this part.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+_GAP: Final = "  "
+
+
+class OutputError(Exception):
+    """Standard output cannot be written; the message says why."""
+
+
+def failed(program: str, message: str, code: int = EXIT_FAILED) -> int:
+    """Print why a program ends, each line after the program's name; return its exit code."""
+    for line in message.splitlines() or [""]:
+        print(f"{program}: {line}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to standard output within the block.
+
+    A sign that its encoding does not have is written as its number. A reader that has had enough,
+    as ``head`` has, ends the block, and is no failure.
+
+    Raises:
+        OutputError: It cannot be written, because the disk is full for example.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # What Python still holds back would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"the output cannot be written: {error.strerror}") from error
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come.
+
+    Raises:
+        OutputError: As for ``standard_output``.
+    """
+    with standard_output():
+        for line in lines:
+            print(line, flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, its columns aligned to the left.
+
+    The last column is not filled up, so that a sentence in it makes no other line longer.
+
+    Args:
+        header: What the columns are called.
+        rows: As many cells each as there are columns.
+    """
+    cells = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        filled = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield _GAP.join(filled).rstrip()
+
+
+def printable(text: str) -> str:
+    """Return a text with what would move a terminal's cursor, or change its colours, escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def percent(share: float | None) -> str:
+    """Return a share, from 0 to 1, in percent; a dash for one that is not known."""
+    return "-" if share is None else f"{100 * share:.2f} %"
