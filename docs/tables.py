@@ -6,7 +6,7 @@ from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.sources import as_markdown
-from mlpserve.server.telemetry.metrics.catalog import METRICS, Metric
+from mlpserve.server.telemetry.metrics import METRICS, Metric
 
 FOLDER: Final = Path(__file__).parent
 

@@ -30,7 +30,7 @@ from mlpserve.server.oip.http.body import read_body, write_body
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.statuses import STATUS_OF_ERROR
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
 
 MAX_BATCH_IMAGES = 8

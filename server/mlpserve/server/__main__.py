@@ -28,9 +28,9 @@ from mlpserve.server.settings.sources import (
 from mlpserve.server.system import signals
 from mlpserve.server.system.descriptors import allow_many, warn_of_few
 from mlpserve.server.system.ports import address
+from mlpserve.server.telemetry.endpoint import open_endpoint
 from mlpserve.server.telemetry.logs import log_to_stderr
-from mlpserve.server.telemetry.metrics.aggregate import Aggregate
-from mlpserve.server.telemetry.metrics.endpoint import open_endpoint
+from mlpserve.server.telemetry.snapshots import Aggregate
 from mlpserve.server.workers.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)

@@ -34,8 +34,9 @@ from mlpserve.server.security.limits import CallLimit, OpenRequests
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
 from mlpserve.server.settings.shares import parse_shares
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
-from mlpserve.server.telemetry.observation import Observation
+from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.process import Telemetry
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
 from mlpserve.server.telemetry.statistics import Statistics
 from mlpserve.server.telemetry.tallies import Tallies
 
@@ -78,12 +79,12 @@ class Answering:
     def __init__(self, config: ServerConfig, surroundings: Surroundings) -> None:
         self._config = config
         self._outside = surroundings
-        self._observation = Observation(config)
+        self._telemetry = Telemetry(config)
         self._statistics = Statistics()
         self._splitter = _splitter(config)
         self._shadow = self._new_shadow()
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
-        self.calls = self._observation.calls_of_many_threads()
+        self.calls = Calls(self._telemetry.shared_recorder(), self._telemetry.request_log)
         self.admission = Admission(_tokens(config), OpenRequests(config.max_concurrent_requests))
         self.messages = self._new_messages()
         self.inference = self._new_inference()
@@ -101,11 +102,11 @@ class Answering:
         """End that; requests have ended."""
         if self._shadow is not None:
             self._shadow.stop()
-        self._observation.close()
+        self._telemetry.close()
 
     def metrics(self, process: str) -> MetricsSnapshot:
-        """Return what was counted and timed so far; see ``Measures.snapshot``."""
-        own = self._observation.measures.snapshot(process)
+        """Return what was counted and timed so far; see ``Telemetry.snapshot``."""
+        own = self._telemetry.snapshot(process)
         return merged([own, statistics_snapshot(self._statistics)])
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -127,7 +128,8 @@ class Answering:
 
     def hot_methods(self) -> tuple[Mapping[str, Accept], QueuedCalls]:
         """Return what takes the calls of the fast lane, by their methods, and what answers them."""
-        queue, calls = self._new_queue(), self._observation.calls_of_one_thread()
+        telemetry, queue = self._telemetry, self._new_queue()
+        calls = Calls(telemetry.recorder(), telemetry.request_log)
         methods = {
             f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
             f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self.inference, queue, calls).accept,
@@ -171,7 +173,7 @@ class Answering:
     def _new_shadow(self) -> Shadow | None:
         if not self._config.shadow:
             return None
-        counters = self._observation.measures.own_counters()
+        counters = self._telemetry.counters()
         outside = self._outside
         return Shadow(outside.generations, self._config.shadow, outside.tallies, counters)
 
@@ -181,7 +183,7 @@ class Answering:
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
         )
-        self._observation.measures.watch_queue(queue.depth)
+        self._telemetry.watch_queue(queue.depth)
         return queue
 
     def _new_workspace(self) -> Workspace:

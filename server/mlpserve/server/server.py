@@ -28,7 +28,7 @@ from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.security.tls import Encryption, server_encryption
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, cannot_listen, check_free
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
 from mlpserve.server.telemetry.tallies import Tallies
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
@@ -134,7 +134,7 @@ class Server:
         self._answering.stop()
 
     def metrics(self, process: str) -> MetricsSnapshot:
-        """Return what was counted and timed so far; see ``Measures.snapshot``."""
+        """Return what was counted and timed so far; see ``Telemetry.snapshot``."""
         own = self._answering.metrics(process)
         if self.lifecycle is None:
             return own

@@ -21,9 +21,9 @@ from mlpserve.server.errors import (
     UnusableError,
 )
 from mlpserve.server.grpc_api.caller import Caller
-from mlpserve.server.telemetry.metrics.recorder import Recorder
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY, RequestLog, request_id
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,

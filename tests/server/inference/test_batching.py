@@ -21,9 +21,9 @@ from mlpserve.server.inference.batcher import Batcher, answer_together
 from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.inference.decoding import Answer
 from mlpserve.server.inference.queue import Outcome, Request, RowQueue
-from mlpserve.server.telemetry.metrics.counters import Counters
-from mlpserve.server.telemetry.metrics.recorder import Recorder
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.counters import Counters
+from mlpserve.server.telemetry.recorder import Recorder
+from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
 
 MAX_BATCH_ROWS = 8

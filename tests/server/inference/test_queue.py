@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.queue import HIGHEST_PRIORITY, Outcome, Request, RowQueue
-from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
+from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
 
 MAX_BATCH_ROWS = 8
 MODEL = CompiledModel.__new__(CompiledModel)  # a queue asks nothing of a model

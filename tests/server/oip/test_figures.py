@@ -10,8 +10,8 @@ from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import Model
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.oip.figures import figures_of, statistics_snapshot
-from mlpserve.server.telemetry.metrics.records import BatchTiming
-from mlpserve.server.telemetry.metrics.snapshots import merged
+from mlpserve.server.telemetry.request_record import BatchTiming
+from mlpserve.server.telemetry.snapshots import merged
 from mlpserve.server.telemetry.statistics import Figures, Statistics
 
 TIMES = st.integers(0, 10**15)

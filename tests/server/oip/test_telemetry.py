@@ -12,8 +12,8 @@ import pytest
 
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.server import Server
-from mlpserve.server.telemetry.metrics.catalog import BATCH_ROWS, REQUESTS
-from mlpserve.server.telemetry.metrics.snapshots import Value
+from mlpserve.server.telemetry.metrics import BATCH_ROWS, REQUESTS
+from mlpserve.server.telemetry.snapshots import Value
 from oip_calls import call, infer, raw_request
 
 TIMEOUT_S = 10.0

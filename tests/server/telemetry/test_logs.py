@@ -21,8 +21,8 @@ from mlpserve.server.healthcheck import health_problem
 from mlpserve.server.server import Server
 from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry.logs import BackgroundHandler
-from mlpserve.server.telemetry.metrics.catalog import LOG_LINES_DROPPED
-from mlpserve.server.telemetry.request_log import Budget, RequestLog
+from mlpserve.server.telemetry.metrics import LOG_LINES_DROPPED
+from mlpserve.server.telemetry.request_log import RateLimit, RequestLog
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0
@@ -230,8 +230,8 @@ def test_a_flood_of_refusals_is_counted_and_not_listed(
 def test_each_second_has_lines_of_its_own() -> None:
     now_s = 0.0
     left_out: SimpleQueue[int] = SimpleQueue()
-    budget = Budget(left_out.put, clock=lambda: now_s)
-    assert [budget.allows() for _ in range(21)] == [*[True] * 20, False]
+    limit = RateLimit(left_out.put, clock=lambda: now_s)
+    assert [limit.allows() for _ in range(21)] == [*[True] * 20, False]
     now_s = 1.0
-    assert budget.allows()
+    assert limit.allows()
     assert left_out.get(timeout=TIMEOUT_S) == 1

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.server.server import Server
-from mlpserve.server.telemetry.metrics import catalog
-from mlpserve.server.telemetry.metrics.aggregate import Aggregate
-from mlpserve.server.telemetry.metrics.catalog import SECONDS
-from mlpserve.server.telemetry.metrics.counters import Counters
-from mlpserve.server.telemetry.metrics.exposition import exposition
-from mlpserve.server.telemetry.metrics.records import RequestRecord
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.counters import Counters
+from mlpserve.server.telemetry.exposition import exposition
+from mlpserve.server.telemetry.metrics import SECONDS
+from mlpserve.server.telemetry.request_record import RequestRecord
+from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merged
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 REPOSITORY = Path(__file__).parents[3]
@@ -146,7 +145,7 @@ def test_shadow_rows_are_counted_by_whether_they_agree() -> None:
 
 def test_whatever_a_label_says_the_page_can_be_read() -> None:
     name = 'back\\slash "quoted"\nnewline'
-    page = page_of({catalog.SERVED_VERSIONS.name: [([name], 2)]})
+    page = page_of({metrics.SERVED_VERSIONS.name: [([name], 2)]})
     assert page["mlpserve_served_versions"] == {(("model", name),): 2}
 
 
@@ -195,11 +194,11 @@ def test_no_counter_falls_whoever_is_silent_or_dies(happens: list[tuple[str, int
 
 def test_gauges_of_processes_add_up_unless_all_have_the_same() -> None:
     one: MetricsSnapshot = {
-        catalog.QUEUE_ROWS.name: [([], 2)],
-        catalog.GENERATION.name: [([], 7)],
+        metrics.QUEUE_ROWS.name: [([], 2)],
+        metrics.GENERATION.name: [([], 7)],
         "mlpserve_of_another_release": [([], 1)],
     }
     assert merged([one, one]) == {
-        catalog.QUEUE_ROWS.name: [([], 4)],
-        catalog.GENERATION.name: [([], 7)],
+        metrics.QUEUE_ROWS.name: [([], 4)],
+        metrics.GENERATION.name: [([], 7)],
     }

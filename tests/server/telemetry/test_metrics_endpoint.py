@@ -10,9 +10,9 @@ import pytest
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.telemetry.metrics.aggregate import Aggregate
-from mlpserve.server.telemetry.metrics.catalog import METRICS
-from mlpserve.server.telemetry.metrics.endpoint import MetricsEndpoint, open_endpoint
+from mlpserve.server.telemetry.endpoint import MetricsEndpoint, open_endpoint
+from mlpserve.server.telemetry.metrics import METRICS
+from mlpserve.server.telemetry.snapshots import Aggregate
 
 TIMEOUT_S = 10.0
 

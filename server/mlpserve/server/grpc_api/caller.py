@@ -4,7 +4,7 @@ from time import monotonic
 
 import grpc
 
-from mlpserve.server.telemetry.metrics.records import Metadata
+from mlpserve.server.telemetry.request_record import Metadata
 
 
 class Caller:

@@ -17,7 +17,7 @@ from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.traffic_split import SplitKey
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.statuses import Calls
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 
 class PredictionService:

@@ -12,8 +12,8 @@ from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.decoding import Answer, answers
 from mlpserve.server.inference.queue import NORMAL_PRIORITY, Outcome, Request, RowQueue, give
 from mlpserve.server.inference.shadow import Shadow
-from mlpserve.server.telemetry.metrics.recorder import Recorder
-from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
+from mlpserve.server.telemetry.recorder import Recorder
+from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.inference.compiled import CompiledModel, Images
 from mlpserve.server.inference.decoding import Answer
 from mlpserve.server.inference.fair_share import FairShare
-from mlpserve.server.telemetry.metrics.records import BatchTiming, RequestRecord
+from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
-from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
 
 logger = logging.getLogger(__name__)

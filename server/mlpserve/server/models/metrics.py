@@ -3,8 +3,8 @@
 from typing import Final
 
 from mlpserve.server.models.controller import Controller
-from mlpserve.server.telemetry.metrics import catalog
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, Series
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Series
 
 _RESULTS: Final = {True: "loaded", False: "failed"}
 
@@ -19,8 +19,8 @@ def lifecycle_snapshot(controller: Controller) -> MetricsSnapshot:
         for (name, is_loaded), count in controller.loads.copy().items()
     ]
     return {
-        catalog.GENERATION.name: [([], controller.generation)],
-        catalog.SERVED_VERSIONS.name: served,
-        catalog.QUARANTINED_VERSIONS.name: quarantined,
-        catalog.LOADS.name: loads,
+        metrics.GENERATION.name: [([], controller.generation)],
+        metrics.SERVED_VERSIONS.name: served,
+        metrics.QUARANTINED_VERSIONS.name: quarantined,
+        metrics.LOADS.name: loads,
     }

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.telemetry.metrics import catalog
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
 from mlpserve.server.telemetry.statistics import Figures, PassFigures, Statistics
 
 _Parts: TypeAlias = Mapping[str, Any]
@@ -24,10 +24,10 @@ def statistics_snapshot(statistics: Statistics) -> MetricsSnapshot:
 def figures_of(snapshot: MetricsSnapshot) -> dict[VersionKey, Figures]:
     """Return the figures that a snapshot carries."""
     found: dict[VersionKey, Figures] = {}
-    for (name, version, part), value in snapshot.get(catalog.FIGURES.name, ()):
+    for (name, version, part), value in snapshot.get(metrics.FIGURES.name, ()):
         figures = found.setdefault(VersionKey(name, int(version)), Figures())
         _set(figures, part.split("."), _whole(value))
-    for (name, version), value in snapshot.get(catalog.LAST_PASS.name, ()):
+    for (name, version), value in snapshot.get(metrics.LAST_PASS.name, ()):
         figures = found.setdefault(VersionKey(name, int(version)), Figures())
         figures.last_pass_ms = _whole(value)
     return found
@@ -38,8 +38,8 @@ def _snapshot(model: CompiledModel, figures: Figures) -> MetricsSnapshot:
     parts = asdict(figures)
     last_pass_ms = parts.pop("last_pass_ms")
     return {
-        catalog.FIGURES.name: [([*labels, part], value) for part, value in _flat(parts)],
-        catalog.LAST_PASS.name: [(labels, last_pass_ms)],
+        metrics.FIGURES.name: [([*labels, part], value) for part, value in _flat(parts)],
+        metrics.LAST_PASS.name: [(labels, last_pass_ms)],
     }
 
 

@@ -15,7 +15,7 @@ from mlpserve.server.oip.inputs import decode_images
 from mlpserve.server.oip.outputs import Selected, output_tensors, selected
 from mlpserve.server.oip.requests import InferRequest, InferResponse
 from mlpserve.server.oip.versions import find_version
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
 
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"

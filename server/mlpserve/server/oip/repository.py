@@ -23,7 +23,7 @@ from mlpserve.server.oip.versions import (
     unusable_versions,
 )
 from mlpserve.server.security.limits import CallLimit
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.telemetry.statistics import Figures
 
 SERVER_NAME: Final = "mlpserve"

@@ -11,7 +11,7 @@ from mlpserve.server.oip.inference import Inference, hand_in
 from mlpserve.server.oip.messages import plain_request, response_message
 from mlpserve.server.oip.requests import InferResponse
 from mlpserve.server.statuses import Calls
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 _METHOD: Final = "ModelStreamInfer"
 _FINAL_RESPONSE: Final = "triton_final_response"

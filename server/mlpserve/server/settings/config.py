@@ -19,7 +19,6 @@ from mlpserve.server.settings.declarations import (
 )
 from mlpserve.server.settings.policies import parse_policies
 from mlpserve.server.settings.shares import DEFAULT_SPLIT_HEADER, check_header, parse_shares
-from mlpserve.server.telemetry.logs import LOG_FORMATS, LOG_LEVELS
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 50051
@@ -29,6 +28,8 @@ MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
 DEFAULT_PERIOD_S: Final = 5.0
+LOG_FORMATS: Final = ("auto", "text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _BYTES_PER_MB: Final = 1 << 20
 _LARGEST_MESSAGE_MB: Final = 2047  # gRPC's own limit is 2 GiB less one byte
 _LARGEST_PORT: Final = 65_535

@@ -15,8 +15,6 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, Final
 
-LOG_FORMATS: Final = ("auto", "text", "json")
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_WAITING: Final = 1000  # lines
 _LAST_WORDS_S: Final = 1.0
 _STANDARD_ERROR: Final = 2  # its descriptor
@@ -27,8 +25,8 @@ def log_to_stderr(log_format: str = "auto", level: str = "info") -> None:
     """Log to standard error, a line an event.
 
     Args:
-        log_format: One of ``LOG_FORMATS``; auto is text on a terminal, else JSON.
-        level: One of ``LOG_LEVELS``: the lowest that is written; of other libraries at least info.
+        log_format: text, json, or auto, which is text on a terminal, else JSON.
+        level: The lowest that is written, in lower case; of other libraries at least info.
     """
     logging.getLogger("mlpserve").setLevel(level.upper())
     # What other libraries say when they are debugged may hold the secrets that they were given.

@@ -36,7 +36,7 @@ def request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
     return secrets.token_hex(_OWN_ID_BYTES)
 
 
-class Budget:
+class RateLimit:
     """So many lines in each second. Safe to use from many threads.
 
     Args:
@@ -84,8 +84,8 @@ class RequestLog:
 
     def __init__(self) -> None:
         # One each: a flood of refusals is not to hide a fault of ours.
-        self._refusals = Budget(lambda count: logger.info("refused %d more requests", count))
-        self._failures = Budget(lambda count: logger.error("%d more requests failed", count))
+        self._refusals = RateLimit(lambda count: logger.info("refused %d more requests", count))
+        self._failures = RateLimit(lambda count: logger.error("%d more requests failed", count))
 
     def refused(self, method: str, error: Exception, *, code: str, request_id: str) -> None:
         """Log that a request was refused, which is its caller's affair."""

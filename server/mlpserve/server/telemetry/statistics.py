@@ -13,7 +13,7 @@ from time import time
 from weakref import WeakKeyDictionary
 
 from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.telemetry.metrics.records import BatchTiming
+from mlpserve.server.telemetry.request_record import BatchTiming
 
 
 @dataclass(slots=True)

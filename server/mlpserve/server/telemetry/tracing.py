@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from mlpserve.server.telemetry.metrics.records import Metadata, RequestRecord
+from mlpserve.server.telemetry.request_record import Metadata, RequestRecord
 
 logger = logging.getLogger(__name__)
 

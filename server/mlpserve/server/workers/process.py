@@ -16,7 +16,7 @@ from mlpserve.server.models.plan import PassingProblem, Plan
 from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.models.worker_pool import LoadedSnapshots
 from mlpserve.server.settings.config import blas_environment
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers import methods
 from mlpserve.server.workers.connection import ConnectionClosedError, Content, connection_pair
 from mlpserve.server.workers.methods import Settings

@@ -6,7 +6,7 @@ from typing import Any, Final
 from mlpserve.server.errors import OverloadedError
 from mlpserve.server.inference.model_manager import Manager
 from mlpserve.server.models.controller import check_asked
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers import methods
 from mlpserve.server.workers.connection import ConnectionClosedError, Content
 from mlpserve.server.workers.rpc import RpcChannel

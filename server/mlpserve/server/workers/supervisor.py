@@ -19,10 +19,9 @@ from mlpserve.server.models.lifecycle import Lifecycle
 from mlpserve.server.models.metrics import lifecycle_snapshot
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 from mlpserve.server.system.ports import SharedPort
-from mlpserve.server.telemetry.metrics import catalog
-from mlpserve.server.telemetry.metrics.aggregate import Aggregate
-from mlpserve.server.telemetry.metrics.processes import process_snapshot
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, merged
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.process import process_snapshot
+from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merged
 from mlpserve.server.workers import methods
 from mlpserve.server.workers.connection import Content
 from mlpserve.server.workers.heartbeat import HeartbeatMonitor
@@ -125,8 +124,8 @@ class Supervisor:
             [
                 process_snapshot("supervisor"),
                 lifecycle_snapshot(self.lifecycle.controller),
-                {catalog.DEATHS.name: [([], self._crew.deaths)]},
-                {catalog.HANGS.name: [([], self._hangs)]},
+                {metrics.DEATHS.name: [([], self._crew.deaths)]},
+                {metrics.HANGS.name: [([], self._hangs)]},
             ]
         )
         workers = self._crew.workers

@@ -14,7 +14,7 @@ from mlpserve.model.weights import Model
 from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.inference.shadow import Shadow
-from mlpserve.server.telemetry.metrics.counters import Counters
+from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
 
 TIMEOUT_S = 20.0

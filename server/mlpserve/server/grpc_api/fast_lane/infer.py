@@ -8,7 +8,7 @@ from mlpserve.server.inference.queue import Outcome, Request, RowQueue
 from mlpserve.server.oip.inference import Asked, Inference
 from mlpserve.server.oip.messages import read_request, response_message
 from mlpserve.server.statuses import Calls
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 _METHOD: Final = "ModelInfer"
 

@@ -7,7 +7,7 @@ from mlpserve.server.grpc_api.messages import PREDICT, Messages
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.queue import Outcome, Request, RowQueue
 from mlpserve.server.statuses import Calls
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 
 class HotPredict:

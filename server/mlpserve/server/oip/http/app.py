@@ -25,7 +25,7 @@ from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import Calls
-from mlpserve.server.telemetry.metrics.records import RequestRecord
+from mlpserve.server.telemetry.request_record import RequestRecord
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 

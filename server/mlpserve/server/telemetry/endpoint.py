@@ -13,8 +13,8 @@ from typing import Any, Final
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address
-from mlpserve.server.telemetry.metrics.aggregate import Aggregate
-from mlpserve.server.telemetry.metrics.exposition import CONTENT_TYPE, exposition
+from mlpserve.server.telemetry.exposition import CONTENT_TYPE, exposition
+from mlpserve.server.telemetry.snapshots import Aggregate
 
 _PATH: Final = "/metrics"
 _MOST_CONNECTIONS: Final = 32

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Final
 
-from mlpserve.server.telemetry.metrics import catalog
-from mlpserve.server.telemetry.metrics.catalog import SECONDS
-from mlpserve.server.telemetry.metrics.records import RequestRecord
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, Series, merged
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.metrics import SECONDS
+from mlpserve.server.telemetry.request_record import RequestRecord
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Series, merged
 
 _OK: Final = "OK"
 _BUCKETS: Final = len(SECONDS) + 1
@@ -42,10 +42,10 @@ class Times:
         """Return the metrics of these requests."""
         labels = [method, model]
         return {
-            catalog.REQUESTS.name: [([*labels, str(version), _OK], self.count)],
-            catalog.QUEUE_SECONDS.name: [(labels, [*self.queue_counts, self.queue_s])],
-            catalog.COMPUTE_SECONDS.name: [(labels, [*self.compute_counts, self.compute_s])],
-            catalog.REQUEST_SECONDS.name: [(labels, [*self.total_counts, self.total_s])],
+            metrics.REQUESTS.name: [([*labels, str(version), _OK], self.count)],
+            metrics.QUEUE_SECONDS.name: [(labels, [*self.queue_counts, self.queue_s])],
+            metrics.COMPUTE_SECONDS.name: [(labels, [*self.compute_counts, self.compute_s])],
+            metrics.REQUEST_SECONDS.name: [(labels, [*self.total_counts, self.total_s])],
         }
 
 
@@ -97,8 +97,8 @@ class Counters:
         """Count images that went through a network together."""
         value = self._batches.get(model)
         if value is None:
-            value = self._batches[model] = [0] * (len(catalog.ROWS) + 2)
-        value[bisect_left(catalog.ROWS, rows)] += 1
+            value = self._batches[model] = [0] * (len(metrics.ROWS) + 2)
+        value[bisect_left(metrics.ROWS, rows)] += 1
         value[-1] += rows
 
     def add_shadow(self, model: str, version: int, *, rows: int, agreeing: int) -> None:
@@ -113,9 +113,9 @@ class Counters:
         answered = [times.snapshot(*key) for key, times in list(self._times.items())]
         batches = [([model], list(value)) for model, value in list(self._batches.items())]
         others: MetricsSnapshot = {
-            catalog.REQUESTS.name: _series(self._calls),
-            catalog.BATCH_ROWS.name: batches,
-            catalog.SHADOW_ROWS.name: _series(self._shadow_rows),
+            metrics.REQUESTS.name: _series(self._calls),
+            metrics.BATCH_ROWS.name: batches,
+            metrics.SHADOW_ROWS.name: _series(self._shadow_rows),
         }
         return merged([*answered, others])
 

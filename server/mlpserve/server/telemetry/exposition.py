@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-from mlpserve.server.telemetry.metrics.catalog import METRICS, Metric
-from mlpserve.server.telemetry.metrics.snapshots import MetricsSnapshot, Value
+from mlpserve.server.telemetry.metrics import METRICS, Metric
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Value
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

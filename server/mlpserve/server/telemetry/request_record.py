@@ -1,10 +1,9 @@
-"""What is known of one request while it is answered, and of one pass of a network.
-
-Metrics, statistics, the log and traces are made from these, so that all of them tell the same.
+"""Records of one request while it is answered, and of one pass of a network.
 
     arrived -- read --> read -- wait --> started -- pass --> computed -- replies --> ended
 
-All times are in nanoseconds by one clock, that of the `recorder`.
+Metrics, statistics, the log and traces are made from these, so that all of them say the same. All
+times are in nanoseconds by the recorder's clock.
 """
 
 import math
@@ -15,7 +14,7 @@ Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class RequestRecord:
-    """What is known of one request.
+    """One request, as far as it has come.
 
     Attributes:
         method: The rpc.
@@ -62,7 +61,7 @@ class RequestRecord:
 
 
 class BatchTiming(NamedTuple):
-    """One pass of a network, and the requests that it answered.
+    """Times of one pass of a network, and of the requests that it answered.
 
     Attributes:
         requests: How many they were.

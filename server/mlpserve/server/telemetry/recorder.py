@@ -1,18 +1,18 @@
-"""Follows requests from their arrival to their end, and counts them."""
+"""Recorder of requests: follows each from its arrival to its end, and has it counted and traced."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from mlpserve.server.telemetry.metrics.counters import Counters
-from mlpserve.server.telemetry.metrics.records import BatchTiming, Metadata, RequestRecord
+from mlpserve.server.telemetry.counters import Counters
+from mlpserve.server.telemetry.request_record import BatchTiming, Metadata, RequestRecord
 
 Clock: TypeAlias = Callable[[], int]
 
 
 class Tracer(Protocol):
-    """Passes on how requests went."""
+    """Tracer of requests: passes on how they went."""
 
     def trace(self, record: RequestRecord, code: str, ended_ns: int) -> None:
         """Pass on a request that has ended; called in the thread that answers. Never raises."""
@@ -22,12 +22,16 @@ class Tracer(Protocol):
 
 
 class Recorder:
-    """Records the requests of one adapter.
+    """Recorder of the requests of one adapter.
 
     Args:
         counters: Those of the threads that use the recorder.
         tracer: Is told of each request, where there is one.
         clock: Gives nanoseconds; only differences count.
+
+    Attributes:
+        clock: As above.
+        counters: As above.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class Recorder:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self.clock = clock
-        self._counters = counters
+        self.counters = counters
         self._tracer = tracer
 
     def arrived(
@@ -73,12 +77,12 @@ class Recorder:
         for record in records:
             record.started_ns = passage.started_ns
             record.computed_ns = passage.ended_ns
-        self._counters.add_batch(records[0].model, passage.images)
+        self.counters.add_batch(records[0].model, passage.images)
 
     def answered(self, record: RequestRecord) -> None:
         """Note that a request was answered, by a network."""
         ended_ns = self.clock()
-        self._counters.add_answered(record, ended_ns)
+        self.counters.add_answered(record, ended_ns)
         if self._tracer is not None:
             self._tracer.trace(record, "OK", ended_ns)
 
@@ -89,6 +93,6 @@ class Recorder:
             record: The request.
             code: The name of its status.
         """
-        self._counters.add_call(record.method, code, model=record.model, version=record.version)
+        self.counters.add_call(record.method, code, model=record.model, version=record.version)
         if self._tracer is not None:
             self._tracer.trace(record, code, self.clock())
