@@ -3,6 +3,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pytest
 from mlpserve.datasets import DatasetError, drawn, load_dataset, load_test_split, mnist
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.idx import IDX_NAMES, idx_header
+from mlpserve.datasets.source import DATA_HELP, DATASETS, Source
 
 ARRAYS = {
     "train-images-idx3-ubyte": np.arange(24, dtype=np.uint8).reshape(4, 3, 2),
@@ -191,3 +193,20 @@ def test_an_unknown_source_lists_what_is_accepted(
 def test_a_source_that_cannot_be_a_path_is_an_error() -> None:
     with pytest.raises(DatasetError, match="cannot be read: File name too long"):
         load_dataset("x" * 5000, data_dir=None)
+
+
+def test_a_line_of_the_table_is_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: Source[Path | None] = Source(
+        "shapes", lambda _: load_dataset(str(folder), data_dir=None), lambda _: split
+    )
+    split = load_test_split(str(folder), data_dir=None)
+    monkeypatch.setitem(cast("dict[str, object]", DATASETS), "shapes", shapes)
+    assert load_dataset("shapes", data_dir=None).name == "tiny-shapes"
+    assert load_test_split("shapes", data_dir=None) is split
+
+
+def test_help_and_messages_name_each_data_set() -> None:
+    for name, source in DATASETS.items():
+        assert f"{name} ({source.description})" in DATA_HELP
+        with pytest.raises(DatasetError, match=name):
+            load_dataset("absent", data_dir=None)

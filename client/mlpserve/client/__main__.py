@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 try:
-    from mlpserve.client.files import read_images
+    from mlpserve.client.files import ACCEPTED, read_images
     from mlpserve.client.output import WRITERS, Labelled
     from mlpserve.datasets import DatasetError, Split, load_test_split
+    from mlpserve.datasets.source import DATASETS, add_data_dir
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"mlpserve-predict needs {missing.name}: pip install 'mlpserve[predict]'"
@@ -38,7 +39,6 @@ from mlpserve.client.client import DEFAULT_TIMEOUT_S
 
 _EXIT_FAILED: Final = 1
 _EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
-_KNOWN_DATA: Final = ("mnist", "drawn")
 _VERSION_HELP: Final = "default: that of the server's default label, or else the newest"
 
 
@@ -159,7 +159,7 @@ def _predict_data(
 def _data_of_model(version: VersionInfo) -> str:
     # Only names of ours: a server must not choose which of our files are opened, and sent to it.
     name = version.training.data_name
-    if name not in _KNOWN_DATA:
+    if name not in DATASETS:
         raise DatasetError(
             f"--data auto: the model was trained on {name!r}; give that data with --data PATH"
         )
@@ -185,20 +185,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Have a server classify images.",
         epilog="A server that asks for a bearer token gets that of the variable MLPSERVE_TOKEN.",
     )
-    parser.add_argument(
-        "files", type=Path, nargs="*", metavar="FILE", help=".npy, .npz, IDX, PNG or JPEG"
-    )
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help=ACCEPTED)
     parser.add_argument(
         "--data",
-        help="classify a test split instead of files, and print the accuracy: mnist, drawn, a path "
-        "as for mlpserve-train, or auto for the data that the model was trained on",
+        help="classify a test split instead of files, and print the accuracy: "
+        f"{', '.join(DATASETS)}, a path as for mlpserve-train, or auto for the data that the model "
+        "was trained on",
     )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=os.environ.get("MLPSERVE_DATA_DIR") or None,
-        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
-    )
+    add_data_dir(parser)
     parser.add_argument(
         "--target",
         default="localhost:50051",

@@ -1,4 +1,4 @@
-"""What a data set is: labelled images in two splits, whatever they show and wherever they are from.
+"""Data sets: labelled images in two splits, whatever they show and wherever they are from.
 
 Knows no file format and no particular data set.
 """

@@ -1,4 +1,4 @@
-"""Read IDX files, the format in which MNIST and its relatives are published.
+"""IDX files, the format in which MNIST and its relatives are published.
 
 An IDX file is a header and one array: two zero bytes, the type of the values (08 for unsigned
 bytes, the only one read here), the number of dimensions, the size of each dimension as four
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets.dataset import DatasetError, Split
+from mlpserve.datasets.dataset import Dataset, DatasetError, Split, numbered_class_labels
 
 MAX_IDX_BYTES = 2 * 1024**3  # of values in one file; thirty times the largest of MNIST's
 
@@ -81,6 +81,33 @@ def read_idx_split(images_path: Path, labels_path: Path) -> Split:
             f"{len(labels)} labels; expected one for each"
         )
     return Split(images=images, labels=labels.astype(np.int64))
+
+
+def read_idx_dataset(folder: Path) -> Dataset:
+    """Read both splits from a folder with the four official files; it is called like the folder.
+
+    Raises:
+        DatasetError: A file is missing or cannot be used, or the splits do not fit together.
+    """
+    paths = find_idx_files(folder)
+    train = read_idx_split(paths[TRAIN_IMAGES], paths[TRAIN_LABELS])
+    test = read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
+    class_labels = numbered_class_labels(train, test)
+    try:
+        name = folder.resolve().name
+        return Dataset(name=name, class_labels=class_labels, train=train, test=test)
+    except DatasetError as error:
+        raise DatasetError(f"{folder}: {error}") from error
+
+
+def read_idx_test_split(folder: Path) -> Split:
+    """Read the test split alone, as ``read_idx_dataset`` does.
+
+    Raises:
+        DatasetError: One of its two files is missing or cannot be used.
+    """
+    paths = find_idx_files(folder, (TEST_IMAGES, TEST_LABELS))
+    return read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
 
 
 def find_idx_files(folder: Path, names: Collection[str] = IDX_NAMES) -> dict[str, Path]:

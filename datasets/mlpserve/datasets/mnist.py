@@ -1,4 +1,4 @@
-"""MNIST: 70,000 handwritten digits, and where its four files are to be had.
+"""MNIST: 70,000 handwritten digits, its mirrors, and the digests of its four files.
 
 All that is special about MNIST stands here; the format of its files is the business of ``idx``.
 The files are recognised by their content, so what is called MNIST is MNIST.

@@ -1,4 +1,4 @@
-"""Read a data set from one ``.npz`` file, the form in which Keras keeps its data sets.
+"""Data sets in one ``.npz`` file, the form in which Keras keeps its data sets.
 
 The file holds ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if the classes have names,
 ``class_labels``. Never unpickles, and reads each array's declared size before the array. Knows no

@@ -1,4 +1,4 @@
-"""From pen lines to grey images: light ink on a dark ground, soft at the edge.
+"""Rendering of pen lines as grey images: light ink on a dark ground, soft at the edge.
 
 Knows pixels and ink, not what the lines mean.
 

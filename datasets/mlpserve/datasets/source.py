@@ -1,37 +1,73 @@
-"""The one door to data: what ``--data`` may say, and what it loads.
+"""Sources of data: the data sets by name, the formats of files, and what ``--data`` makes of them.
 
-Knows the names of the sources and their order, but neither formats nor what a data set holds.
+A data set is a line of ``DATASETS`` and a module of its own; a format of files is a line of
+``FORMATS`` and its reader. Flags, help texts and messages follow from the two tables.
 """
 
+import argparse
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, Generic, TypeVar
 
-from mlpserve.datasets.dataset import Dataset, DatasetError, Split, numbered_class_labels
+from mlpserve.datasets.dataset import Dataset, DatasetError, Split
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.drawn import load_drawn, load_drawn_test
-from mlpserve.datasets.idx import (
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    find_idx_files,
-    read_idx_split,
-)
+from mlpserve.datasets.idx import read_idx_dataset, read_idx_test_split
 from mlpserve.datasets.mnist import load_mnist, load_mnist_test
 from mlpserve.datasets.npz import read_npz_dataset, read_npz_test_split
 
 logger = logging.getLogger(__name__)
 
+_Place = TypeVar("_Place")
 _Loaded = TypeVar("_Loaded", Dataset, Split)
 
-_NAMES = ("auto", "mnist", "drawn")
-_ACCEPTED = (
-    "auto, mnist, drawn, a folder with the four IDX files, or an .npz file with x_train, y_train, "
-    "x_test and y_test"
+
+@dataclass(frozen=True)
+class Source(Generic[_Place]):
+    """Something that is loaded, whole or its test split alone.
+
+    Attributes:
+        description: What it is, in a few words, for help texts and messages.
+        load: Loads both splits.
+        load_test: Loads the test split without reading the training split.
+    """
+
+    description: str
+    load: Callable[[_Place], Dataset]
+    load_test: Callable[[_Place], Split]
+
+
+# By the name that --data has for each; it is loaded from the folder of --data-dir, or else from
+# wherever it is to be had.
+DATASETS: Final[Mapping[str, Source[Path | None]]] = {
+    "mnist": Source("70,000 handwritten digits", load_mnist, load_mnist_test),
+    "drawn": Source(
+        "digits drawn by code, needs no network",
+        lambda _: load_drawn(),
+        lambda _: load_drawn_test(),
+    ),
+}
+# Files of the user's: a folder, or a file.
+FORMATS: Final[Mapping[str, Source[Path]]] = {
+    "folder": Source("a folder with the four IDX files", read_idx_dataset, read_idx_test_split),
+    "file": Source(
+        "an .npz file with x_train, y_train, x_test and y_test",
+        read_npz_dataset,
+        read_npz_test_split,
+    ),
+}
+_AUTO: Final = "auto"
+_NAMES: Final = (_AUTO, *DATASETS)
+_ACCEPTED: Final = (
+    f"{', '.join(_NAMES)}, {', or '.join(source.description for source in FORMATS.values())}"
+)
+DATA_HELP: Final = (
+    f"{', '.join(f'{name} ({source.description})' for name, source in DATASETS.items())}, {_AUTO} "
+    "(mnist if it is at hand or can be downloaded, else drawn), or the path of "
+    f"{' or of '.join(source.description for source in FORMATS.values())}"
 )
 
 
@@ -39,7 +75,7 @@ def load_dataset(source: str, *, data_dir: Path | None) -> Dataset:
     """Load both splits of a source.
 
     Args:
-        source: ``mnist``; ``drawn``; ``auto``, which is MNIST if it is at hand or can be
+        source: A name of ``DATASETS``; ``auto``, which is MNIST if it is at hand or can be
             downloaded, else drawn, as the name of the result says; or the path of a folder with
             IDX files or of an .npz file. A folder that is itself called ``mnist`` is ``./mnist``,
             and the name of its data is ``own-mnist``.
@@ -48,15 +84,12 @@ def load_dataset(source: str, *, data_dir: Path | None) -> Dataset:
     Raises:
         DatasetError: The source is none of these, or cannot be used.
     """
-    match source:
-        case "mnist":
-            return load_mnist(data_dir)
-        case "drawn":
-            return load_drawn()
-        case "auto":
-            return _first_at_hand(lambda: load_mnist(data_dir), load_drawn)
-    path = _existing(source)
-    dataset = _read_idx_dataset(path) if path.is_dir() else read_npz_dataset(path)
+    if source in DATASETS:
+        return DATASETS[source].load(data_dir)
+    if source == _AUTO:
+        return _first_at_hand(DATASETS["mnist"].load, DATASETS["drawn"].load, data_dir)
+    path, form = _file(source)
+    dataset = form.load(path)
     return replace(dataset, name=_name_of(dataset.name))
 
 
@@ -70,27 +103,38 @@ def load_test_split(source: str, *, data_dir: Path | None) -> Split:
     Raises:
         DatasetError: The source is unknown, or cannot be used.
     """
-    match source:
-        case "mnist":
-            return load_mnist_test(data_dir)
-        case "drawn":
-            return load_drawn_test()
-        case "auto":
-            return _first_at_hand(lambda: load_mnist_test(data_dir), load_drawn_test)
-    path = _existing(source)
-    return _read_idx_test_split(path) if path.is_dir() else read_npz_test_split(path)
+    if source in DATASETS:
+        return DATASETS[source].load_test(data_dir)
+    if source == _AUTO:
+        return _first_at_hand(DATASETS["mnist"].load_test, DATASETS["drawn"].load_test, data_dir)
+    path, form = _file(source)
+    return form.load_test(path)
 
 
-def _first_at_hand(mnist: Callable[[], _Loaded], drawn: Callable[[], _Loaded]) -> _Loaded:
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--data-dir``, which says where the MNIST files are."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=os.environ.get("MLPSERVE_DATA_DIR") or None,
+        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
+    )
+
+
+def _first_at_hand(
+    mnist: Callable[[Path | None], _Loaded],
+    drawn: Callable[[Path | None], _Loaded],
+    data_dir: Path | None,
+) -> _Loaded:
     try:
-        return mnist()
+        return mnist(data_dir)
     except DownloadError as error:
         logger.warning(
             "MNIST is neither at hand nor to be downloaded, so digits drawn by code take its place "
             "(--data mnist says why)"
         )
         logger.debug("MNIST: %s", error)
-        return drawn()
+        return drawn(data_dir)
 
 
 def _name_of(name: str) -> str:
@@ -99,7 +143,8 @@ def _name_of(name: str) -> str:
     return f"own-{text}" if text in _NAMES else text
 
 
-def _existing(source: str) -> Path:
+def _file(source: str) -> tuple[Path, Source[Path]]:
+    """Return a path that exists, and the format that is there."""
     path = Path(source)
     try:
         path.stat()
@@ -113,21 +158,4 @@ def _existing(source: str) -> Path:
         raise DatasetError(
             f"data: expected {_ACCEPTED}; got {source!r}, and there is no such file or folder"
         )
-    return path
-
-
-def _read_idx_dataset(folder: Path) -> Dataset:
-    paths = find_idx_files(folder)
-    train = read_idx_split(paths[TRAIN_IMAGES], paths[TRAIN_LABELS])
-    test = read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
-    class_labels = numbered_class_labels(train, test)
-    try:
-        name = folder.resolve().name
-        return Dataset(name=name, class_labels=class_labels, train=train, test=test)
-    except DatasetError as error:
-        raise DatasetError(f"{folder}: {error}") from error
-
-
-def _read_idx_test_split(folder: Path) -> Split:
-    paths = find_idx_files(folder, (TEST_IMAGES, TEST_LABELS))
-    return read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
+    return path, FORMATS["folder" if path.is_dir() else "file"]

@@ -1,4 +1,4 @@
-"""How people write the ten digits: each glyph as smooth pen strokes through a few control points.
+"""Glyphs of the ten digits: smooth pen strokes through a few control points, as people write them.
 
 Knows the ideal shapes and how to trace them; nothing of chance, pixels or ink.
 """

@@ -1,15 +1,12 @@
-"""The flags of `mlpserve-train`, and what they come to.
-
-Only here are environment variables read.
-"""
+"""The flags of ``mlpserve-train``, and the configuration that they make."""
 
 import argparse
 import math
-import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from mlpserve.datasets.source import DATA_HELP, add_data_dir
 from mlpserve.model.activations import HIDDEN_ACTIVATIONS
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
@@ -19,12 +16,7 @@ from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.progress import LOG_FORMATS
 from mlpserve.trainer.recipes import FAST, RECIPES, WARPS
 
-_MOST_THREADS: Final = 256  # each has arrays of its own
-DATA_HELP: Final = (
-    "mnist, drawn (digits drawn by code, needs no network), auto (mnist if it is at hand or can be "
-    "downloaded, else drawn), or the path of a folder with IDX files or of an .npz with x_train, "
-    "y_train, x_test, y_test"
-)
+_MAX_THREADS: Final = 256  # each has arrays of its own
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -57,16 +49,6 @@ def train_parser() -> argparse.ArgumentParser:
     _add_survival(parser)
     _add_settings(parser)
     return parser
-
-
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that says where MNIST is."""
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=os.environ.get("MLPSERVE_DATA_DIR") or None,
-        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
-    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -224,8 +206,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 def _check(options: argparse.Namespace) -> None:
     # Each is written so that a NaN, which compares false, is refused as well.
-    if options.threads is not None and not 1 <= options.threads <= _MOST_THREADS:
-        raise TrainingError(f"--threads: expected from 1 to {_MOST_THREADS}, got {options.threads}")
+    if options.threads is not None and not 1 <= options.threads <= _MAX_THREADS:
+        raise TrainingError(f"--threads: expected from 1 to {_MAX_THREADS}, got {options.threads}")
     if options.min_accuracy is not None and not 0 <= options.min_accuracy <= 1:
         raise TrainingError(
             f"--min-accuracy: expected from 0 to 1, as in 0.97, got {options.min_accuracy:g}"

@@ -11,9 +11,10 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_test_split
+from mlpserve.datasets.source import DATA_HELP, add_data_dir
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
-from mlpserve.trainer.arguments import DATA_HELP, add_data_dir, add_model
+from mlpserve.trainer.arguments import add_model
 from mlpserve.trainer.evaluation import (
     Evaluation,
     evaluate,
