@@ -1,12 +1,12 @@
-"""A server whose models are in an object store."""
+"""A server whose models are in an object store: it runs the program that copies them."""
 
 import os
-import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from mlpserve.client import Client
-from mlpserve.server.server import Server
-from mlpserve.server.settings.config import ServerConfig
+from mlpserve.model.sync.synchronizer import Synchronizer
 from s3_server import running_s3, s3, upload
 
 __all__ = ["running_s3", "s3", "upload"]
@@ -23,30 +22,10 @@ __all__ = ["running_s3", "s3", "upload"]
 URL = "s3://bucket/models"
 IMAGE = np.zeros((1, 6), np.uint8)
 TIMEOUT_S = 30.0
+COMPILED = ("aiohttp", "yarl")  # parts of s3fs
 
-
-@pytest.mark.slow  # the library tries again for some seconds
-def test_a_server_follows_a_bucket_and_goes_on_serving_without_it(
-    s3: Any,
-    upload: Callable[[], None],
-    cache: Path,
-    publish: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    publish("tiny", versions=1)
-    upload()
-    server = Server(ServerConfig(models=URL, cache=cache, store_period_s=0.1, port=0))
-    server.start()
-    with Client(f"localhost:{server.port}") as client:
-        assert client.predict(IMAGE).model_version == 1
-        publish("tiny", versions=1)
-        upload()
-        wait_until(lambda: client.predict(IMAGE).model_version == 2)
-        s3.stop()
-        wait_until(lambda: "cannot be listed" in caplog.text)
-        assert client.predict(IMAGE).model_version == 2
-        s3.start()
-    server.stop()
+RunServer = Callable[..., AbstractContextManager[Any]]
+alone_and_with_workers = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -55,41 +34,193 @@ def wait_until(holds: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline_s
 
 
-@pytest.mark.slow  # several processes
-def test_several_workers_serve_a_bucket_that_is_empty_at_first(
-    s3: Any, upload: Callable[[], None], tmp_path: Path, publish: Callable[..., None]
+def sync_processes(of: int) -> list[int]:
+    """Return the programs that a process runs to copy from a store."""
+    return [each for each in children(of) if "mlpserve.model" in command_line(each)]
+
+
+def children(of: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(of)],  # noqa: S607 - which one does not matter
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return [int(each) for each in listed.stdout.split()]
+
+
+def command_line(process: int) -> list[str]:
+    return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def imports_a_library_of_stores(process: int) -> bool:
+    """Return whether a process has mapped the compiled parts of one, which all of them have."""
+    return any(f"/{name}/" in Path(f"/proc/{process}/maps").read_text() for name in COMPILED)
+
+
+@pytest.fixture
+def serve_bucket(
+    s3: Any, run_server: RunServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunServer:
+    """Return a function that runs a server of the bucket, and sees that nothing of it is left."""
+    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", s3.url)
+
+    @contextmanager
+    def run(*flags: str) -> Iterator[Any]:
+        store = ("--models", URL, "--cache", str(tmp_path / "cache"))
+        with run_server(*store, "--store-period-s", "0.1", *flags) as server:
+            started = children(server.process.pid)
+            yield server
+        wait_until(lambda: all(has_ended(each) for each in started))
+
+    return run
+
+
+@alone_and_with_workers
+def test_a_server_follows_a_bucket_and_imports_none_of_its_libraries(
+    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None], workers: str
 ) -> None:
-    command = [sys.executable, "-m", "mlpserve.server", "--port", "0", "--workers", "2"]
-    flags = ["--models", URL, "--cache", str(tmp_path / "cache"), "--store-period-s", "0.1"]
-    variables = os.environ | {"FSSPEC_S3_ENDPOINT_URL": s3.url}
-    with subprocess.Popen(
-        [*command, *flags], env=variables, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        found = None
-        while found is None:
-            line = process.stderr.readline()
-            assert line
-            found = re.search(rf"listening on (\S+), but {URL} has no ", line)
+    publish("tiny", versions=1)
+    upload()
+    with serve_bucket("--workers", workers) as server, Client(server.address) as client:
+        assert client.predict(IMAGE).model_version == 1
         publish("tiny", versions=1)
         upload()
-        with Client(found[1], timeout_s=TIMEOUT_S) as client:
+        wait_until(lambda: client.predict(IMAGE).model_version == 2)
+        (sync,) = sync_processes(server.process.pid)
+        assert imports_a_library_of_stores(sync)
+        others = {server.process.pid, *children(server.process.pid)} - {sync}
+        assert len(others) == {"1": 1, "2": 3}[workers]
+        assert not any(imports_a_library_of_stores(each) for each in others)
+        server.stop()
+    assert any("s3://bucket/models: tiny version 2: copied" in line for line in server.lines)
+
+
+@pytest.mark.slow  # the library tries again for some seconds
+def test_a_server_goes_on_serving_without_its_bucket(
+    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], tiny_models: None
+) -> None:
+    upload()
+    with serve_bucket() as server, Client(server.address) as client:
+        s3.stop()
+        server.wait_for_line("cannot be listed")
+        assert client.predict(IMAGE).model_version == 2
+        s3.start()
+
+
+@pytest.mark.slow  # as above
+def test_a_server_that_starts_without_its_bucket_serves_what_was_copied(
+    serve_bucket: RunServer,
+    s3: Any,
+    upload: Callable[[], None],
+    tiny_models: None,
+    tmp_path: Path,
+) -> None:
+    upload()
+    Synchronizer(URL, tmp_path / "cache").sync()
+    s3.stop()
+    with serve_bucket() as server, Client(server.address) as client:
+        assert client.predict(IMAGE).model_version == 2
+    s3.start()
+
+
+@pytest.mark.slow  # several processes
+def test_several_workers_serve_a_bucket_that_is_empty_at_first(
+    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
+) -> None:
+    with serve_bucket("--workers", "2") as server:
+        assert f"but {URL} has no " in server.lines[-1]
+        publish("tiny", versions=1)
+        upload()
+        with Client(server.address, timeout_s=TIMEOUT_S) as client:
             wait_until(lambda: bool(client.models()))
             assert client.predict(IMAGE).model_version == 1
-        process.terminate()
-        process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0
+        server.stop()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_running_server_shows_no_secret_of_its_store(
-    run_server: Callable[..., AbstractContextManager[Any]], tmp_path: Path, workers: str
+@alone_and_with_workers
+def test_a_program_that_dies_is_started_again_and_goes_on_copying(
+    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None], workers: str
 ) -> None:
-    models = ("--models", "ftp://somebody:geheim@127.0.0.1:1/models?sig=geheim")
+    publish("tiny", versions=1)
+    upload()
+    with serve_bucket("--workers", workers) as server, Client(server.address) as client:
+        (sync,) = sync_processes(server.process.pid)
+        os.kill(sync, signal.SIGKILL)
+        publish("tiny", versions=1)
+        upload()
+        server.wait_for_line(f"what copies from {URL} ended (SIGKILL); it is started again")
+        wait_until(lambda: client.predict(IMAGE).model_version == 2)
+        server.stop()
+
+
+def test_the_program_ends_with_a_server_that_is_killed(
+    serve_bucket: RunServer, upload: Callable[[], None], tiny_models: None
+) -> None:
+    upload()
+    with serve_bucket() as server:
+        (sync,) = sync_processes(server.process.pid)
+        server.process.kill()
+        wait_until(lambda: has_ended(sync))
+
+
+def test_a_hangup_has_the_bucket_looked_at_at_once(
+    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
+) -> None:
+    publish("tiny", versions=1)
+    upload()
+    with serve_bucket("--store-period-s", "1000") as server, Client(server.address) as client:
+        publish("tiny", versions=1)
+        upload()
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: client.predict(IMAGE).model_version == 2)
+
+
+@alone_and_with_workers
+def test_a_url_or_folder_that_cannot_be_used_ends_the_start_in_words_of_the_settings(
+    tmp_path: Path, workers: str
+) -> None:
+    refusals = {
+        ("nowhere://bucket", tmp_path / "new"): "models: expected a URL that fsspec knows, got "
+        "nowhere://",
+        ("gs://bucket", tmp_path / "new"): "models: what reads gs:// is not installed: "
+        "pip install 'mlpserve[gcs]'",
+        ("file:///models", Path(__file__)): f"cache: {__file__} cannot be used: File exists",
+    }
+    for (url, cache), words in refusals.items():
+        flags = ["--models", url, "--cache", str(cache), "--port", "0", "--workers", workers]
+        ended = subprocess.run(
+            [sys.executable, "-m", "mlpserve.server", *flags],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert f"mlpserve-serve: {words}\n" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+@alone_and_with_workers
+def test_a_running_server_shows_no_secret_of_its_store(
+    run_server: RunServer, tmp_path: Path, workers: str
+) -> None:
+    url = "ftp://somebody:geheim@127.0.0.1:1/models?sig=geheim"
     flags = ("--cache", str(tmp_path), "--log-level", "debug", "--workers", workers)
-    with run_server(*models, *flags) as server:
+    with run_server("--models", url, *flags) as server:
+        (sync,) = sync_processes(server.process.pid)
+        known = (
+            Path(f"/proc/{sync}/cmdline").read_text() + Path(f"/proc/{sync}/environ").read_text()
+        )
         server.stop()
         said = "".join(server.lines)
-    assert "ftp://***@127.0.0.1:1/models?***" in said
-    assert "geheim" not in said
-    assert "somebody" not in said
+    assert "ftp://***@127.0.0.1:1/models?***: cannot be listed" in said
+    assert "geheim" not in said + known
+    assert "somebody" not in said + known

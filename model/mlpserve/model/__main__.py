@@ -1,31 +1,26 @@
-"""The command ``mlpserve-models``: its flags, lines and an exit code out."""
+"""The command ``mlpserve-models``: its flags in, lines and an exit code out."""
 
 import argparse
+import importlib
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from mlpserve.model.command_line import EXIT_INTERRUPTED, OutputError, failed, print_lines
-from mlpserve.model.commands.changes import (
-    CANARY,
-    STABLE,
-    label_version,
-    promote,
-    prune_versions,
-    rollback,
-)
-from mlpserve.model.commands.examination import verify
-from mlpserve.model.commands.listing import list_models, show_version
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import is_version
+from mlpserve.model.labels import CANARY, STABLE
 
 _MODELS_HELP: Final = "models folder; default: models"
 _REFERENCE: Final = "NAME[:VERSION|:LABEL]"
+_MIN_PERIOD_S: Final = 0.1
 _JSON_HELP: Final = "print one JSON document, for programs"
 # Adds a command to the parser, and returns the parser of its flags.
 _Add: TypeAlias = Callable[..., argparse.ArgumentParser]
+_Run: TypeAlias = Callable[[argparse.Namespace], Iterable[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_list(add: _Add) -> None:
     command = add("list", help="all versions of all models, checked, in a table")
     command.add_argument("--json", action="store_true", help=_JSON_HELP)
-    command.set_defaults(run=list_models)
+    command.set_defaults(run=_imported("listing", "list_models"))
 
 
 def _add_show(add: _Add) -> None:
     command = add("show", help="all that is known of one version")
     command.add_argument("model", metavar=_REFERENCE, help="default: the newest version of NAME")
     command.add_argument("--json", action="store_true", help=_JSON_HELP)
-    command.set_defaults(run=show_version)
+    command.set_defaults(run=_imported("listing", "show_version"))
 
 
 def _add_label(add: _Add) -> None:
@@ -82,7 +77,7 @@ def _add_label(add: _Add) -> None:
     command.add_argument("version", metavar="VERSION", nargs="?", help="not with --remove")
     command.add_argument("label", metavar="LABEL", help="new or not: stable, canary, any word")
     command.add_argument("--remove", action="store_true", help="take the label away instead")
-    command.set_defaults(run=label_version, wrong=command.error)
+    command.set_defaults(run=_imported("changes", "label_version"), wrong=command.error)
 
 
 def _add_promote(add: _Add) -> None:
@@ -91,7 +86,7 @@ def _add_promote(add: _Add) -> None:
     which_help = f"default: what {CANARY} means, if there is such a label, else the newest version"
     command.add_argument("which", metavar="VERSION|LABEL", nargs="?", help=which_help)
     command.add_argument("--label", default=STABLE, help=f"what to set; default: {STABLE}")
-    command.set_defaults(run=promote)
+    command.set_defaults(run=_imported("changes", "promote"))
 
 
 def _add_rollback(add: _Add) -> None:
@@ -100,14 +95,14 @@ def _add_rollback(add: _Add) -> None:
     command.add_argument(
         "label", metavar="LABEL", nargs="?", default=STABLE, help=f"default: {STABLE}"
     )
-    command.set_defaults(run=rollback)
+    command.set_defaults(run=_imported("changes", "rollback"))
 
 
 def _add_verify(add: _Add) -> None:
     command = add("verify", help="check versions: digest, format, shapes, values, golden samples")
     which_help = "default: all versions of all models; NAME alone: all of its versions"
     command.add_argument("model", metavar=_REFERENCE, nargs="?", help=which_help)
-    command.set_defaults(run=verify)
+    command.set_defaults(run=_imported("examination", "verify"))
 
 
 def _add_prune(add: _Add) -> None:
@@ -118,7 +113,53 @@ def _add_prune(add: _Add) -> None:
     keep_help = "how many of the newest versions to keep; those that cannot be used do not count"
     command.add_argument("--keep", type=_positive, required=True, metavar="N", help=keep_help)
     command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
-    command.set_defaults(run=prune_versions)
+    command.set_defaults(run=_imported("changes", "prune_versions"))
+
+
+def _add_sync(add: _Add) -> None:
+    command = add("sync", help="keep a folder equal to an object store", parents=[])
+    command.add_argument("url", metavar="URL", help="as in s3://bucket/models; - to read it")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="for these models alone")
+    command.add_argument("--once", action="store_true", help="fail where they are not equal then")
+    command.add_argument(
+        "--period-s",
+        type=_period_s,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long to wait between looks; default: 5",
+    )
+    command.add_argument(
+        "--max-version-mb",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="largest weights file that is copied; default: 256",
+    )
+    command.add_argument("--log-format", choices=("text", "json"), default="text")
+    command.add_argument(
+        "--until-eof", action="store_true", help="end when standard input ends, as signals do"
+    )
+    command.set_defaults(run=_imported("syncing", "sync"))
+
+
+def _imported(module: str, name: str) -> _Run:
+    """Return a function of a module that is imported when it runs.
+
+    ``sync`` stays small for it: it needs no NumPy.
+    """
+
+    def run(options: argparse.Namespace) -> Iterable[str]:
+        found: _Run = getattr(importlib.import_module(f"mlpserve.model.commands.{module}"), name)
+        return found(options)
+
+    return run
+
+
+def _period_s(text: str) -> float:
+    period_s = float(text)
+    if not _MIN_PERIOD_S <= period_s < math.inf:
+        raise argparse.ArgumentTypeError(f"expected at least {_MIN_PERIOD_S:g}, got {text[:80]!r}")
+    return period_s
 
 
 def _positive(text: str) -> int:
@@ -135,6 +176,7 @@ _COMMANDS: Final = (
     _add_rollback,
     _add_verify,
     _add_prune,
+    _add_sync,
 )
 
 

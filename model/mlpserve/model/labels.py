@@ -35,6 +35,8 @@ from mlpserve.model.folder import (
 )
 
 LABELS_FILE_NAME: Final = "labels.json"
+STABLE: Final = "stable"
+CANARY: Final = "canary"
 FORMAT_VERSION: Final = 1
 MAX_LABELS: Final = 100
 MAX_HISTORY: Final = 100

@@ -1,9 +1,5 @@
 """Stores to copy from: a folder, one that fails as it is told to, and one that speaks S3."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,7 +47,7 @@ class HookedStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
 
 @pytest.fixture
 def hooks() -> Iterator[Hooks]:
-    """Return what happens in the store of ``hooked_mirror``."""
+    """Return what happens in the store of ``hooked_synchronizer``."""
     fsspec.register_implementation("hooked", HookedStore, clobber=True)
     HookedStore.hooks.clear()
     yield HookedStore.hooks
@@ -60,34 +56,17 @@ def hooks() -> Iterator[Hooks]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Return where a mirror keeps its copies."""
+    """Return where a synchronizer keeps its copies."""
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def mirror(models: Path, tiny_models: None, cache: Path) -> Synchronizer:
-    """Return a mirror of a folder with two versions of the tiny model."""
+def synchronizer(models: Path, tiny_models: None, cache: Path) -> Synchronizer:
+    """Return a synchronizer of a folder with two versions of the tiny model."""
     return Synchronizer(f"file://{models}", cache)
 
 
 @pytest.fixture
-def hooked_mirror(models: Path, tiny_models: None, cache: Path, hooks: Hooks) -> Synchronizer:
-    """Return a mirror of the same folder in whose reading ``hooks`` interfere."""
+def hooked_synchronizer(models: Path, tiny_models: None, cache: Path, hooks: Hooks) -> Synchronizer:
+    """Return a synchronizer of the same folder in whose reading ``hooks`` interfere."""
     return Synchronizer(f"hooked://{models}", cache)
-
-
-@pytest.fixture
-def run_python() -> Callable[..., str]:
-    """Return a function that runs a program in a process of its own and returns what it prints."""
-
-    def run(program: str, **variables: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            env=os.environ | variables,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=True,
-        ).stdout
-
-    return run

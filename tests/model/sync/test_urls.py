@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.model.errors import SyncError
-from mlpserve.model.sync.follower import open_models
 from mlpserve.model.sync.synchronizer import Synchronizer
 from mlpserve.model.sync.urls import is_url, shown, without_secrets
 
@@ -45,23 +44,20 @@ def test_no_text_shows_a_secret_of_a_url(text: object, expected: str) -> None:
 @pytest.mark.parametrize("path", ["models", "/models", "./s3:/bucket", "a b", "C:models", ""])
 def test_a_path_is_a_folder(path: str) -> None:
     assert not is_url(path)
-    assert open_models(path) == Path(path)
-
-
-def test_a_url_is_mirrored(tmp_path: Path) -> None:
-    mirror = open_models(f"file://{tmp_path / 'models'}", cache=tmp_path / "cache")
-    assert isinstance(mirror, Synchronizer)
-    assert mirror.folder == tmp_path / "cache"
 
 
 def test_a_password_is_never_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mlpserve")
-    mirror = Synchronizer("ftp://somebody:geheim@127.0.0.1:1/models?sig=secret", tmp_path / "cache")
-    mirror.sync()
-    assert mirror.trouble is not None
-    assert mirror.trouble.startswith("ftp://***@127.0.0.1:1/models?***: cannot be listed")
-    said = caplog.text + mirror.trouble
-    kept = "".join(path.read_text() for path in mirror.folder.rglob("*") if path.is_file())
+    synchronizer = Synchronizer(
+        "ftp://somebody:geheim@127.0.0.1:1/models?sig=secret", tmp_path / "cache"
+    )
+    synchronizer.sync()
+    assert synchronizer.failure is not None
+    assert synchronizer.failure.startswith("ftp://***@127.0.0.1:1/models?***: cannot be listed")
+    said = caplog.text + synchronizer.failure
+    kept = "".join(
+        path.read_text() for path in synchronizer.copy.folder.rglob("*") if path.is_file()
+    )
     for secret in ("geheim", "somebody", "secret"):
         assert secret not in said + kept
 

@@ -3,17 +3,13 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from mlpserve.model.errors import NoVersionError
 from mlpserve.model.folder import is_version, model_names
-from mlpserve.model.labels import read_labels, remove_label, roll_back, set_label
+from mlpserve.model.labels import CANARY, read_labels, remove_label, roll_back, set_label
 from mlpserve.model.pruning import Pruned, prune
 from mlpserve.model.references import Reference, find_version, parse_reference
 from mlpserve.model.versions import load_checked
-
-STABLE: Final = "stable"
-CANARY: Final = "canary"
 
 
 def label_version(options: argparse.Namespace) -> list[str]:

@@ -1,7 +1,7 @@
-"""The local copy of a store: a models folder like any other, and what was copied of it.
+"""Local copy of an object store: a models folder like any other, changed in whole steps only.
 
-Beside what was copied stands a record of what it was copied from. Whoever reads the folder sees all
-of a version or nothing of it. Several servers may share one. Knows no store.
+Beside each version stands a record of the files that it was copied from. Whoever reads the folder
+sees all of a version or nothing of it. Several programs may share one. Knows no store.
 """
 
 import json
@@ -32,6 +32,7 @@ from mlpserve.model.folder import (
 )
 from mlpserve.model.labels import LABELS_FILE_NAME
 from mlpserve.model.locks import LockedError, file_lock
+from mlpserve.model.sync.urls import not_installed, scheme, url_digest
 
 _RECORD_NAME: Final = ".mirrored.json"
 _LABELS_RECORD_NAME: Final = ".labels.mirrored.json"
@@ -43,7 +44,7 @@ Record = Mapping[str, tuple[int, str]]
 
 
 class LocalCopy:
-    """A folder that holds copies.
+    """A models folder that holds copies, and nothing else.
 
     Args:
         folder: The folder; made where it is missing.
@@ -59,19 +60,19 @@ class LocalCopy:
             folder.mkdir(parents=True, exist_ok=True)
             self._claim(owner)
         except OSError as error:
-            raise SyncError(f"cache: {folder} cannot be used: {error.strerror}") from error
+            raise SyncError(f"FOLDER: {folder} cannot be used: {error.strerror}") from error
 
     def _claim(self, owner: str) -> None:
         # What is no copy would be removed, for the store does not have it.
         mark = self.folder / _OWNER_NAME
         if not mark.exists() and any(is_model_name(entry.name) for entry in self.folder.iterdir()):
-            raise SyncError(f"cache: expected an empty folder, or one made by this, {self.folder}")
+            raise SyncError(f"FOLDER: expected an empty folder, or one made by this, {self.folder}")
         if not mark.exists():
             with atomic_write(mark) as file:
                 file.write(owner.encode())
         found = mark.read_text()
         if found != owner:
-            raise SyncError(f"cache: {self.folder} holds copies of {found}; name another folder")
+            raise SyncError(f"FOLDER: {self.folder} holds copies of {found}; name another folder")
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -130,7 +131,7 @@ class LocalCopy:
 
     @contextmanager
     def appearing(self, name: str) -> Iterator[Path]:
-        """Return a models folder for the first versions of a model, which appear together.
+        """Yield a models folder for the first versions of a model, which appear together.
 
         So that nobody sees a model without the versions that its labels mean.
 
@@ -231,3 +232,16 @@ def _size_bytes(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
+
+
+def default_folder(url: str) -> Path:
+    """Return where the copy of a store is where nobody names a place: in the user's cache folder.
+
+    Raises:
+        SyncError: What finds that folder is not installed.
+    """
+    try:
+        import platformdirs  # noqa: PLC0415 - comes with the extra
+    except ImportError as error:
+        raise not_installed(scheme(url), "platformdirs") from error
+    return platformdirs.user_cache_path("mlpserve") / "models" / url_digest(url)

@@ -1,4 +1,4 @@
-"""A models folder in an object store, listed and read through fsspec.
+"""Object store: lists and reads a models folder in one, through fsspec.
 
 Whatever goes wrong in a store is a ``StoreError``, and its message holds no secret of the URL.
 Knows no local folder.
@@ -14,26 +14,18 @@ from mlpserve.model.errors import StoreError, SyncError
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, VersionKey, is_model_name, is_version
 from mlpserve.model.labels import LABELS_FILE_NAME
 from mlpserve.model.sync.urls import (
+    EXTRAS,
     hide_secrets,
     names_credentials,
+    not_installed,
     scheme,
     without_secrets,
 )
 
 _VERSION_FILES: Final = (WEIGHTS_FILE_NAME, DIGEST_FILE_NAME)
-_MOST_FILES: Final = 100_000
+_MAX_FILES: Final = 100_000
 _CHUNK_BYTES: Final = 4 * 2**20
-_LONGEST_REASON: Final = 300
-# Which extra brings what reads these.
-_EXTRAS: Final = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gcs",
-    "gcs": "gcs",
-    "az": "azure",
-    "abfs": "azure",
-    "abfss": "azure",
-}
+_MAX_REASON_LENGTH: Final = 300
 # What changes with the content of a file, in the order in which it can be relied on.
 _TAGS: Final = (
     *("ETag", "etag", "generation", "mtime", "modificationTime", "LastModified"),
@@ -45,7 +37,7 @@ _Info: TypeAlias = Mapping[str, Any]
 
 
 class _FileSystem(Protocol):
-    """What is used of the file systems of fsspec, which has no types."""
+    """The methods that are used of a file system of fsspec, which has no types."""
 
     def ls(self, path: str, *, detail: bool) -> list[_Info]: ...
     def find(self, path: str, *, detail: bool, **options: int) -> dict[str, _Info]: ...
@@ -86,16 +78,16 @@ class Store:
 
     Args:
         url: Where it is: ``s3://bucket/models``.
-        most_files: A listing of more files is refused.
+        max_files: A listing of more files is refused.
 
     Raises:
         SyncError: The URL cannot be read by what is installed, or holds credentials.
     """
 
-    def __init__(self, url: str, *, most_files: int = _MOST_FILES) -> None:
+    def __init__(self, url: str, *, max_files: int = _MAX_FILES) -> None:
         _check(url)
         self._url = url
-        self._most_files = most_files
+        self._max_files = max_files
         self._shown = without_secrets(url)
 
     def __str__(self) -> str:
@@ -108,7 +100,7 @@ class Store:
         Raises:
             StoreError: It is away, has too many files, or refuses to list some of them.
         """
-        with self._asking("listed"):
+        with self._store_errors("listed"):
             filesystem, root = self._open()
             found = Listing()
             for count, info in enumerate(self._infos(filesystem, root), start=1):
@@ -124,7 +116,7 @@ class Store:
                 more than the size that was listed.
         """
         missing_bytes = file.size_bytes
-        with self._asking(f"read: {file.path}"):
+        with self._store_errors(f"read: {file.path}"):
             filesystem, _ = self._open()
             with filesystem.open(file.path, "rb", cache_type="none") as opened:
                 while missing_bytes and (chunk := opened.read(min(_CHUNK_BYTES, missing_bytes))):
@@ -146,57 +138,52 @@ class Store:
         return filesystem, str(root).rstrip("/")
 
     def _infos(self, filesystem: _FileSystem, root: str) -> Iterable[_Info]:
-        extra = _EXTRAS.get(scheme(self._url))
+        extra = EXTRAS.get(scheme(self._url))
         # Not find or walk of other file systems: they leave out, silently, what they cannot read.
         if extra is None:
             return _walk(filesystem, root)
         # An object store lists all that is below a name at once, a thousand files an answer.
-        most = {"max_items": self._most_files + 1} if extra == "s3" else {}
-        return filesystem.find(root, detail=True, **most).values()
+        limit = {"max_items": self._max_files + 1} if extra == "s3" else {}
+        return filesystem.find(root, detail=True, **limit).values()
 
     def _check_count(self, count: int) -> None:
-        if count > self._most_files:
+        if count > self._max_files:
             raise StoreError(
-                f"{self}: expected at most {self._most_files} files; give the models a folder of "
+                f"{self}: expected at most {self._max_files} files; give the models a folder of "
                 "their own"
             )
 
     @contextmanager
-    def _asking(self, action: str) -> Iterator[None]:
-        """Make whatever a store's library raises a ``StoreError``."""
+    def _store_errors(self, action: str) -> Iterator[None]:
+        """Turn whatever a store's library raises into a ``StoreError``."""
         try:
             yield
         except StoreError:
             raise
         except Exception as error:
             reason = hide_secrets(f"{type(error).__name__}: {error}", self._url)
-            reason = " ".join(reason.split())[:_LONGEST_REASON]
+            reason = " ".join(reason.split())[:_MAX_REASON_LENGTH]
             raise StoreError(f"{self}: cannot be {action}: {reason}") from error
 
 
 def _check(url: str) -> None:
     """Refuse a URL that cannot work, while somebody looks."""
     kind = scheme(url)
-    if _EXTRAS.get(kind) in {"s3", "gcs"} and names_credentials(url):
+    if EXTRAS.get(kind) in {"s3", "gcs"} and names_credentials(url):
         raise SyncError(
-            f"models: expected {kind}:// and the name of a bucket, got credentials before it; the "
+            f"URL: expected {kind}:// and the name of a bucket, got credentials before it; the "
             "libraries of the store read them from their own environment variables and files"
         )
     try:
         import fsspec  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise _not_installed(kind, _EXTRAS.get(kind, "object-store"), error) from error
+        raise not_installed(kind, "fsspec") from error
     try:
         fsspec.get_filesystem_class(kind)
     except ImportError as error:
-        raise _not_installed(kind, _EXTRAS.get(kind), error) from error
+        raise not_installed(kind, str(error)) from error
     except ValueError as error:
-        raise SyncError(f"models: expected a URL that fsspec knows, got {kind}://") from error
-
-
-def _not_installed(kind: str, extra: str | None, error: ImportError) -> SyncError:
-    advice = f"pip install 'mlpserve[{extra}]'" if extra else str(error)
-    return SyncError(f"models: what reads {kind}:// is not installed: {advice}")
+        raise SyncError(f"URL: expected a URL that fsspec knows, got {kind}://") from error
 
 
 def _walk(filesystem: _FileSystem, root: str) -> Iterator[_Info]:

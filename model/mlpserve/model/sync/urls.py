@@ -1,15 +1,30 @@
-"""URLs of stores, as they may be shown: they may hold passwords, which belong in no log."""
+"""URLs of object stores, with the secrets hidden that they may hold and no log should show."""
 
+import hashlib
 import re
 from typing import Final
 from urllib.parse import unquote
 
+from mlpserve.model.errors import SyncError
+
+_BASE_LIBRARIES: Final = ("fsspec", "platformdirs")
+# Which extra brings what reads these.
+EXTRAS: Final = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+}
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # In any text, and with one slash too: a URL that is misspelt is taken for the path of a folder.
 _QUERY: Final = re.compile(r"(:/[^?\s'\"]*\?)[^\s'\"]+")
 _USER: Final = re.compile(r"(:/+)[^/\s'\"][^\s'\"]*@")
+_DIGEST_DIGITS: Final = 16
 _HIDDEN: Final = "***"
-_SHORTEST_SECRET: Final = 4  # what is shorter stands in texts by chance
+_MIN_SECRET_LENGTH: Final = 4  # what is shorter stands in texts by chance
 
 
 def is_url(text: str) -> bool:
@@ -20,6 +35,19 @@ def is_url(text: str) -> bool:
 def scheme(url: str) -> str:
     """Return what stands before ``://``; empty where that is nowhere."""
     return url.partition("://")[0] if is_url(url) else ""
+
+
+def url_digest(url: str) -> str:
+    """Return what tells URLs apart and gives none of them away, secrets and all."""
+    return hashlib.sha256(url.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def not_installed(url_scheme: str, missing: str) -> SyncError:
+    """Return the error for URLs whose library is missing; it says which extra brings it."""
+    base = "object-store" if missing in _BASE_LIBRARIES else None
+    extra = EXTRAS.get(url_scheme, base)
+    advice = f"pip install 'mlpserve[{extra}]'" if extra else missing
+    return SyncError(f"URL: what reads {url_scheme}:// is not installed: {advice}")
 
 
 def names_credentials(url: str) -> bool:
@@ -52,7 +80,7 @@ def hide_secrets(text: str, url: str) -> str:
     values = (value.partition("=")[2] for value in query.split("&"))
     for secret in (user, query, password, *values):
         for form in {secret, unquote(secret)}:
-            if len(form) >= _SHORTEST_SECRET:
+            if len(form) >= _MIN_SECRET_LENGTH:
                 text = text.replace(form, _HIDDEN)
     return text
 

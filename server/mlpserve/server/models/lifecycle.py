@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import SyncError
-from mlpserve.model.sync.follower import Follower, open_models
-from mlpserve.model.sync.synchronizer import Synchronizer
+from mlpserve.model.sync.local_copy import default_folder
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
 from mlpserve.server.models.controller import Controller
 from mlpserve.server.models.selection import Rules
 from mlpserve.server.models.snapshot_cache import SnapshotTaker
+from mlpserve.server.models.sync_process import SyncProcess, in_words_of_settings
 from mlpserve.server.models.watcher import Watcher
 from mlpserve.server.models.worker_pool import WorkerPool
 from mlpserve.server.settings.config import WATCH, ServerConfig
 from mlpserve.server.settings.policies import parse_policies
-
-_BYTES_PER_MB: Final = 1 << 20
 
 
 class Lifecycle:
@@ -28,24 +26,11 @@ class Lifecycle:
         crew: Who serves.
 
     Raises:
-        StartError: The models folder is no folder, or its URL cannot be used. It may be missing:
-            then it is waited for.
+        StartError: The models folder is no folder. It may be missing: then it is waited for.
     """
 
     def __init__(self, config: ServerConfig, crew: WorkerPool) -> None:
-        try:
-            models = open_models(
-                config.models,
-                cache=config.cache,
-                largest_weights_bytes=config.max_version_mb * _BYTES_PER_MB,
-            )
-        except SyncError as error:
-            raise StartError(str(error)) from error
-        self._mirroring: Follower | None = None
-        if isinstance(models, Synchronizer):
-            self._mirroring = Follower(models, period_s=config.store_period_s)
-            models = models.folder
-        _check_folder(models)
+        self._sync, models = _folder(config)
         self.controller: Final = Controller(
             SnapshotTaker(models, config.max_version_mb),
             crew,
@@ -54,25 +39,47 @@ class Lifecycle:
         self._watcher = Watcher(models, self.controller.reload) if config.reload == WATCH else None
 
     def start(self) -> None:
-        """Serve what is there; return when it is served, and go on looking in the background."""
-        if self._mirroring is not None:
-            self._mirroring.start()
+        """Serve what is there; return when it is served, and go on looking in the background.
+
+        Raises:
+            StartError: The URL of the models, or the folder for the copy of them, cannot be used.
+        """
+        if self._sync is not None:
+            self._sync.start()
         self.controller.reload()
         if self._watcher is not None:
             self._watcher.start()
 
     def look(self) -> None:
         """Look now whether there is something else to serve."""
-        if self._mirroring is not None:
-            self._mirroring.look_soon()
+        if self._sync is not None:
+            self._sync.look_soon()
         self.controller.reload()
 
     def stop(self) -> None:
         """Change nothing any more."""
-        if self._mirroring is not None:
-            self._mirroring.stop()
+        if self._sync is not None:
+            self._sync.stop()
         if self._watcher is not None:
             self._watcher.stop()
+
+
+def _folder(config: ServerConfig) -> tuple[SyncProcess | None, Path]:
+    """Return the folder to serve, and what keeps it equal to a store, where one is named."""
+    if isinstance(config.models, Path):
+        _check_folder(config.models)
+        return None, config.models
+    try:
+        folder = config.cache or default_folder(config.models)
+    except SyncError as error:
+        raise StartError(in_words_of_settings(str(error))) from error
+    sync = SyncProcess(
+        config.models,
+        folder,
+        period_s=config.store_period_s,
+        max_version_mb=config.max_version_mb,
+    )
+    return sync, folder
 
 
 def _check_folder(models: Path) -> None:

@@ -1,0 +1,194 @@
+"""Sync process: runs ``mlpserve-models sync`` for a server, restarts it when it dies, ends it.
+
+So the libraries of object stores, with their memory, threads and credentials, are in no process
+that serves; these know a folder only. What the program logs is logged here.
+"""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import IO, Any, Final
+
+from mlpserve.model.sync.urls import hide_secrets, without_secrets
+from mlpserve.server.errors import StartError
+
+logger = logging.getLogger(__name__)
+
+_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.model", "sync", "--until-eof")
+_FIRST_LOOK_S: Final = 10.0
+_MIN_PAUSE_S: Final = 1.0
+_MAX_PAUSE_S: Final = 16.0
+_STOP_TIMEOUT_S: Final = 2.0
+_REFUSAL: Final = "mlpserve-models: "
+# The arguments of the program, and the settings that they come from.
+_SETTINGS: Final = {"URL: ": "models: ", "FOLDER: ": "cache: "}
+
+
+class SyncProcess:
+    """A child process that keeps a folder equal to an object store.
+
+    It ends with the process that started it, however that ends.
+
+    Args:
+        url: The models folder in the store. It may hold secrets, and stands on no command line.
+        folder: The local folder.
+        period_s: Seconds between looks.
+        max_version_mb: Larger weights files are not copied.
+    """
+
+    def __init__(self, url: str, folder: Path, *, period_s: float, max_version_mb: int) -> None:
+        self._url = url
+        self._command = [*_COMMAND, "--log-format", "json", "--period-s", f"{period_s:g}"]
+        self._command += ["--max-version-mb", str(max_version_mb), "-", str(folder)]
+        self._process: subprocess.Popen[str] | None = None
+        self._starting = Lock()
+        self._stopping = Event()
+        self._has_looked = Event()  # or was refused
+        self._refusal = ""
+        self._pause_s = _MIN_PAUSE_S
+        self._thread = Thread(target=self._run, name="sync", daemon=True)
+
+    def start(self, *, timeout_s: float = _FIRST_LOOK_S) -> None:
+        """Start, and wait for the first look into the store to end.
+
+        Args:
+            timeout_s: Wait for so many seconds at most; the look goes on.
+
+        Raises:
+            StartError: The URL or the folder cannot be used.
+        """
+        self._thread.start()
+        self._has_looked.wait(timeout_s)
+        if self._refusal:
+            self.stop()
+            raise StartError(self._refusal)
+
+    def look_soon(self) -> None:
+        """Have the next look come at once, or right after the one under way."""
+        with self._starting:
+            if self._process is not None:
+                self._process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        """End the program, in the midst of a copy too."""
+        self._stopping.set()
+        with self._starting:
+            process = self._process
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._thread.join(_STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        """Run the program, again and again, until the server stops."""
+        while not self._stopping.is_set():
+            how_it_ended = self._run_once()
+            # Whoever stops all processes of a container or a service tells us too, perhaps last.
+            if not self._stopping.wait(self._pause_s):
+                logger.warning(
+                    "what copies from %s ended (%s); it is started again",
+                    *(without_secrets(self._url), how_it_ended),
+                )
+            self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+
+    def _run_once(self) -> str:
+        """Run the program until it ends; return how it ended."""
+        try:
+            process = self._started()
+        except OSError as error:
+            return f"it cannot be started: {error.strerror}"
+        if process is None:
+            return "the server is stopping"
+        with process:
+            waiting = Thread(target=self._wait_for_look, args=(process.stdout,), daemon=True)
+            waiting.start()
+            last_words = self._relay_log(process.stderr)
+            waiting.join()
+            code = process.wait()
+        if last_words.startswith(_REFUSAL):
+            self._refusal = in_words_of_settings(last_words.removeprefix(_REFUSAL))
+            self._has_looked.set()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _started(self) -> subprocess.Popen[str] | None:
+        with self._starting:
+            if self._stopping.is_set():
+                return None
+            # It unblocks none of its own; one that comes before it waits for signals is kept.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="backslashreplace",
+                    start_new_session=True,  # a terminal's signals are for us
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with suppress(OSError):  # it has died already
+                _pipe(self._process.stdin).write(f"{self._url}\n")
+                _pipe(self._process.stdin).flush()
+            return self._process
+
+    def _wait_for_look(self, answers: IO[str]) -> None:
+        if answers.readline():
+            self._pause_s = _MIN_PAUSE_S
+            self._has_looked.set()
+
+    def _relay_log(self, lines: IO[str] | None) -> str:
+        """Log what the program logs, and return its last words, if these are no event."""
+        last_words = ""
+        for line in _pipe(lines):
+            last_words = hide_secrets(line.rstrip("\n"), self._url)
+            if _relay(last_words):
+                last_words = ""
+            elif not last_words.startswith(_REFUSAL):
+                logger.warning("what copies from the object store says: %s", last_words)
+        return last_words
+
+
+def _relay(line: str) -> bool:
+    """Log an event of the program as one of ours; return whether it was one."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+        level = logging.getLevelNamesMapping()[event["level"].upper()]
+        target = logging.getLogger(event["logger"])
+        message = "\n".join([event["message"], *event.get("traceback", "").splitlines()])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    if target.isEnabledFor(level):
+        record = logging.makeLogRecord(
+            {
+                "name": target.name,
+                "levelno": level,
+                "levelname": logging.getLevelName(level),
+                "msg": message,
+                "process": event.get("process"),
+            }
+        )
+        target.handle(record)
+    return True
+
+
+def in_words_of_settings(refusal: str) -> str:
+    """Return what the program says of its arguments as said of the settings."""
+    for argument, setting in _SETTINGS.items():
+        if refusal.startswith(argument):
+            return setting + refusal.removeprefix(argument)
+    return refusal
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None  # noqa: S101 - it was asked for
+    return pipe
