@@ -16,7 +16,7 @@ from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.trainer.errors import ExportError
-from mlpserve.trainer.export.onnx_file import onnx_file
+from mlpserve.trainer.export.onnx_file import to_bytes
 
 TOLERANCE = 1e-5
 
@@ -53,7 +53,7 @@ def session_of(content: bytes) -> onnxruntime.InferenceSession:
 
 def largest_difference(model: Model, counts: Sequence[int]) -> float:
     """Return how far ONNX Runtime is off at most in batches of several sizes."""
-    session = session_of(onnx_file(model))
+    session = session_of(to_bytes(model))
     rng = np.random.default_rng(3)
     largest = 0.0
     for count in counts:
@@ -97,14 +97,14 @@ def test_every_activation_can_be_exported(metadata: Metadata) -> None:
         node.op_type.lower()
         for activation in HIDDEN_ACTIVATIONS
         for node in onnx.load_from_string(
-            onnx_file(model_of(network_of((6, 5, 3), activation), metadata))
+            to_bytes(model_of(network_of((6, 5, 3), activation), metadata))
         ).graph.node
     }
     assert kinds == {*ACTIVATIONS, "gemm"}
 
 
 def test_checker_finds_nothing_and_old_runtimes_may_read_it(model: Model) -> None:
-    content = onnx_file(model)
+    content = to_bytes(model)
     onnx.checker.check_model(content, full_check=True)
     exported = onnx.load_from_string(content)
     assert exported.ir_version == 7
@@ -112,7 +112,7 @@ def test_checker_finds_nothing_and_old_runtimes_may_read_it(model: Model) -> Non
 
 
 def test_file_says_what_goes_in_what_comes_out_and_what_it_is(model: Model) -> None:
-    session = session_of(onnx_file(model))
+    session = session_of(to_bytes(model))
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(float)", ["N", 6])
     assert (given.name, given.type, given.shape) == ("probabilities", "tensor(float)", ["N", 3])
@@ -127,7 +127,7 @@ def test_file_says_what_goes_in_what_comes_out_and_what_it_is(model: Model) -> N
 
 
 def test_parameters_are_bit_for_bit_those_of_the_version(model: Model) -> None:
-    exported = onnx.load_from_string(onnx_file(model))
+    exported = onnx.load_from_string(to_bytes(model))
     found = {entry.name: onnx.numpy_helper.to_array(entry) for entry in exported.graph.initializer}
     assert list(found) == ["W1", "b1", "W2", "b2"]
     for one, other in zip(found.values(), model.network.parameters, strict=True):
@@ -135,7 +135,7 @@ def test_parameters_are_bit_for_bit_those_of_the_version(model: Model) -> None:
 
 
 def test_same_version_gives_the_same_bytes(model: Model) -> None:
-    assert onnx_file(model) == onnx_file(model)
+    assert to_bytes(model) == to_bytes(model)
 
 
 def test_network_that_is_too_large_for_the_format_is_refused_at_once(metadata: Metadata) -> None:
@@ -143,4 +143,4 @@ def test_network_that_is_too_large_for_the_format_is_refused_at_once(metadata: M
     weights = np.broadcast_to(np.float32(0), (65_536, 9_000))
     layer = Layer(weights, np.broadcast_to(np.float32(0), (9_000,)), "softmax")
     with pytest.raises(ExportError, match="the most that one such file can hold, got 2359332000; "):
-        onnx_file(model_of(Network((layer,)), metadata))
+        to_bytes(model_of(Network((layer,)), metadata))

@@ -1,8 +1,12 @@
-"""The command `mlpserve-train export`: a published version in, a file of another format out."""
+"""The command ``mlpserve-train export``: writes a published version in another program's format.
+
+A format is a line of ``FORMATS``, the module ``NAME_file`` with ``to_bytes``, and an extra.
+"""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -12,7 +16,13 @@ from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
 from mlpserve.trainer.errors import ExportError
 
-_Format: TypeAlias = Callable[[Model], bytes]
+_ToBytes: TypeAlias = Callable[[Model], bytes]
+
+# What --help says of each; its extra and the package that it needs are called like it.
+FORMATS: Final[Mapping[str, str]] = {
+    "onnx": "a graph that takes (N, D) float32 images from 0 to 1 and gives probabilities",
+    "safetensors": "the arrays of the weights file",
+}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,10 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        choices=_FORMATS,
+        choices=FORMATS,
         required=True,
-        help="onnx: a graph that takes (N, D) float32 images from 0 to 1 and gives probabilities; "
-        "safetensors: the arrays of the weights file",
+        help="; ".join(f"{name}: {description}" for name, description in FORMATS.items()),
     )
     add_model(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
@@ -49,30 +58,26 @@ def _export(options: argparse.Namespace) -> str:
     output: Path = options.output
     # What can fail early is tried early.
     _check_output(output, force=options.force)
-    to_file = _FORMATS[options.format]()
+    to_bytes = _to_bytes(options.format)
     model = load_reference(parse_reference(options.model))
     # Else the mistake of this machine or this file would be taken for one of the other program.
     check_golden(model)
-    content = to_file(model)
-    _write(output, content)
+    content = to_bytes(model)
+    with _writing(output), atomic_write(output) as file:
+        file.write(content)
     name, version = model.metadata.name, model.metadata.version
     return f"exported {name}:{version} as {options.format} to {output} ({len(content)} bytes)"
 
 
-def _onnx() -> _Format:
-    from mlpserve.trainer.export.onnx_file import onnx_file  # noqa: PLC0415 - an extra
-
-    return onnx_file
-
-
-def _safetensors() -> _Format:
-    from mlpserve.trainer.export.safetensors_file import safetensors_file  # noqa: PLC0415 - an extra
-
-    return safetensors_file
-
-
-# Only the one that is asked for is imported; the other need not be installed.
-_FORMATS: Final[Mapping[str, Callable[[], _Format]]] = {"onnx": _onnx, "safetensors": _safetensors}
+def _to_bytes(name: str) -> _ToBytes:
+    """Import what writes a format; the packages of the others need not be installed."""
+    try:
+        to_bytes: _ToBytes = import_module(f"mlpserve.trainer.export.{name}_file").to_bytes
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the format {name} needs a package of that name: pip install 'mlpserve[{name}]'"
+        ) from error
+    return to_bytes
 
 
 def _check_output(path: Path, *, force: bool) -> None:
@@ -84,12 +89,6 @@ def _check_output(path: Path, *, force: bool) -> None:
         raise ExportError(f"{path}: is there already; replace it with --force")
     if not has_folder:
         raise ExportError(f"{path}: expected a folder that exists, but {path.parent} is none")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file in one step: whoever reads it sees the old one, or all of the new one."""
-    with _writing(path), atomic_write(path) as file:
-        file.write(content)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A version as an ONNX graph, which many runtimes run without mlpserve.
+"""ONNX: a version as a graph, which many runtimes run without mlpserve.
 
     images -> Gemm -> Tanh | Relu | Sigmoid -> ... -> Gemm -> Softmax -> probabilities
 
@@ -12,25 +12,18 @@ from importlib.metadata import version as installed_version
 from typing import Final
 
 import numpy as np
+import onnx
+from onnx import checker, helper, numpy_helper
 
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Network
 from mlpserve.model.weights import Model
 from mlpserve.trainer.errors import ExportError
 
-try:
-    import onnx
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "the format onnx needs a package of that name: pip install 'mlpserve[onnx]'"
-    ) from error
-
-from onnx import checker, helper, numpy_helper
-
 # The oldest that have these operators as we use them, so that runtimes since 2020 take the file.
 _OPSET: Final = 13
 _IR_VERSION: Final = 7
-_LARGEST_FILE_BYTES: Final = 2**31 - 1  # protobuf's
+_MAX_FILE_BYTES: Final = 2**31 - 1  # protobuf's
 _OPERATORS: Final[Mapping[str, str]] = {
     "tanh": "Tanh",
     "relu": "Relu",
@@ -41,7 +34,7 @@ _INPUT: Final = "images"
 _OUTPUT: Final = "probabilities"
 
 
-def onnx_file(model: Model) -> bytes:
+def to_bytes(model: Model) -> bytes:
     """Return the content of an ONNX file.
 
     Input ``images``: (N, D) float32 from 0 to 1. Output ``probabilities``: (N, K) float32. The
@@ -67,9 +60,9 @@ def onnx_file(model: Model) -> bytes:
 
 def _check_size(network: Network) -> None:
     size_bytes = sum(array.size * np.float32().itemsize for array in network.parameters)
-    if size_bytes > 0.99 * _LARGEST_FILE_BYTES:  # the rest is for the texts
+    if size_bytes > 0.99 * _MAX_FILE_BYTES:  # the rest is for the texts
         raise ExportError(
-            f"onnx: expected parameters of at most {_LARGEST_FILE_BYTES} bytes, the most that one "
+            f"onnx: expected parameters of at most {_MAX_FILE_BYTES} bytes, the most that one "
             f"such file can hold, got {size_bytes}; use --format safetensors"
         )
 

@@ -1,18 +1,12 @@
-"""A version as a safetensors file: the entries of `weights.npz`, in a format that others read."""
+"""Safetensors: the entries of ``weights.npz`` in a format that others read."""
 
 import numpy as np
+from safetensors.numpy import save
 
 from mlpserve.model.weights import Model, model_arrays
 
-try:
-    from safetensors.numpy import save
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "the format safetensors needs a package of that name: pip install 'mlpserve[safetensors]'"
-    ) from error
 
-
-def safetensors_file(model: Model) -> bytes:
+def to_bytes(model: Model) -> bytes:
     """Return the content of a safetensors file.
 
     The tensors are called as in `weights.npz`, and so is the JSON: it is the string ``metadata``
