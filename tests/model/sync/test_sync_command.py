@@ -18,6 +18,7 @@ import pytest
 from mlpserve.model.folder import versions, weights_path
 
 TIMEOUT_S = 30.0
+END_S = 10.0  # far less than what it is kept waiting for
 URL = "s3://bucket/models"
 COMMAND = [sys.executable, "-m", "mlpserve.model", "sync"]
 
@@ -176,7 +177,7 @@ def test_signals_end_it_while_a_store_keeps_it_waiting(
         wait_until(cache.exists)
         process.send_signal(number)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(5) == code
+        assert process.wait(END_S) == code
 
 
 @pytest.mark.parametrize("file", ["tiny/1/weights.npz", "tiny/2/weights.npz"])
@@ -189,7 +190,7 @@ def test_it_ends_in_the_midst_of_a_copy_and_leaves_no_half_version(
     with running(f"file://{models}", cache) as process:
         wait_until(lambda: any(cache.glob(".*/*.npz")) or any(cache.glob("*/*/*.npz")))
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(END_S) == 0
     assert all(weights_path(cache, "tiny", each).is_file() for each in versions(cache, "tiny"))
     path.unlink()
     shutil.copy(weights_path(models, "tiny", 3 - int(path.parent.name)), path)
@@ -224,7 +225,7 @@ def test_it_ends_with_the_program_that_runs_it(
         first_line(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(5) == 0
+        assert process.wait(END_S) == 0
 
 
 def test_its_log_is_lines_of_json_where_programs_read_it(
