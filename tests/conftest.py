@@ -21,7 +21,7 @@ from mlpserve.model.weights import Model
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 
-pytest_plugins = ["fault_table"]
+pytest_plugins = ["fault_table", "isolation"]
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534

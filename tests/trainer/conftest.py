@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from warm_parent import WarmParent
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +26,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def warm_trainer() -> Iterator[WarmParent]:
+    """Return what runs the trainer's commands, without their imports for each."""
+    with WarmParent(["mlpserve.trainer.__main__", "mlpserve.trainer.report.page"]) as parent:
+        yield parent
+
+
 @pytest.fixture
-def train(models: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def train(
+    warm_trainer: WarmParent, models: Path
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Return a function that runs the command to its end."""
 
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, *arguments]
-        return subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
-        )
+        return warm_trainer.run(list(map(str, command)))
 
     return run

@@ -12,19 +12,24 @@ import pytest
 
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
+from warm_parent import WarmParent
 
-Train = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def evaluate(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-W", "error", "-m", "mlpserve.trainer", "evaluate", *arguments]
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
-    )
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def model(train: Train, models: Path, data: Path) -> Path:
+def evaluate(warm_trainer: WarmParent) -> Run:
+    """Return a function that runs the command to its end."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-W", "error", "-m", "mlpserve.trainer", "evaluate", *arguments]
+        return warm_trainer.run(list(map(str, command)), timeout_s=60)
+
+    return run
+
+
+@pytest.fixture
+def model(train: Run, models: Path, data: Path) -> Path:
     """Return a model with two versions, of which the second is not always right."""
     for flags in ("--epochs 1", "--epochs 1 --learning-rate 0.003 --seed 4"):
         assert train("--data", data, *flags.split(), "--batch-size", "64").returncode == 0
@@ -40,7 +45,9 @@ def by_hand(path: Path, data: Path) -> tuple[npt.NDArray[np.float64], npt.NDArra
         return exponentials / exponentials.sum(axis=1, keepdims=True), images["y_test"]
 
 
-def test_the_figures_are_those_of_a_computation_by_hand(model: Path, data: Path) -> None:
+def test_the_figures_are_those_of_a_computation_by_hand(
+    evaluate: Run, model: Path, data: Path
+) -> None:
     done = evaluate("--model", model, "--data", data, "--output", "json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
@@ -66,7 +73,9 @@ def test_the_figures_are_those_of_a_computation_by_hand(model: Path, data: Path)
         }
 
 
-def test_the_table_says_the_same_of_the_version_that_is_named(model: Path, data: Path) -> None:
+def test_the_table_says_the_same_of_the_version_that_is_named(
+    evaluate: Run, model: Path, data: Path
+) -> None:
     facts = json.loads(evaluate("--model", f"{model}:1", "--data", data, "--output", "json").stdout)
     set_label(model.parent, "thirds", "stable", 1)
     done = evaluate("--model", f"{model}:stable", "--data", data)
@@ -109,7 +118,7 @@ def test_a_disk_that_is_full_is_said_to_be(model: Path, data: Path) -> None:
     ids=["model", "version", "folder of a version", "data", "image size"],
 )
 def test_what_cannot_be_judged_is_said_in_one_sentence(
-    model: Path, data: Path, reference: str, source: str, message: str
+    evaluate: Run, model: Path, data: Path, *, reference: str, source: str, message: str
 ) -> None:
     images, labels = np.zeros((2, 3, 6), np.uint8), np.arange(2)
     other = model.parents[1] / "other.npz"

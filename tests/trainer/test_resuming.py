@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlpserve.model.folder import versions, weights_path
+from warm_parent import WarmParent
 
 TRAINER = (sys.executable, "-m", "mlpserve.trainer")
 DYING_TRAINER = (sys.executable, str(Path(__file__).with_name("dying_trainer.py")))
@@ -38,12 +39,6 @@ TWO_THREADS = f"{ADAM} --threads 2"
 Result = tuple[dict[str, Any], dict[str, Any], list[Any]]
 
 
-def run(command: tuple[str, ...], *arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def result(models: Path) -> Result:
     """Return the arrays of the only version, what it says of itself, and its history."""
     assert versions(models, "thirds") == [1]
@@ -61,14 +56,17 @@ def result(models: Path) -> Result:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
+def undisturbed(
+    warm_trainer: WarmParent, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Result]:
     """Return a function that returns what a run with some flags comes to when left alone."""
     results: dict[str, Result] = {}
 
     def find(flags: str) -> Result:
         if flags not in results:
             models = tmp_path_factory.mktemp("undisturbed")
-            done = run(TRAINER, "--data", data, "--models", models, *flags.split())
+            places = ("--data", str(data), "--models", str(models))
+            done = warm_trainer.run([*TRAINER, *places, *flags.split()])
             assert done.returncode == 0, done.stderr
             results[flags] = result(models)
         return results[flags]
@@ -79,7 +77,8 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 class Job:
     """A run with checkpoints that is started again and again."""
 
-    def __init__(self, data: Path, folder: Path, flags: str = ADAM) -> None:
+    def __init__(self, warm: WarmParent, data: Path, folder: Path, flags: str = ADAM) -> None:
+        self._warm = warm
         self.models = folder / "models"
         self.checkpoints = folder / "checkpoints"
         self.arguments = (
@@ -90,25 +89,30 @@ class Job:
     def killed_at(
         self, function: str, lines: int, *more: str
     ) -> "subprocess.CompletedProcess[str]":
-        return run(DYING_TRAINER, function, lines, *self.arguments, *more)
+        return self.run([*DYING_TRAINER, function, str(lines)], *more)
 
     def resumed(self, *more: str) -> "subprocess.CompletedProcess[str]":
-        return run(TRAINER, *self.arguments, "--resume", *more)
+        return self.run(TRAINER, "--resume", *more)
+
+    def run(self, command: Sequence[str], *more: str) -> "subprocess.CompletedProcess[str]":
+        return self._warm.run([*command, *self.arguments, *more], timeout_s=60)
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.checkpoints.iterdir())
 
 
 @pytest.fixture
-def job(data: Path, tmp_path: Path) -> Job:
-    return Job(data, tmp_path)
+def job(warm_trainer: WarmParent, data: Path, tmp_path: Path) -> Job:
+    return Job(warm_trainer, data, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def killed_once(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed_once(
+    warm_trainer: WarmParent, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the folder of a job that was killed in an early epoch; not to be changed."""
     folder = tmp_path_factory.mktemp("killed")
-    assert Job(data, folder).killed_at("_advance", 5 * 25).returncode == KILLED
+    assert Job(warm_trainer, data, folder).killed_at("_advance", 5 * 25).returncode == KILLED
     return folder
 
 
@@ -143,13 +147,15 @@ def left(killed_once: Path, job: Job, tmp_path: Path) -> Job:
     ids=lambda place: place[0],
 )
 def test_a_run_that_is_killed_and_resumed_publishes_the_bits_of_one_that_never_was(
+    warm_trainer: WarmParent,
     data: Path,
     tmp_path: Path,
     undisturbed: Callable[[str], Result],
+    *,
     flags: str,
     place: tuple[str, int],
 ) -> None:
-    job = Job(data, tmp_path, flags)
+    job = Job(warm_trainer, data, tmp_path, flags)
     killed = job.killed_at(*place)
     assert killed.returncode == KILLED, killed.stderr
     assert versions(job.models, "thirds") == ([1] if place[0] == "remove" else [])
@@ -166,9 +172,15 @@ def test_a_run_that_is_killed_and_resumed_publishes_the_bits_of_one_that_never_w
 @pytest.mark.parametrize("flags", [ADAM, TWO_THREADS], ids=["one thread", "two threads"])
 @pytest.mark.parametrize("line", ["data", "epoch 1/", "epoch 4/", "epoch 10/", "trained"])
 def test_a_run_that_somebody_kills_after_a_line_of_its_output_is_resumed_to_the_same_bits(
-    data: Path, tmp_path: Path, undisturbed: Callable[[str], Result], flags: str, line: str
+    warm_trainer: WarmParent,
+    data: Path,
+    tmp_path: Path,
+    undisturbed: Callable[[str], Result],
+    *,
+    flags: str,
+    line: str,
 ) -> None:
-    job = Job(data, tmp_path, flags)
+    job = Job(warm_trainer, data, tmp_path, flags)
     with subprocess.Popen([*TRAINER, *job.arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith(line):
@@ -210,9 +222,9 @@ def test_the_history_is_that_of_the_whole_run(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_with_checkpoints_that_is_told_to_stop_saves_and_says_so_by_its_code(
-    data: Path, tmp_path: Path, number: signal.Signals
+    warm_trainer: WarmParent, data: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    job = Job(data, tmp_path, "--epochs 1000000")
+    job = Job(warm_trainer, data, tmp_path, "--epochs 1000000")
     arguments = [*job.arguments[:-1], "1000"]  # so the signal alone makes a checkpoint
     for life in range(2):
         with subprocess.Popen(
@@ -259,18 +271,20 @@ def test_a_stop_while_nothing_is_trained_yet_has_the_same_code(job: Job, data: P
         f"arguments[0] == {str(data)!r} and os.kill(os.getpid(), signal.SIGTERM)); "
         "sys.exit(main(sys.argv[1:]))"
     )
-    done = run((sys.executable, "-c", program), *job.arguments)
+    done = job.run((sys.executable, "-c", program))
     assert (done.returncode, done.stdout) == (STOPPED, "")
     assert done.stderr == "mlpserve-train: stopped; the same with --resume goes on\n"
 
 
-def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_run_at_once(warm_trainer: WarmParent, tmp_path: Path) -> None:
     # A step of this takes many seconds, and a checkpoint is written between steps.
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (20_000, 784), np.uint8), rng.integers(0, 10, 20_000)
     path = tmp_path / "wide.npz"
     np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
-    job = Job(path, tmp_path, "--layers 4096 --batch-size 0 --log-format json --threads 1")
+    job = Job(
+        warm_trainer, path, tmp_path, "--layers 4096 --batch-size 0 --log-format json --threads 1"
+    )
     with subprocess.Popen(
         [*TRAINER, *job.arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -382,7 +396,7 @@ def test_a_checkpoint_of_other_data_is_refused(left: Job, data: Path, tmp_path: 
 
 def test_a_checkpoint_that_was_left_is_not_overlooked(left: Job) -> None:
     before = left.files()
-    done = run(TRAINER, *left.arguments)
+    done = left.run(TRAINER)
     assert done.returncode == 1
     assert done.stderr == (
         f"mlpserve-train: {left.checkpoints / before[1]}: a run that is not finished left it; "
@@ -417,7 +431,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_training(
     job: Job, tmp_path: Path, place: str, cause: str
 ) -> None:
     (tmp_path / "file").touch()
-    done = run(TRAINER, *job.arguments, "--checkpoint", tmp_path / place)
+    done = job.run(TRAINER, "--checkpoint", str(tmp_path / place))
     assert done.returncode == 1
     assert done.stderr == (
         f"mlpserve-train: {tmp_path / place}: a checkpoint cannot be written: {cause}\n"
@@ -429,7 +443,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoints_that_are_there(
     left: Job, undisturbed: Callable[[str], Result]
 ) -> None:
     before = left.files()
-    done = run((sys.executable, "-c", LIMITED_FILES), *left.arguments, "--resume")
+    done = left.run((sys.executable, "-c", LIMITED_FILES), "--resume")
     assert done.returncode == 1
     assert done.stderr == (
         f"mlpserve-train: {left.checkpoints}: a checkpoint cannot be written: File too large\n"

@@ -1,0 +1,119 @@
+"""Isolation of the tests: from who started pytest, and from the processes of other tests.
+
+A plug-in of pytest. Whatever it inherits, ignored signals, a mask, an umask, settings of servers,
+it begins with the defaults, and so does each process that a test starts. A test that leaves a
+process behind fails, and the process is killed; so does the whole run, if one survives it.
+"""
+
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+# All that a test starts has this in its environment, whoever its parent has become.
+_VARIABLE: Final = "TESTS_SESSION"
+_GRACE_S: Final = 10.0  # in which what was told to end, or has lost its parent, may do so
+_PAUSE_S: Final = 0.01
+_UMASK: Final = 0o022
+# What Python itself ignores, and restores in processes that it starts.
+_IGNORED_BY_PYTHON: Final = {signal.SIGPIPE, signal.SIGXFSZ}
+# They change what programs of ours, or the libraries that we use, do.
+_PREFIXES: Final = ("MLPSERVE_", "AWS_", "FSSPEC_", "GRPC_", "OTEL_")
+_KEPT: Final = {"MLPSERVE_DATA_DIR"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin as if nothing had been inherited."""
+    _restore_signals()
+    os.umask(_UMASK)
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) and name not in _KEPT:
+            del os.environ[name]
+    _name_session(getattr(config, "workerinput", {}).get("workerid"))
+
+
+def _restore_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+
+
+def _name_session(worker: str | None) -> None:
+    # Workers of pytest-xdist are no strays: they have the bare name, as their parent gave it.
+    name = os.environ.get(_VARIABLE, "") if worker else uuid.uuid4().hex
+    os.environ[_VARIABLE] = f"{name}.{worker}" if worker else name
+
+
+class _Processes:
+    """What runs of this session's processes, but for those that run its tests."""
+
+    def __init__(self) -> None:
+        self._others: set[str] = set()
+
+    def running(self) -> dict[int, str]:
+        """Return the command of each, by its id."""
+        found = {entry for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - faster
+        self._others &= found
+        ours = {}
+        for entry in found - self._others - {str(os.getpid())}:
+            if command := _command_of_ours(Path("/proc", entry)):
+                ours[int(entry)] = command
+            else:
+                self._others.add(entry)
+        return ours
+
+    def wait_until_ended(self, before: set[int]) -> dict[int, str]:
+        """Wait for all but some to end; return those that do not, killed."""
+        deadline_s = time.monotonic() + _GRACE_S
+        while left := {key: value for key, value in self.running().items() if key not in before}:
+            if time.monotonic() > deadline_s:
+                for process in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                break
+            time.sleep(_PAUSE_S)
+        return left
+
+
+def _command_of_ours(process: Path) -> str:
+    """Return the command line of a process of this session that has not ended; else nothing."""
+    try:
+        variables = (process / "environ").read_bytes().split(b"\0")
+        own = f"{_VARIABLE}={os.environ[_VARIABLE]}".encode()
+        if not any(each == own or each.startswith(own + b".") for each in variables):
+            return ""
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it has ended, or is somebody else's
+        return ""
+
+
+_processes: Final = _Processes()
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Fail a test that leaves a process running, and kill that."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = set(_processes.running())
+    yield
+    left = _processes.wait_until_ended(before)
+    assert not left, f"the test left processes running; they were killed: {left}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves processes running, and kill those."""
+    if sys.platform == "linux" and (left := _Processes().wait_until_ended(set())):
+        print(f"\nthe tests left processes running; they were killed: {left}")  # noqa: T201
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
