@@ -23,6 +23,7 @@ from mlpserve.server.models.lifecycle import Lifecycle
 from mlpserve.server.models.worker_pool import LocalPool
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL, ServerConfig
+from processes import children
 
 StartServer = Callable[..., Server]
 TIMEOUT_S = 20.0
@@ -143,10 +144,7 @@ class Running:
 
     def workers(self) -> list[int]:
         """Return the ids of its processes but the first."""
-        # Each child is listed with the thread that started it.
-        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
-        lists = [(thread / "children").read_text() for thread in threads]
-        return sorted(int(child) for children in lists for child in children.split())
+        return children(self.process.pid)
 
     def listeners(self) -> int:
         """Return how many sockets listen on its port."""

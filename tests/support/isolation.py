@@ -7,13 +7,15 @@ process behind fails, and the process is killed; so does the whole run, if one s
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Any, Final
 
 import pytest
 
@@ -32,6 +34,7 @@ _KEPT: Final = {"MLPSERVE_DATA_DIR"}
 def pytest_configure(config: pytest.Config) -> None:
     """Begin as if nothing had been inherited."""
     _restore_signals()
+    _leave_no_block_waiting()
     os.umask(_UMASK)
     for name in list(os.environ):
         if name.startswith(_PREFIXES) and name not in _KEPT:
@@ -45,6 +48,23 @@ def _restore_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+
+
+def _leave_no_block_waiting() -> None:
+    """Have a process in a ``with`` block whose body fails killed, and not waited for."""
+    leave = subprocess.Popen.__exit__
+
+    def killing(
+        process: "subprocess.Popen[Any]",
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            process.kill()
+        leave(process, kind, error, traceback)
+
+    subprocess.Popen.__exit__ = killing  # type: ignore[method-assign]
 
 
 def _name_session(worker: str | None) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,13 +17,14 @@ from mlpserve.model.network import Network
 from mlpserve.server.settings.config import MANUAL, ServerConfig
 from mlpserve.server.system.ports import address
 from mlpserve.server.workers.supervisor import Supervisor
+from processes import children
 from steady_load import SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 TIMEOUT_S = 20.0
 CLIENTS = 4
-FAULTY_WORKER = Path(__file__).parents[1] / "processes" / "faulty_worker.py"
+FAULTY_WORKER = Path(__file__).parents[1] / "workers" / "faulty_worker.py"
 
 
 @pytest.mark.slow
@@ -57,45 +58,46 @@ def test_all_workers_that_are_killed_at_once_are_replaced_again_and_again(
     assert figures.longest_s < TIMEOUT_S
 
 
-def children() -> list[int]:
-    """Return the ids of this process's children."""
-    found: list[str] = []
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # it has ended
-            found += (thread / "children").read_text().split()
-    return sorted(map(int, found))
+class CrashLoop:
+    """A server of two workers, and the file that keeps new ones from starting."""
+
+    def __init__(self, supervisor: Supervisor, marker: Path) -> None:
+        self._others = set(children(os.getpid()))
+        self.supervisor, self.marker = supervisor, marker
+        supervisor.start()
+
+    def workers(self) -> list[int]:
+        """Return the ids of its workers."""
+        return sorted({*children(os.getpid())} - self._others)
 
 
 @pytest.fixture
-def crash_loop(
-    models: Path, tiny_models: None, tmp_path: Path
-) -> Iterator[tuple[Supervisor, Path]]:
-    """Return a server of two workers, and the file that keeps new ones from starting."""
+def crash_loop(models: Path, tiny_models: None, tmp_path: Path) -> Iterator[CrashLoop]:
+    """Return a server that nobody keeps from starting workers yet."""
     marker = tmp_path / "marker"
     command = (sys.executable, str(FAULTY_WORKER), "start not", str(marker))
     config = ServerConfig(models=models, port=0, workers=2, reload=MANUAL)
     supervisor = Supervisor(config, command=command)
-    supervisor.start()
-    yield supervisor, marker
+    yield CrashLoop(supervisor, marker)
     supervisor.lifecycle.stop()
     supervisor.stop()
 
 
 @pytest.mark.slow
 def test_workers_that_die_whenever_they_start_are_tried_less_and_less_often(
-    crash_loop: tuple[Supervisor, Path], network: Network, note_fault: NoteFault
+    crash_loop: CrashLoop, network: Network, note_fault: NoteFault
 ) -> None:
-    supervisor, marker = crash_loop
+    marker = crash_loop.marker
     watched_s = 5
-    load = SteadyLoad(address("127.0.0.1", supervisor.port), network, clients=CLIENTS)
+    load = SteadyLoad(address("127.0.0.1", crash_loop.supervisor.port), network, clients=CLIENTS)
     load.wait_for_answers()
     marker.touch()
-    os.kill(children()[0], signal.SIGKILL)
+    os.kill(crash_loop.workers()[0], signal.SIGKILL)
     Event().wait(watched_s)
     load.wait_for_answers()
     tries = marker.stat().st_size
     marker.unlink()
-    while len(children()) < 2:  # the test's own limit of time ends it otherwise
+    while len(crash_loop.workers()) < 2:  # the test's own limit of time ends it otherwise
         load.wait_for_answers()
     load.wait_for_answers()
     figures = load.stop()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from processes import children
+
 TIMEOUT_S = 20.0
 CONNECTIONS = 40
 
@@ -35,10 +37,9 @@ class Connections:
 
 def sockets_by_worker(server: int) -> list[int]:
     """Return how many sockets each worker of a server has open."""
-    workers = Path(f"/proc/{server}/task/{server}/children").read_text().split()
     return [
         sum("socket:" in str(entry.readlink()) for entry in Path(f"/proc/{worker}/fd").iterdir())
-        for worker in workers
+        for worker in children(server)
     ]
 
 

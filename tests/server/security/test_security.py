@@ -1,6 +1,7 @@
 """Who may call: TLS, mutual TLS and bearer tokens, on either adapter, with files that change."""
 
 import hashlib
+import hmac
 import re
 import signal
 import subprocess
@@ -263,6 +264,27 @@ def test_the_token_file_holds_no_token() -> None:
     token, line = new_token("billing")
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     assert line == f"billing sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def test_a_token_is_compared_with_all_that_are_known_whichever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, given = token_file(tmp_path, "first", "second", "third")
+    tokens = Tokens(file, required=True)
+    compared: list[str] = []
+
+    def compare(known: str, digest: str) -> bool:
+        compared.append(known)
+        return compare_digest(known, digest)  # takes as long wherever they differ
+
+    compare_digest = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for token, name in zip(given, ("first", "second", "third"), strict=True):
+        assert tokens.caller(bearer(token)) == name
+    with pytest.raises(UnauthenticatedError):
+        tokens.caller(bearer("wrong"))
+    known = re.findall(r"sha256:(\w+)", file.read_text())
+    assert compared == [*known] * 4
 
 
 def test_the_token_command_prints_a_token_that_its_line_lets_in(

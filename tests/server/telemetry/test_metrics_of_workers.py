@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from processes import children
 
 TIMEOUT_S = 30.0
 
@@ -67,8 +68,7 @@ class Told:
 
     def workers(self) -> list[int]:
         """Return the ids of its processes but the first."""
-        children = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text()
-        return [int(child) for child in children.split()]
+        return children(self.process_id)
 
 
 @pytest.fixture

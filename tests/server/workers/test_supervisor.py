@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,24 @@ from mlpserve.v1 import (
     prediction_pb2,
     prediction_pb2_grpc,
 )
+from processes import children
 
 TIMEOUT_S = 20.0
 FAULTY_WORKER = Path(__file__).with_name("faulty_worker.py")
 
 Publish = Callable[..., None]
 Supervise = Callable[..., Supervisor]
+Workers = Callable[[], list[int]]
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@pytest.fixture
+def workers() -> Workers:
+    """Return a function that returns the ids of the processes that the test has started."""
+    before = set(children(os.getpid()))
+    return lambda: sorted({*children(os.getpid())} - before)
 
 
 @pytest.fixture
@@ -52,15 +61,6 @@ def supervise(models: Path, tmp_path: Path) -> Iterator[Supervise]:
     for supervisor in started:
         supervisor.lifecycle.stop()
         supervisor.stop()
-
-
-def workers() -> list[int]:
-    """Return the ids of this process's children."""
-    found: list[str] = []
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # it has ended
-            found += (thread / "children").read_text().split()
-    return sorted(map(int, found))
 
 
 def ask(supervisor: Supervisor) -> list[int]:
@@ -99,7 +99,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
     ids=["dies", "hangs", "fails"],
 )
 def test_a_version_with_which_workers_are_lost_is_not_served_and_only_one_at_a_time_is_lost(
-    supervise: Supervise, publish: Publish, fault: str, reason: str
+    supervise: Supervise, publish: Publish, workers: Workers, *, fault: str, reason: str
 ) -> None:
     publish("tiny", versions=1)
     supervisor = supervise(fault, load_timeout_s=1.0)
@@ -128,7 +128,7 @@ def test_a_worker_that_dies_by_chance_while_it_loads_is_no_fault_of_the_version(
 
 
 def test_a_worker_that_does_not_move_is_replaced_and_nothing_else_is_lost(
-    supervise: Supervise, publish: Publish
+    supervise: Supervise, publish: Publish, workers: Workers
 ) -> None:
     publish("tiny", versions=1)
     supervisor = supervise(load_timeout_s=1.0)
@@ -168,7 +168,7 @@ def test_a_version_that_kills_workers_does_not_keep_a_server_from_starting(
 
 
 def test_a_new_worker_serves_what_the_others_serve_though_it_is_deleted_meanwhile(
-    supervise: Supervise, models: Path, tiny_models: None
+    supervise: Supervise, models: Path, tiny_models: None, workers: Workers
 ) -> None:
     supervisor = supervise()
     shutil.rmtree(models / "tiny")
