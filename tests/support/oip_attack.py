@@ -10,8 +10,10 @@ Run by hand for longer, guided by coverage, where atheris is installed:
 import json
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +23,13 @@ from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.errors import ServerError
-from mlpserve.server.inference.compiled import CompiledModel, Workspace
-from mlpserve.server.inference.decoding import Answer, answers
+from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
-from mlpserve.server.models.generations import Generations
-from mlpserve.server.oip.datatypes import DTYPES
+from mlpserve.server.inference.request import ParsedRequest
+from mlpserve.server.inference.router import Router
 from mlpserve.server.oip.http.body import read_body, write_body
-from mlpserve.server.oip.inference import Asked, Inference
-from mlpserve.server.oip.messages import read_request, response_message
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.tensors import DTYPES
 from mlpserve.server.statuses import STATUS_OF_ERROR
 from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import Statistics
@@ -50,21 +51,10 @@ def attacked_model() -> CompiledModel:
 
 
 MODEL = attacked_model()
+REGISTRY = Registry({"tiny": ServedModel((MODEL,), {"stable": 1}, 1)})
 
-
-class OneModel(Generations):
-    """Generations that never change: one model."""
-
-    def __init__(self) -> None:
-        self._only = Registry({"tiny": ServedModel((MODEL,), {"stable": 1}, 1)})
-
-    @property
-    def current(self) -> Registry:
-        """Return the one model."""
-        return self._only
-
-
-INFERENCE = Inference(OneModel(), Statistics(), max_batch_images=MAX_BATCH_IMAGES)
+ROUTER = Router(lambda: REGISTRY)
+INFERENCE = Inference(ROUTER, Statistics(), max_batch_images=MAX_BATCH_IMAGES)
 
 
 def attack_grpc(data: bytes) -> str:
@@ -74,10 +64,10 @@ def attack_grpc(data: bytes) -> str:
         Exception: Something that a caller would be told is INTERNAL.
     """
     try:
-        asked = INFERENCE.ask(read_request(data), RequestRecord(arrived_ns=monotonic_ns()))
+        request = INFERENCE.parse(data, RequestRecord(arrived_ns=monotonic_ns()))
     except ServerError as error:
         return _checked_refusal(error)
-    response_message(asked.response(_answer(asked))).SerializeToString()
+    request.encode(_answer(request))
     return "answered"
 
 
@@ -87,16 +77,18 @@ def attack_http(body: bytes, header_length: str | None) -> str:
         asked_for = read_body(
             body, header_length, model_name="tiny", model_version="", image_bytes=lambda: 6
         )
-        asked = INFERENCE.ask(asked_for.request, RequestRecord(arrived_ns=monotonic_ns()))
+        record = RequestRecord(arrived_ns=monotonic_ns())
+        encode = partial(write_body, binary_outputs=asked_for.binary_outputs)
+        request = INFERENCE.request(asked_for.request, record, None, encode)
     except ServerError as error:
         return _checked_refusal(error)
-    written, length = write_body(asked.response(_answer(asked)), asked_for.binary_outputs)
+    written, length = request.encode(_answer(request))
     json.loads(written[:length])
     return "answered"
 
 
-def _answer(asked: Asked) -> Answer:
-    (answer,) = answers(MODEL, [asked.images], Workspace())
+def _answer(request: ParsedRequest[Any]) -> Answer:
+    (answer,) = MODEL.answers([request.images], Workspace())
     return answer
 
 

@@ -71,7 +71,7 @@ def main() -> None:
     )
     server.add_insecure_port(f"127.0.0.1:{sys.argv[2]}")
     echo = Echo()
-    FastLane(server, {_METHOD: echo.accept}, echo).start()
+    FastLane(server, [_METHOD], echo).start()
     threading.Event().wait()
 
 

@@ -1,31 +1,27 @@
-"""What answers the requests of one process, whichever door they come through.
+"""App: all that a request meets between two ports of one process, built from the settings.
 
-    contracts (messages, oip) -- read --> queue of rows -- passes --> answers -- written --> doors
+    messages, oip -- parse --> queue -- batcher --> answers -- encode --> messages, oip
 
-Made once, from the settings. Knows neither ports nor certificates; `serving` opens the doors.
+Knows neither ports nor certificates; `server` opens the ports.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import grpc
 
-from mlpserve.server.grpc_api.fast_lane.infer import HotInfer
-from mlpserve.server.grpc_api.fast_lane.lane import Accept
-from mlpserve.server.grpc_api.fast_lane.predict import HotPredict
-from mlpserve.server.grpc_api.fast_lane.queued import QueuedCalls
-from mlpserve.server.grpc_api.management import ManagementService
-from mlpserve.server.grpc_api.messages import SERVICE_NAME, Messages
-from mlpserve.server.grpc_api.predict import PredictionService
+from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
+from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages
+from mlpserve.server.grpc_api.servicer import Servicer
+from mlpserve.server.grpc_api.services import ManagementService, prediction_service
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.compiled import Workspace
-from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.router import Router
 from mlpserve.server.inference.shadow import Shadow
-from mlpserve.server.inference.traffic_split import Splitter
 from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip.figures import statistics_snapshot
-from mlpserve.server.oip.grpc import MODEL_INFER, InferenceService
+from mlpserve.server.oip.grpc import MODEL_INFER, inference_service
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
@@ -41,65 +37,78 @@ from mlpserve.server.telemetry.statistics import Statistics
 from mlpserve.server.telemetry.tallies import Tallies
 
 
-class Surroundings(NamedTuple):
-    """What a process has from outside.
+class App:
+    """The request path of one process. Safe to use from many threads.
 
-    Attributes:
+    Args:
+        config: How to serve.
         generations: What is served.
         manager: Whom to ask for changes of that; None where that is not allowed.
         tallies: Where to count what shadows compare.
         totals: Returns what all processes of the server have counted.
-    """
-
-    generations: Generations
-    manager: Manager | None
-    tallies: Tallies
-    totals: Callable[[], MetricsSnapshot]
-
-
-class Answering:
-    """All that a request meets between two doors. Safe to use from many threads.
-
-    Args:
-        config: How to serve.
-        surroundings: What is outside.
 
     Attributes:
         calls: What is done about calls of many threads besides answering them.
         admission: Lets requests in.
-        messages: The contract of ours.
-        inference: Reads requests of the open protocol.
-        repository: Answers its other questions.
+        messages: Parses and encodes our own protocol.
+        inference: Parses requests of the Open Inference Protocol.
+        repository: Answers its other requests.
         batcher: Runs the networks for many threads.
 
     Raises:
         StartError: The token file cannot be used.
     """
 
-    def __init__(self, config: ServerConfig, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        generations: Generations,
+        *,
+        manager: ModelManager | None,
+        tallies: Tallies,
+        totals: Callable[[], MetricsSnapshot],
+    ) -> None:
         self._config = config
-        self._outside = surroundings
+        self._manager = manager
         self._telemetry = Telemetry(config)
         self._statistics = Statistics()
-        self._splitter = _splitter(config)
-        self._shadow = self._new_shadow()
+        self._router = Router(
+            lambda: generations.current, parse_shares(config.split), header=config.split_header
+        )
+        self._shadow: Shadow | None = None
+        if config.shadow:
+            counters = self._telemetry.counters()
+            self._shadow = Shadow(generations, config.shadow, tallies, counters)
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self.calls = Calls(self._telemetry.shared_recorder(), self._telemetry.request_log)
         self.admission = Admission(_tokens(config), OpenRequests(config.max_concurrent_requests))
-        self.messages = self._new_messages()
-        self.inference = self._new_inference()
-        self.repository = self._new_repository()
+        self.messages = PredictionMessages(
+            self._router,
+            max_batch_images=config.max_batch_images,
+            max_message_bytes=config.max_message_bytes,
+            shadow=self._shadow,
+        )
+        self.inference = Inference(
+            self._router, self._statistics, max_batch_images=config.max_batch_images
+        )
+        self.repository = Repository(
+            self._router,
+            totals,
+            max_batch_images=config.max_batch_images,
+            manager=manager,
+            management_calls=self._management_calls,
+        )
         self.batcher = Batcher(
             self._new_queue(), self._new_workspace(), self.calls.recorder, self._shadow
         )
 
     def start(self) -> None:
-        """Begin with what is done beside requests."""
+        """Start what runs beside requests."""
         if self._shadow is not None:
             self._shadow.start()
 
     def stop(self) -> None:
-        """End that; requests have ended."""
+        """Stop that; requests have ended."""
         if self._shadow is not None:
             self._shadow.stop()
         self._telemetry.close()
@@ -109,73 +118,38 @@ class Answering:
         own = self._telemetry.snapshot(process)
         return merged([own, statistics_snapshot(self._statistics)])
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what the public gRPC API calls."""
-        streams = CallLimit(self._config.max_streams, "streams: the most")
-        most = self._config.max_stream_batches
-        ours = PredictionService(
-            self.messages, self.batcher, self.calls, streams=streams, max_stream_batches=most
-        )
-        open_inference = InferenceService(
-            self.inference,
-            self.repository,
+    def services(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Return the services of the public gRPC API."""
+        config = self._config
+        servicer = Servicer(
             self.batcher,
+            self._router,
             self.calls,
-            streams=streams,
-            max_stream_batches=most,
+            streams=CallLimit(config.max_streams, "streams: the most"),
+            max_stream_batches=config.max_stream_batches,
         )
-        return ours.handlers(), open_inference.handlers(), *self._management_handlers()
+        services = (
+            prediction_service(self.messages, servicer),
+            inference_service(self.inference, self.repository, servicer),
+        )
+        if self._manager is None:
+            return services
+        management = ManagementService(self._manager, self.messages, self._management_calls)
+        return *services, management.handlers(servicer)
 
-    def hot_methods(self) -> tuple[Mapping[str, Accept], QueuedCalls]:
-        """Return what takes the calls of the fast lane, by their methods, and what answers them."""
-        telemetry, queue = self._telemetry, self._new_queue()
-        calls = Calls(telemetry.recorder(), telemetry.request_log)
-        methods = {
-            f"/{SERVICE_NAME}/Predict": HotPredict(self.messages, queue, calls).accept,
-            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}": HotInfer(self.inference, queue, calls).accept,
-        }
-        work = QueuedCalls(queue, self._new_workspace(), calls, self.admission, shadow=self._shadow)
-        return methods, work
-
-    def _management_handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        manager = self._outside.manager
-        if manager is None:
-            return ()
-        service = ManagementService(manager, self.messages, self.calls, self._management_calls)
-        return (service.handlers(),)
-
-    def _new_messages(self) -> Messages:
-        return Messages(
-            self._outside.generations,
-            max_batch_images=self._config.max_batch_images,
-            max_message_bytes=self._config.max_message_bytes,
-            splitter=self._splitter,
+    def hot_handler(self) -> tuple[list[str], HotHandler]:
+        """Return the full names of the hot methods, and what answers them in the fast lane."""
+        methods = [f"/{SERVICE_NAME}/Predict", f"/{OIP_SERVICE_NAME}/{MODEL_INFER}"]
+        handler = HotHandler(
+            {"Predict": self.messages.parse_predict, MODEL_INFER: self.inference.parse},
+            self._router,
+            queue=self._new_queue(),
+            workspace=self._new_workspace(),
+            calls=Calls(self._telemetry.recorder(), self._telemetry.request_log),
+            admission=self.admission,
             shadow=self._shadow,
         )
-
-    def _new_inference(self) -> Inference:
-        return Inference(
-            self._outside.generations,
-            self._statistics,
-            max_batch_images=self._config.max_batch_images,
-            splitter=self._splitter,
-        )
-
-    def _new_repository(self) -> Repository:
-        return Repository(
-            self._outside.generations,
-            self._outside.totals,
-            max_batch_images=self._config.max_batch_images,
-            manager=self._outside.manager,
-            management_calls=self._management_calls,
-        )
-
-    def _new_shadow(self) -> Shadow | None:
-        if not self._config.shadow:
-            return None
-        counters = self._telemetry.counters()
-        outside = self._outside
-        return Shadow(outside.generations, self._config.shadow, outside.tallies, counters)
+        return methods, handler
 
     def _new_queue(self) -> RowQueue:
         queue = RowQueue(
@@ -188,11 +162,6 @@ class Answering:
 
     def _new_workspace(self) -> Workspace:
         return Workspace(self._config.max_batch_rows)
-
-
-def _splitter(config: ServerConfig) -> Splitter | None:
-    shares = parse_shares(config.split)
-    return Splitter(shares, header=config.split_header) if shares else None
 
 
 def _tokens(config: ServerConfig) -> Tokens | None:

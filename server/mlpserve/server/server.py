@@ -1,7 +1,8 @@
-"""A running server: the port, health, reflection, start and stop."""
+"""Server: the ports of one process, health and reflection, from start to stop."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
@@ -10,20 +11,20 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
-from mlpserve.server.app import Answering, Surroundings
+from mlpserve.server.app import App
+from mlpserve.server.errors import StartError
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
 from mlpserve.server.grpc_api.health import HealthService, ReflectionService
 from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor
-from mlpserve.server.grpc_api.management import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.grpc_api.messages import SERVICE_NAME
+from mlpserve.server.grpc_api.services import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.grpc_api.transport import transport_options
-from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.models.generations import Generations, LocalGeneration
 from mlpserve.server.models.lifecycle import Lifecycle
 from mlpserve.server.models.metrics import lifecycle_snapshot
 from mlpserve.server.models.worker_pool import LocalPool
-from mlpserve.server.oip.http.opening import open_http
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.security.tls import Encryption, server_encryption
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
@@ -65,7 +66,7 @@ class Server:
         self,
         config: ServerConfig,
         generations: Generations | None = None,
-        manager: Manager | None = None,
+        manager: ModelManager | None = None,
         tallies: Tallies | None = None,
         totals: Callable[[], MetricsSnapshot] | None = None,
     ) -> None:
@@ -81,14 +82,13 @@ class Server:
             self.lifecycle = Lifecycle(config, crew)
             manager = self.lifecycle.controller
         self.generations = generations
-        surroundings = Surroundings(
+        self.app = App(
+            config,
             generations,
-            manager if config.allow_management else None,
-            tallies or Tallies.alone(),
-            totals or (lambda: self.metrics("server")),
+            manager=manager if config.allow_management else None,
+            tallies=tallies or Tallies.alone(),
+            totals=totals or (lambda: self.metrics("server")),
         )
-        self._answering = Answering(config, surroundings)
-        self.messages = self._answering.messages
         self._encryption = server_encryption(config)
         self._server = self._build()
         self.port = _bind(self._server, config, self._encryption)
@@ -100,7 +100,7 @@ class Server:
         """Load what is there, answer requests, and tell whoever asks for the server's health."""
         if self.lifecycle is not None:
             self.lifecycle.start()
-        self._answering.start()
+        self.app.start()
         self.show_health()
         (self._fast_lane or self._server).start()
         if self.http is not None:
@@ -108,7 +108,7 @@ class Server:
 
     def look(self) -> None:
         """Look now whether certificates, tokens or models of its own care have changed."""
-        self._answering.admission.look()
+        self.app.admission.look()
         if self._encryption is not None:
             self._encryption.look()
         if self.http is not None:
@@ -131,11 +131,11 @@ class Server:
         has_ended.wait()
         if self.lifecycle is not None:
             self.lifecycle.stop()
-        self._answering.stop()
+        self.app.stop()
 
     def metrics(self, process: str) -> MetricsSnapshot:
         """Return what was counted and timed so far; see ``Telemetry.snapshot``."""
-        own = self._answering.metrics(process)
+        own = self.app.metrics(process)
         if self.lifecycle is None:
             return own
         return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
@@ -159,26 +159,26 @@ class Server:
         return address(self._config.host, self.port)
 
     def _build(self) -> grpc.Server:
-        config, answering = self._config, self._answering
+        config, app = self._config, self.app
         threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
         server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="request"),
             options=transport_options(config),
             interceptors=[self._interceptor()],
         )
-        server.add_generic_rpc_handlers(answering.handlers())
+        server.add_generic_rpc_handlers(app.services())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             managed = (MANAGEMENT_SERVICE_NAME,) if config.allow_management else ()
-            described = ReflectionService((*_REFLECTED, *managed), answering.calls)
+            described = ReflectionService((*_REFLECTED, *managed), app.calls)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
         return server
 
     def _interceptor(self) -> grpc.ServerInterceptor:
-        answering = self._answering
+        app = self.app
         return AdmissionInterceptor(
-            answering.admission,
-            answering.calls,
+            app.admission,
+            app.calls,
             places_of_stream=self._config.max_stream_batches,
         )
 
@@ -187,18 +187,24 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        return FastLane(self._server, *self._answering.hot_methods())
+        return FastLane(self._server, *self.app.hot_handler())
 
     def _open_http(self) -> "HttpServer":
-        answering = self._answering
+        if find_spec("starlette") is None or find_spec("uvicorn") is None:
+            raise StartError(
+                "http_port: needs Starlette and uvicorn: pip install 'mlpserve[server,http]'"
+            )
+        # Only now, because they are installed only where HTTP is wanted.
+        from mlpserve.server.oip.http.server import open_http  # noqa: PLC0415
+
+        app = self.app
         return open_http(
             self._config,
-            answering.inference,
-            answering.repository,
-            answering.batcher,
-            answering.calls,
-            max_body_bytes=self._config.max_message_bytes,
-            admission=answering.admission,
+            app.inference,
+            app.repository,
+            batcher=app.batcher,
+            calls=app.calls,
+            admission=app.admission,
         )
 
 

@@ -1,8 +1,7 @@
 """How errors appear on the wire: the one place that knows both our errors and the statuses."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import grpc
 
@@ -20,7 +19,6 @@ from mlpserve.server.errors import (
     UnsupportedError,
     UnusableError,
 )
-from mlpserve.server.grpc_api.caller import Caller
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY, RequestLog, request_id
 from mlpserve.server.telemetry.request_record import RequestRecord
@@ -106,39 +104,6 @@ class Calls:
         shown = _INTERNAL_DETAILS if code is grpc.StatusCode.INTERNAL else str(error)
         pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
         return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
-
-    def arrived(self, method: str, caller: Caller) -> RequestRecord:
-        """Return the record of a request of the public API that comes now."""
-        return self.recorder.arrived(
-            method,
-            caller.metadata,
-            caller=caller.connection,
-            remaining_s=caller.remaining_s(),
-        )
-
-    @contextmanager
-    def handling(self, method: str, context: grpc.ServicerContext) -> Iterator[RequestRecord]:
-        """Follow a call of the public API, and end it with the right status where the block raises.
-
-        Left to itself, gRPC would answer with the text of any exception, and so show our internals.
-
-        Yields:
-            The call's record. Whoever answers says so to the recorder.
-        """
-        record = self.arrived(method, Caller(context))
-        try:
-            yield record
-        except grpc.RpcError:
-            # gRPC's own way to say that the caller is gone; nobody is left to be told.
-            raise
-        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            refuse_call(context, self.refusal(record, error))
-
-
-def refuse_call(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    """End a call of the public API."""
-    context.set_trailing_metadata(refusal.metadata)
-    context.abort(refusal.code, refusal.details)
 
 
 def _status(error: Exception) -> grpc.StatusCode:

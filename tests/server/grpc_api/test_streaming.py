@@ -15,7 +15,9 @@ def later(value: int) -> Callable[[], int]:
 
 
 def test_responses_come_in_the_order_of_their_requests() -> None:
-    assert list(ReadAhead(iter(range(100)), later, most=MOST).responses()) == list(range(100))
+    assert list(ReadAhead(iter(range(100)), later, max_in_flight=MOST).responses()) == list(
+        range(100)
+    )
 
 
 def test_several_requests_are_in_flight_before_the_first_response() -> None:
@@ -27,7 +29,7 @@ def test_several_requests_are_in_flight_before_the_first_response() -> None:
             all_in_flight.set()
         return lambda: request if all_in_flight.wait(TIMEOUT_S) else -1
 
-    assert list(ReadAhead(iter(range(5)), start, most=MOST).responses()) == [0, 1, 2, 3, 4]
+    assert list(ReadAhead(iter(range(5)), start, max_in_flight=MOST).responses()) == [0, 1, 2, 3, 4]
 
 
 def test_no_more_requests_are_read_than_may_be_in_flight_while_nobody_takes_responses() -> None:
@@ -41,7 +43,7 @@ def test_no_more_requests_are_read_than_may_be_in_flight_while_nobody_takes_resp
             read.release()
             yield number
 
-    responses = ReadAhead(requests(), later, most=MOST).responses()
+    responses = ReadAhead(requests(), later, max_in_flight=MOST).responses()
     for taken in range(20):
         assert next(responses) == taken
         # One more than may be in flight is read, and waits for room; what was taken made room.
@@ -63,7 +65,7 @@ def test_an_error_comes_after_the_responses_before_it(place: str) -> None:
         failing(request, "start")
         return lambda: failing(request, "wait")
 
-    responses = ReadAhead(requests, start, most=MOST).responses()
+    responses = ReadAhead(requests, start, max_in_flight=MOST).responses()
     assert [next(responses), next(responses)] == [0, 1]
     with pytest.raises(LookupError, match=place):
         next(responses)
@@ -77,7 +79,7 @@ def test_requests_are_read_no_further_when_nobody_takes_responses_any_more() -> 
             read.append(number)
             yield number
 
-    ahead = ReadAhead(requests(), later, most=MOST)
+    ahead = ReadAhead(requests(), later, max_in_flight=MOST)
     responses = ahead.responses()
     next(responses)
     assert not ahead.is_abandoned

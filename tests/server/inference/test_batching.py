@@ -17,10 +17,16 @@ from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.inference.batcher import Batcher, answer_together
-from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.inference.decoding import Answer
-from mlpserve.server.inference.queue import Outcome, Request, RowQueue
+from mlpserve.server.inference.batcher import Batcher, run_batch
+from mlpserve.server.inference.compiled import (
+    Answer,
+    Classified,
+    CompiledModel,
+    Images,
+    Workspace,
+)
+from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.request import Outcome, ParsedRequest
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import RequestRecord
@@ -69,15 +75,31 @@ class Caller:
         rows = np.array([[self.number, row, 9] for row in range(self.count)])
         return rows.astype(np.uint8) if self.dtype == "uint8" else rows.astype(np.float32)
 
-    def request(self) -> Request:
-        record = RequestRecord(caller=f"connection {self.number}")
-        return Request(
-            self.model, self.images, lambda: self.is_wanted, self.outcomes.append, record=record
+    def request(self) -> ParsedRequest[Answer]:
+        return request(
+            self.model,
+            self.images,
+            record=RequestRecord(caller=f"connection {self.number}"),
+            is_wanted=lambda: self.is_wanted,
+            on_outcome=lambda _, outcome: self.outcomes.append(outcome),
         )
 
     def got_exactly_its_own_rows(self) -> bool:
         (answer,) = self.outcomes
         return isinstance(answer, Answer) and is_answer_to(answer, self.images)
+
+
+def request(model: CompiledModel, images: Images, **others: Any) -> ParsedRequest[Answer]:
+    """Return a request whose response is the answer itself."""
+    return ParsedRequest(
+        model, images, lambda answer: answer, **{"record": RequestRecord(), **others}
+    )
+
+
+def ask(batcher: Batcher, model: CompiledModel, images: Images) -> Answer:
+    asked = request(model, images)
+    batcher.submit(asked)
+    return batcher.wait(asked)
 
 
 def is_answer_to(answer: Answer, images: Images) -> bool:
@@ -125,9 +147,9 @@ def test_each_caller_gets_exactly_its_own_rows_or_the_reason_why_not(
         waiting.put(caller.request())
         caller.is_wanted = not arrival["cancels"]
         if arrival["pass_after"]:
-            answer_together(waiting.take(), workspace, waiting.statistics, recorder())
+            run_batch(waiting.take(), workspace, waiting.statistics, recorder())
     while waiting:
-        answer_together(waiting.take(), workspace, waiting.statistics, recorder())
+        run_batch(waiting.take(), workspace, waiting.statistics, recorder())
     for caller in callers:
         (outcome,) = caller.outcomes
         if not caller.is_wanted:
@@ -149,7 +171,7 @@ def test_a_pass_has_at_most_the_rows_that_are_allowed_and_large_requests_go_alon
     for number, count in enumerate(counts):
         waiting.put(Caller(number, count, model).request())
     while waiting:
-        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+        run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     for rows in model.passes:
         assert len(rows) == 1 or sum(rows) <= MAX_BATCH_ROWS
     # No two neighbours could have been one pass.
@@ -176,7 +198,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
         match="100 images wait, 0 of them yours, and these 1 do",
     ):
         waiting.put(Caller(1, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert large.got_exactly_its_own_rows()
     for number in range(10):
         waiting.put(Caller(number, 1, model).request())
@@ -190,7 +212,7 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     waiting.put(kept.request())
     gone.is_wanted = False
     waiting.put(new.request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
@@ -202,10 +224,12 @@ def test_a_higher_priority_has_its_turn_first_and_the_oldest_of_the_same() -> No
     for number, priority in enumerate((2, 3, 1, 2, 1)):
         images = Caller(number, 1, model).images
         waiting.put(
-            Request(model, images, lambda: True, lambda _, n=number: order.append(n), priority)  # type: ignore[misc]
+            request(
+                model, images, priority=priority, on_outcome=lambda *_, n=number: order.append(n)
+            )
         )
     while waiting:
-        answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+        run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     assert order == [2, 4, 0, 3, 1]
 
 
@@ -216,10 +240,10 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
         waiting.put(caller.request())
     with pytest.raises(OverloadedError):
         waiting.put(Caller(3, 4, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     model.fails_at = 1
     waiting.put(Caller(4, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     ((_, figures),) = waiting.statistics.figures()
     assert (figures.images, figures.passes) == (3, 1)
     assert (figures.succeeded.count, figures.failed.count) == (2, 3)
@@ -229,7 +253,7 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
 def test_figures_go_with_their_model() -> None:
     waiting, model = queue(), EchoModel()
     waiting.put(Caller(0, 1, model).request())
-    answer_together(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
     forgotten = weakref.ref(model)
     del model
     assert forgotten() is None
@@ -238,13 +262,13 @@ def test_figures_go_with_their_model() -> None:
 def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def unreachable(_: Outcome) -> None:
+    def unreachable(*_: object) -> None:
         raise ConnectionError("gone")
 
     model = EchoModel()
     lost, other = Caller(0, 1, model), Caller(1, 1, model)
-    answer_together(
-        [Request(model, lost.images, lambda: True, unreachable), other.request()],
+    run_batch(
+        [request(model, lost.images, on_outcome=unreachable), other.request()],
         Workspace(),
         Statistics(),
         recorder(),
@@ -268,19 +292,20 @@ class HeldModel(EchoModel):
 
 
 def in_threads(callers: Sequence[Caller], batcher: Batcher) -> list[Thread]:
-    def ask(caller: Caller) -> None:
+    def ask_for(caller: Caller) -> None:
+        asked = request(caller.model, caller.images, is_wanted=lambda: caller.is_wanted)
         try:
-            ticket = batcher.submit(caller.model, caller.images, is_wanted=lambda: caller.is_wanted)
-            handed_in.wait()
-            caller.outcomes.append(ticket.result())
+            batcher.submit(asked)
+            submitted.wait()
+            caller.outcomes.append(batcher.wait(asked))
         except Exception as error:  # noqa: BLE001 - what was raised is what is asked for
             caller.outcomes.append(error)
 
-    handed_in = Barrier(len(callers) + 1)
-    threads = [Thread(target=ask, args=(caller,)) for caller in callers]
+    submitted = Barrier(len(callers) + 1)
+    threads = [Thread(target=ask_for, args=(caller,)) for caller in callers]
     for thread in threads:
         thread.start()
-    handed_in.wait(TIMEOUT_S)
+    submitted.wait(TIMEOUT_S)
     return threads
 
 
@@ -302,7 +327,7 @@ def test_an_idle_batcher_answers_in_the_thread_that_asks() -> None:
     model = EchoModel()
     batcher = Batcher(queue(), Workspace(), recorder())
     images = Caller(5, 3, model).images
-    answer = batcher.submit(model, images, is_wanted=lambda: True).result()
+    answer = ask(batcher, model, images)
     assert is_answer_to(answer, images)
 
 
@@ -327,15 +352,15 @@ def test_many_threads_get_their_own_rows(model: Model) -> None:
     batcher = Batcher(queue(), Workspace(MAX_BATCH_ROWS), recorder())
     own = Workspace()
 
-    def ask(seed: int) -> None:
+    def ask_often(seed: int) -> None:
         rng = np.random.default_rng(seed)
         for _ in range(50):
             images = rng.integers(0, 256, (rng.integers(1, 12), 6), np.uint8)
-            answer = batcher.submit(compiled, images, is_wanted=lambda: True).result()
+            answer = ask(batcher, compiled, images)
             sent.append((images, answer))
 
     sent: list[tuple[Images, Answer]] = []
-    threads = [Thread(target=ask, args=(seed,)) for seed in range(6)]
+    threads = [Thread(target=ask_often, args=(seed,)) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -355,11 +380,12 @@ def test_a_full_queue_may_be_waited_for() -> None:
     assert model.started.wait(TIMEOUT_S)
     threads += in_threads([second], batcher)
     with pytest.raises(OverloadedError):
-        batcher.submit(model, third.images, is_wanted=lambda: True)
+        batcher.submit(request(model, third.images))
 
     def wait_for_room() -> None:
-        ticket = batcher.submit(model, third.images, is_wanted=lambda: True, waits_for_room=True)
-        third.outcomes.append(ticket.result())
+        asked = request(model, third.images)
+        batcher.submit(asked, waits_for_room=True)
+        third.outcomes.append(batcher.wait(asked))
 
     threads.append(Thread(target=wait_for_room))
     threads[-1].start()
@@ -373,12 +399,13 @@ def test_requests_whose_answers_nobody_comes_for_do_not_keep_others_out() -> Non
     model = EchoModel()
     batcher = Batcher(queue(max_queue_rows=2), Workspace(), recorder())
     slow = [Caller(number, 1, model) for number in range(2)]
-    tickets = [batcher.submit(model, caller.images, is_wanted=lambda: True) for caller in slow]
+    submitted = [request(model, caller.images) for caller in slow]
+    for asked in submitted:
+        batcher.submit(asked)
     last = Caller(2, 1, model)
-    answer = batcher.submit(model, last.images, is_wanted=lambda: True).result()
-    assert is_answer_to(answer, last.images)
-    for caller, ticket in zip(slow, tickets, strict=True):
-        assert is_answer_to(ticket.result(), caller.images)
+    assert is_answer_to(ask(batcher, model, last.images), last.images)
+    for caller, asked in zip(slow, submitted, strict=True):
+        assert is_answer_to(batcher.wait(asked), caller.images)
 
 
 def test_a_queue_tells_how_many_requests_and_rows_wait() -> None:

@@ -7,7 +7,7 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import RequestError
 from mlpserve.server.inference.compiled import CompiledModel, Workspace
-from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, answers, decode_images
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 
 SPEC = InputSpec((2, 3))  # 6 values an image
 
@@ -109,7 +109,7 @@ def test_any_bytes_are_either_images_of_the_right_shape_or_refused(
 def test_each_batch_gets_what_the_network_says_of_it(model: Model) -> None:
     rng = np.random.default_rng(1)
     batches = [rng.integers(0, 256, (count, 6), np.uint8) for count in (5, 1, 3)]
-    found = answers(CompiledModel(model), batches, Workspace())
+    found = CompiledModel(model).answers(batches, Workspace())
     assert len(found) == 3
     for answer, images in zip(found, batches, strict=True):
         expected = model.network.probabilities(images.astype(np.float32) / np.float32(255))

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.inference.queue import HIGHEST_PRIORITY, Outcome, Request, RowQueue
+from mlpserve.server.inference.compiled import Answer, CompiledModel
+from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.request import HIGHEST_PRIORITY, Outcome, ParsedRequest
 from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
 
 MAX_BATCH_ROWS = 8
@@ -28,11 +29,19 @@ class Asker:
     outcomes: list[Outcome] = field(default_factory=list)
     is_wanted: Callable[[], bool] = lambda: True
 
-    def request(self, rows: int, *, remaining_s: float = math.inf, **options: Any) -> Request:
+    def request(
+        self, rows: int, *, remaining_s: float = math.inf, **options: Any
+    ) -> ParsedRequest[Answer]:
         record = RequestRecord(caller=self.name, remaining_s=remaining_s)
         images = np.zeros((rows, 1), np.uint8)
-        return Request(
-            MODEL, images, self.is_wanted, self.outcomes.append, record=record, **options
+        return ParsedRequest(
+            MODEL,
+            images,
+            lambda answer: answer,
+            record,
+            is_wanted=self.is_wanted,
+            on_outcome=lambda _, outcome: self.outcomes.append(outcome),
+            **options,
         )
 
 
@@ -40,7 +49,7 @@ def queue(**settings: Any) -> RowQueue:
     return RowQueue(**{"max_batch_rows": MAX_BATCH_ROWS, "max_queue_rows": 10**9, **settings})
 
 
-def callers(group: Sequence[Request]) -> list[str | bytes]:
+def callers(group: Sequence[ParsedRequest[Answer]]) -> list[str | bytes]:
     return [request.record.caller for request in group]
 
 
@@ -77,7 +86,7 @@ def test_the_requests_of_one_caller_keep_their_order(rows: list[int]) -> None:
     put = [only.request(count) for count in rows]
     for request in put:
         waiting.put(request)
-    taken: list[Request] = []
+    taken: list[ParsedRequest[Answer]] = []
     while waiting:
         taken += waiting.take()
     assert sorted(map(id, taken)) == sorted(map(id, put))

@@ -17,7 +17,7 @@ from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.inference.reproducibility import reproducibility_problem
+from mlpserve.server.inference.self_test import reproducibility_problem
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mlpserve.model.labels import set_label
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import StartError
-from mlpserve.server.inference.traffic_split import Splitter
+from mlpserve.server.inference.registry import Registry
+from mlpserve.server.inference.router import Router
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.shares import DEFAULT_SPLIT_HEADER, parse_shares
@@ -26,8 +27,8 @@ SHARES = st.dictionaries(
 )
 
 
-def splitter(shares: dict[str, int]) -> Splitter:
-    return Splitter(shares, header=DEFAULT_SPLIT_HEADER)
+def splitter(shares: dict[str, int]) -> Router:
+    return Router(lambda: Registry({}), shares, header=DEFAULT_SPLIT_HEADER)
 
 
 @given(SHARES, st.integers(1, 2000))

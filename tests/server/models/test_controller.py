@@ -17,8 +17,7 @@ from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.inference import decoding
-from mlpserve.server.inference.compiled import CompiledModel, Workspace
+from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
 from mlpserve.server.models.controller import Controller
 from mlpserve.server.models.plan import Plan
 from mlpserve.server.models.selection import Rules
@@ -272,16 +271,16 @@ def test_a_version_that_fails_its_self_test_is_not_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish("digits", versions=2)
-    answers = decoding.answers
+    answers = CompiledModel.answers
 
-    def broken_in_version_2(model: CompiledModel, *others: Any) -> list[decoding.Answer]:
+    def broken_in_version_2(model: CompiledModel, *others: Any) -> list[Answer]:
         found = answers(model, *others)
         if model.metadata.version != 2:
             return found
         nan = np.full(len(found[0].labels) // 4 * 3, np.nan, "<f4").tobytes()
-        return [decoding.Answer(nan, found[0].labels)]
+        return [Answer(nan, found[0].labels)]
 
-    monkeypatch.setattr(decoding, "answers", broken_in_version_2)
+    monkeypatch.setattr(CompiledModel, "answers", broken_in_version_2)
     with caplog.at_level(logging.ERROR):
         assert look_after(models).served == {"digits": [1]}
     assert "digits version 2: self-test: expected probabilities that sum to 1" in caplog.text

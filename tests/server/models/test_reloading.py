@@ -20,10 +20,10 @@ from mlpserve.model.labels import roll_back, set_label
 from mlpserve.model.network import Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.grpc_api.messages import PREDICT
 from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL
+from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 Stub = prediction_pb2_grpc.PredictionServiceStub
@@ -158,11 +158,11 @@ def test_a_request_that_was_accepted_is_answered_by_the_version_it_was_accepted_
     server = start_server(reload=MANUAL)
     assert server.lifecycle is not None
     request = prediction_pb2.PredictRequest(model_name="tiny", images=IMAGE)
-    exchange, data = server.messages, request.SerializeToString()
-    accepted, _ = exchange.images(PREDICT, data)
+    messages, data = server.app.messages, request.SerializeToString()
+    accepted = messages.parse_predict(data, RequestRecord()).model
     shutil.rmtree(models / "tiny" / "2")
     server.lifecycle.controller.reload()
-    assert exchange.images(PREDICT, data)[0].metadata.version == 1
+    assert messages.parse_predict(data, RequestRecord()).model.metadata.version == 1
     assert accepted.metadata.version == 2
     images: Any = np.zeros((1, 6), np.uint8)
     assert len(accepted.classify([images], Workspace()).labels) == 1

@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mlpserve.oip import inference_pb2
+from mlpserve.server.grpc_api.servicer import handling
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
 from mlpserve.server.statuses import Calls
@@ -70,7 +71,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         context: grpc.ServicerContext,
     ) -> Iterator[Any]:
         """Answer questions about the contract."""
-        with self._calls.handling("ServerReflectionInfo", context), self._limit:
+        with handling(self._calls, "ServerReflectionInfo", context), self._limit:
             yield from super().ServerReflectionInfo(request_iterator, context)
 
 

@@ -8,8 +8,9 @@ import grpc
 from grpc_health.v1 import health
 
 from mlpserve.server.errors import OverloadedError, UnauthenticatedError
+from mlpserve.server.grpc_api.servicer import refuse_call
 from mlpserve.server.security.admission import Admission
-from mlpserve.server.statuses import Calls, Refusal, refuse_call
+from mlpserve.server.statuses import Calls, Refusal
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,
 # and learn nothing else.

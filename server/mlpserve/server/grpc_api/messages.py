@@ -1,23 +1,23 @@
-"""The wire contract: bytes of messages to what is asked, and answers to bytes of messages.
+"""Messages of PredictionService: parsed into requests, encoded from answers; models described.
 
 Requests are parsed here and not by gRPC, so that bytes which are no message get an answer of ours.
 gRPC itself would call that a fault of the server, and log a traceback for each.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
-from mlpserve.server.grpc_api.descriptions import describe_model
-from mlpserve.server.inference.compiled import CompiledModel, Images
-from mlpserve.server.inference.decoding import FLOAT32, UINT8, Answer, ImageDType, decode_images
+from mlpserve.server.inference.compiled import Answer, CompiledModel
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 from mlpserve.server.inference.registry import ServedModel
-from mlpserve.server.inference.shadow import Shadow
-from mlpserve.server.inference.traffic_split import SplitKey, Splitter
-from mlpserve.server.models.generations import Generations
+from mlpserve.server.inference.request import ParsedRequest
+from mlpserve.server.inference.router import Router, SplitKey
+from mlpserve.server.inference.shadow import Comparison, Shadow
+from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -33,67 +33,68 @@ _PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.Pred
 _PredictResponse: TypeAlias = prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """The messages of an rpc that classifies images."""
-
-    request: type[_PredictRequest]
-    response: type[_PredictResponse]
-
-
-PREDICT: Final = Exchange(prediction_pb2.PredictRequest, prediction_pb2.PredictResponse)
-PREDICT_STREAM: Final = Exchange(
-    prediction_pb2.PredictStreamRequest, prediction_pb2.PredictStreamResponse
-)
-
-
-class Messages:
-    """Reads requests, and writes responses, of PredictionService. Runs no network.
+class PredictionMessages:
+    """Parses requests, and encodes responses, of PredictionService. Runs no network.
 
     Safe to use from many threads.
 
     Args:
-        generations: The models. Each request is answered from those that are served when it is
-            read.
+        router: Finds who answers. Each request is answered from the models that are served when it
+            is parsed.
         max_batch_images: The most images that one request may carry.
         max_message_bytes: The largest message that the transport takes; where so many images of a
             model may be larger, its description says that fewer are allowed.
-        splitter: What divides requests between labels; None where nothing does.
         shadow: What compares answers; None where nothing does.
     """
 
     def __init__(
         self,
-        generations: Generations,
+        router: Router,
         *,
         max_batch_images: int,
         max_message_bytes: int,
-        splitter: Splitter | None = None,
         shadow: Shadow | None = None,
     ) -> None:
-        self._generations = generations
-        self.splitter: Final = splitter
+        self._router = router
         self._shadow = shadow
         self._max_batch_images = max_batch_images
         self._max_image_bytes = max_message_bytes - _MESSAGE_OVERHEAD_BYTES
 
-    def images(
-        self, exchange: Exchange, data: bytes, key: SplitKey = None
-    ) -> tuple[CompiledModel, Images]:
-        """Return the model that a request asks, and the images that it carries.
+    def parse_predict(
+        self, data: bytes, record: RequestRecord, key: SplitKey = None
+    ) -> ParsedRequest[bytes]:
+        """Return the request that a PredictRequest is.
 
         Args:
-            exchange: The messages of the rpc.
-            data: The request.
-            key: Who asks; see ``Splitter``.
+            data: The message.
+            record: When it came, and from whom.
+            key: Who asks; see ``Router``.
 
         Raises:
-            RequestError: ``data`` is no such request, or a field of it is wrong.
+            RequestError: ``data`` is no such message, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
-        request = parsed(exchange.request, data)
-        model = self._model(request, key)
-        batch = request.images
+        message = parsed(prediction_pb2.PredictRequest, data)
+        return self._request(message, record, key, prediction_pb2.PredictResponse)
+
+    def parse_stream_request(
+        self, data: bytes, record: RequestRecord, key: SplitKey = None
+    ) -> ParsedRequest[bytes]:
+        """Return the request that a PredictStreamRequest is; as ``parse_predict``."""
+        message = parsed(prediction_pb2.PredictStreamRequest, data)
+        return self._request(message, record, key, prediction_pb2.PredictStreamResponse)
+
+    def _request(
+        self,
+        message: _PredictRequest,
+        record: RequestRecord,
+        key: SplitKey,
+        response: type[_PredictResponse],
+    ) -> ParsedRequest[bytes]:
+        model = self._router.find(
+            message.model_name, message.model_version, message.model_label, key
+        )
+        batch = message.images
         images = decode_images(
             batch.data,
             count=batch.count,
@@ -101,27 +102,21 @@ class Messages:
             spec=model.metadata.input,
             max_batch_images=self._max_batch_images,
         )
-        return model, images
 
-    def _model(self, request: _PredictRequest, key: SplitKey) -> CompiledModel:
-        registry = self._generations.current
-        if self.splitter is None or request.model_version or request.model_label:
-            return registry.find(request.model_name, request.model_version, request.model_label)
-        return self.splitter.choose(registry, request.model_name, key)
+        def encode(answer: Answer) -> bytes:
+            return response(
+                model_name=model.metadata.name,
+                model_version=model.metadata.version,
+                probabilities=answer.probabilities,
+                labels=answer.labels,
+            ).SerializeToString()
 
-    def answer(self, exchange: Exchange, model: CompiledModel, answer: Answer) -> bytes:
-        """Return the response that carries a model's answer."""
-        return exchange.response(
-            model_name=model.metadata.name,
-            model_version=model.metadata.version,
-            probabilities=answer.probabilities,
-            labels=answer.labels,
-        ).SerializeToString()
+        return ParsedRequest(model, images, encode, record)
 
     def get_model(self, data: bytes) -> bytes:
-        """Return the response to a GetModelRequest; errors as for ``images``."""
+        """Return the response to a GetModelRequest; errors as for ``parse_predict``."""
         request = parsed(prediction_pb2.GetModelRequest, data)
-        registry = self._generations.current
+        registry = self._router.registry
         name, model = registry.model(request.model_name)
         versions = model.versions
         if request.model_version or request.model_label:
@@ -131,13 +126,13 @@ class Messages:
         return prediction_pb2.GetModelResponse(model=described).SerializeToString()
 
     def list_models(self, data: bytes) -> bytes:
-        """Return the response to a ListModelsRequest; errors as for ``images``."""
+        """Return the response to a ListModelsRequest; errors as for ``parse_predict``."""
         parsed(prediction_pb2.ListModelsRequest, data)
         return prediction_pb2.ListModelsResponse(models=self.describe_all()).SerializeToString()
 
     def describe_all(self) -> list[prediction_pb2.Model]:
         """Return the descriptions of all models, in the order of their names."""
-        models = self._generations.current.models
+        models = self._router.registry.models
         return [self._describe(name, model, model.versions) for name, model in models.items()]
 
     def describe(self, name: str) -> prediction_pb2.Model:
@@ -146,17 +141,19 @@ class Messages:
         Raises:
             NotServedError: There is none.
         """
-        name, model = self._generations.current.model(name)
+        name, model = self._router.registry.model(name)
         return self._describe(name, model, model.versions)
 
     def _describe(
         self, name: str, model: ServedModel, versions: tuple[CompiledModel, ...]
     ) -> prediction_pb2.Model:
-        most = min(map(self._most_images, versions), default=self._max_batch_images)
+        max_images = min(map(self._max_images, versions), default=self._max_batch_images)
         comparison = None if self._shadow is None else self._shadow.comparison(name, model)
-        return describe_model(name, model, versions, max_batch_images=most, comparison=comparison)
+        return describe_model(
+            name, model, versions, max_batch_images=max_images, comparison=comparison
+        )
 
-    def _most_images(self, model: CompiledModel) -> int:
+    def _max_images(self, model: CompiledModel) -> int:
         return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))
 
 
@@ -179,3 +176,76 @@ def _dtype(data_type: int) -> ImageDType:
         names = ", ".join(prediction_pb2.DataType.Name(known) for known in _DTYPES)
         raise RequestError(f"images.data_type: expected {names}, got {data_type}")
     return _DTYPES[data_type]
+
+
+def describe_model(
+    name: str,
+    model: ServedModel,
+    versions: Sequence[CompiledModel],
+    *,
+    max_batch_images: int,
+    comparison: Comparison | None = None,
+) -> prediction_pb2.Model:
+    """Return the description of a model.
+
+    Args:
+        name: Its name.
+        model: What is served of it.
+        versions: Those of its versions to describe; labels of others are left out.
+        max_batch_images: The most images that one request may carry.
+        comparison: How its shadow has done; None where it has none.
+    """
+    described = {version.metadata.version for version in versions}
+    return prediction_pb2.Model(
+        name=name,
+        versions=[_describe_version(version) for version in versions],
+        max_batch_images=max_batch_images,
+        labels=[
+            prediction_pb2.ModelLabel(label=label, version=version)
+            for label, version in sorted(model.labels.items())
+            if version in described
+        ],
+        default_version=model.default_version,
+        quarantined_versions=[
+            prediction_pb2.QuarantinedVersion(version=version, reason=reason)
+            for version, reason in model.quarantined.items()
+        ],
+        shadow=None if comparison is None else _describe_comparison(comparison),
+    )
+
+
+def _describe_comparison(comparison: Comparison) -> prediction_pb2.Shadow:
+    return prediction_pb2.Shadow(
+        label=comparison.label,
+        version=comparison.version,
+        compared_images=comparison.counts.compared,
+        agreeing_images=comparison.counts.agreeing,
+        dropped_images=comparison.counts.dropped,
+        failed_images=comparison.counts.failed,
+    )
+
+
+def _describe_version(model: CompiledModel) -> prediction_pb2.ModelVersion:
+    metadata = model.metadata
+    return prediction_pb2.ModelVersion(
+        version=metadata.version,
+        layer_sizes=metadata.layer_sizes,
+        activations=metadata.activations,
+        input_shape=metadata.input.shape,
+        input_data_types=[prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32],
+        class_labels=metadata.class_labels,
+        training=_describe_training(metadata.training),
+    )
+
+
+def _describe_training(training: Training) -> prediction_pb2.Training:
+    described = prediction_pb2.Training(
+        recipe=training.recipe,
+        seed=training.seed,
+        data_name=training.data_name,
+        data_digest=training.data_digest,
+        train_accuracy=training.train_accuracy,
+        test_accuracy=training.test_accuracy,
+    )
+    described.create_time.FromDatetime(training.created_at)
+    return described

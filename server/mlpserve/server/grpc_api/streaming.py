@@ -1,4 +1,4 @@
-"""A stream of requests, several of them in flight, answered in their order.
+"""Streaming: several requests of one call in flight at once, answered in their order.
 
     requests -> a thread reads and starts them -> at most so many in flight -> finished in order
 
@@ -24,8 +24,8 @@ class ReadAhead(Generic[_Request, _Response]):
         requests: What is asked. An error of it ends the responses, after those before it.
         start: Starts to work on a request, and returns what waits for the response. Called from a
             thread of its own.
-        most: So many requests are in flight at once, those included whose responses wait to be
-            taken.
+        max_in_flight: So many requests are in flight at once, those included whose responses wait
+            to be taken.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class ReadAhead(Generic[_Request, _Response]):
         requests: Iterator[_Request],
         start: Callable[[_Request], Callable[[], _Response]],
         *,
-        most: int,
+        max_in_flight: int,
     ) -> None:
         self._requests = requests
         self._start = start
-        self._room = Semaphore(most)
+        self._room = Semaphore(max_in_flight)
         self._started: SimpleQueue[Callable[[], _Response] | Exception | None] = SimpleQueue()
         self.is_abandoned = False  # whether nobody takes responses any more
 

@@ -1,4 +1,4 @@
-"""A network as the server runs it: prepared once, computed in place in buffers that are reused.
+"""Compiled model: a network prepared once, computed in place in buffers that are reused.
 
     uint8 images   -> converted -> @ W1 / 255 + b1 -> activation in place -> ... -> softmax
     float32 images ------------>   @ W1       + b1 -> ...
@@ -7,11 +7,12 @@ Gives what ``Network.probabilities`` gives, but for rounding. Knows nothing of r
 
 How BLAS rounds depends on how many rows it multiplies at once, so an image's probabilities depend,
 in their last bits, on who shares its batch. A reproducible model multiplies eight rows at a time,
-always, and fills the last eight up with zeros. ``reproducibility``, beside this, checks that this
-is enough with the BLAS at hand; with larger blocks it was not.
+always, and fills the last eight up with zeros. `self_test` checks that this is enough with the BLAS
+at hand; with larger blocks it was not.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,7 +29,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 DEFAULT_BLOCK_ROWS: Final = 512
 _REPRODUCIBLE_ROWS: Final = 8
 _FLOAT32_BYTES: Final = 4
-_MOST_VIEWS: Final = 4096
+_MAX_VIEWS: Final = 4096
 _LARGEST_SUM: Final = float(np.finfo(np.float32).max) / 2
 
 
@@ -56,7 +57,7 @@ class Workspace:
         return array
 
     def _view(self, buffer: int, rows: int, width: int) -> Floats:
-        if len(self._arrays) > _MOST_VIEWS or self._buffers[buffer].size < rows * width:
+        if len(self._arrays) > _MAX_VIEWS or self._buffers[buffer].size < rows * width:
             self._arrays.clear()
         if self._buffers[buffer].size < rows * width:
             self._buffers[buffer] = np.empty(max(rows, self.block_rows) * width, np.float32)
@@ -73,6 +74,18 @@ class Classified(NamedTuple):
 
     probabilities: Floats
     labels: npt.NDArray[np.int32]
+
+
+class Answer(NamedTuple):
+    """What a network says of the images of one request, as it is sent.
+
+    Attributes:
+        probabilities: (N, K) float32, little-endian, as bytes.
+        labels: (N,) int32, little-endian, as bytes: the index of each row's highest probability.
+    """
+
+    probabilities: bytes
+    labels: bytes
 
 
 class CompiledModel:
@@ -121,6 +134,26 @@ class CompiledModel:
             found.probabilities[start : start + rows] = probabilities.T
             found.labels[start : start + rows] = probabilities.argmax(axis=0)
         return found
+
+    def answers(self, batches: Sequence[Images], workspace: Workspace) -> list[Answer]:
+        """Run the network over the batches of several requests in one pass; see ``classify``.
+
+        Returns:
+            The answer to each batch, in their order.
+        """
+        found = self.classify(batches, workspace)
+        # All rows at once: slices of bytes are cut faster than slices of arrays are written.
+        probabilities = found.probabilities.astype("<f4", copy=False).tobytes()
+        labels = found.labels.astype("<i4", copy=False).tobytes()
+        row_bytes, label_bytes = len(probabilities) // len(found.labels), found.labels.itemsize
+        ends = list(accumulate(map(len, batches), initial=0))
+        return [
+            Answer(
+                probabilities[start * row_bytes : end * row_bytes],
+                labels[start * label_bytes : end * label_bytes],
+            )
+            for start, end in pairwise(ends)
+        ]
 
     def _run(self, layers: Sequence[Layer], inputs: Floats, workspace: Workspace) -> Floats:
         """Return the (K, N) probabilities of one block of inputs, in the workspace."""

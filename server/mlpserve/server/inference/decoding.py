@@ -1,66 +1,20 @@
-"""The request path: the bytes of a batch in, the bytes of its answer or an error out.
+"""Decoding of images: the bytes of a batch as an array, or an error that says what is wrong.
 
-Knows neither gRPC nor protobuf, so that every adapter gives the same answers and the same errors.
+Knows neither gRPC nor protobuf, so that every endpoint takes the same images.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.weights import GOLDEN_TOLERANCE, GoldenSamples
 from mlpserve.server.errors import RequestError
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
+from mlpserve.server.inference.compiled import Images
 
 ImageDType: TypeAlias = np.dtype[Any]  # UINT8 or FLOAT32
 
 UINT8: Final = np.dtype("u1")
 FLOAT32: Final = np.dtype("<f4")  # little-endian, whatever the machine is
-_SUM_TOLERANCE: Final = 1e-4
-
-
-class Answer(NamedTuple):
-    """What a model says of a batch.
-
-    Attributes:
-        probabilities: (N, K) float32, little-endian, as bytes.
-        labels: (N,) int32, little-endian, as bytes: the index of each row's highest probability.
-    """
-
-    probabilities: bytes
-    labels: bytes
-
-
-def answers(model: CompiledModel, batches: Sequence[Images], workspace: Workspace) -> list[Answer]:
-    """Classify the batches of several callers in one pass.
-
-    Args:
-        model: The model to ask.
-        batches: As ``CompiledModel.classify`` takes them, each as ``decode_images`` returns it.
-        workspace: What to compute in.
-
-    Returns:
-        To each batch its answer, in their order.
-    """
-    found = model.classify(batches, workspace)
-    # All rows at once: slices of bytes are cut faster than slices of arrays are written.
-    probabilities = found.probabilities.astype("<f4", copy=False).tobytes()
-    labels = found.labels.astype("<i4", copy=False).tobytes()
-    row_bytes, label_bytes = len(probabilities) // len(found.labels), found.labels.itemsize
-    separate: list[Answer] = []
-    start = 0
-    for images in batches:
-        end = start + len(images)
-        separate.append(
-            Answer(
-                probabilities[start * row_bytes : end * row_bytes],
-                labels[start * label_bytes : end * label_bytes],
-            )
-        )
-        start = end
-    return separate
 
 
 def decode_images(
@@ -98,42 +52,6 @@ def decode_images(
     if dtype == FLOAT32:
         check_range(images, "images.data")
     return images
-
-
-def self_test(model: CompiledModel, golden: GoldenSamples | None) -> str | None:
-    """Have a model answer a few images, as requests are answered.
-
-    These are a black and a white image in each data type, and the golden samples of its file.
-
-    Returns:
-        What is wrong with the answers; None where all is well.
-    """
-    for dtype, white in ((UINT8, np.iinfo(np.uint8).max), (FLOAT32, 1)):
-        values = np.repeat(np.array([[0], [white]], dtype), model.metadata.input.values_per_image)
-        rows = _answered(model, values.reshape(2, -1))
-        sums = rows.sum(axis=1)
-        # Written so that a NaN, which compares false, is refused as well.
-        if not (rows.min() >= 0 and np.abs(sums - 1).max() < _SUM_TOLERANCE):
-            return f"expected probabilities that sum to 1, got {rows.min():g} and sums {sums}"
-    if golden is None:
-        return None
-    difference = golden.largest_difference(_answered(model, golden.images))
-    if not difference <= GOLDEN_TOLERANCE:
-        return f"expected the probabilities of the golden samples, got one off by {difference:.3g}"
-    return None
-
-
-def _answered(model: CompiledModel, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return the (N, K) probabilities of a request with these images."""
-    decoded = decode_images(
-        images.tobytes(),
-        count=len(images),
-        dtype=images.dtype,
-        spec=model.metadata.input,
-        max_batch_images=len(images),
-    )
-    (found,) = answers(model, [decoded], Workspace())
-    return np.frombuffer(found.probabilities, FLOAT32).reshape(len(images), -1)
 
 
 def check_range(images: Images, field: str) -> None:

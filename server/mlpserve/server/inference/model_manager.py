@@ -1,14 +1,17 @@
-"""Who decides which models are served, as those see it who are asked to change that.
+"""Model manager: how the endpoints ask for models to be loaded, unloaded or reloaded.
 
-Where one process serves, that is its `controller`. Where several do, it is their supervisor's, and
-workers reach it through their conversation.
+Needs no NumPy, because the supervisor of worker processes has one as well.
 """
 
 from typing import Protocol
 
 
-class Manager(Protocol):
-    """Changes what is served; see ``Controller``. Safe to use from many threads."""
+class ModelManager(Protocol):
+    """Changes what is served, when a caller asks for it. Safe to use from many threads.
+
+    Where one process serves, it is the controller of that; where several do, that of their
+    supervisor, which workers ask.
+    """
 
     def load(self, name: str, version: int = 0) -> None:
         """Serve a model, or one more version of it."""

@@ -1,4 +1,4 @@
-"""Requests that wait for their network, and in which order their turns come.
+"""Queue of parsed requests that wait for their network, in the order of their turns.
 
 Callers share the server by rows, so that one who sends much does not keep the others waiting. This
 is self-clocked fair queuing: a request gets the tag ``F = max(v, F') + rows``, with F' the tag of
@@ -11,67 +11,36 @@ Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Application
 Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`.
 """
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic_ns
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.inference.compiled import CompiledModel, Images
-from mlpserve.server.inference.decoding import Answer
 from mlpserve.server.inference.fair_share import FairShare
-from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
+from mlpserve.server.inference.request import ParsedRequest
+from mlpserve.server.telemetry.request_record import BatchTiming
 from mlpserve.server.telemetry.statistics import Statistics
-
-logger = logging.getLogger(__name__)
-
-Outcome: TypeAlias = Answer | Exception
-
-HIGHEST_PRIORITY: Final = 1
-NORMAL_PRIORITY: Final = 2
-LOWEST_PRIORITY: Final = 3
 
 _EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 # Of other models or data types; with more of them, looking further would cost more than it joins.
-_MOST_PASSED_OVER: Final = 256
+_MAX_PASSED_OVER: Final = 256
 _LATE: Final = "the deadline cannot be met any more: a turn takes about {:.0f} ms"
 # So many times as long as a pass is expected to take must be left when it begins: an answer has to
 # be written and sent as well, and one that comes late was computed in vain.
 _MARGIN: Final = 1.5
-_MOST_OLD_TAGS: Final = 256  # of callers of whom nothing waits
+_TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
+_MAX_OLD_TAGS: Final = 256  # of callers of whom nothing waits
 # Of the last pass in what is expected of the next, where it was slower or quicker. A machine that
 # was busy for a moment is soon forgotten: what is expected is held against deadlines.
 _SLOWER_SHARE: Final = 0.2
 _QUICKER_SHARE: Final = 0.5
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """A batch of one caller, and how to reach that caller.
-
-    Attributes:
-        model: The model that is asked.
-        images: (N, D), N at least 1, as ``decode_images`` returns them.
-        is_wanted: Whether anybody still waits for the answer.
-        reply: Takes the answer, or why there is none; called once.
-        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
-        record: Says who asks, when that was, and how long that one waits.
-    """
-
-    model: CompiledModel
-    images: Images
-    is_wanted: Callable[[], bool]
-    reply: Callable[[Outcome], None]
-    priority: int = NORMAL_PRIORITY
-    record: RequestRecord = field(default_factory=RequestRecord)
-
-
+_Request: TypeAlias = ParsedRequest[Any]
 # A request in its place: its priority, its tag, and a number that no other has, so that requests
 # themselves are never compared. A plain tuple, because one with names takes ten times as long.
-_Place: TypeAlias = tuple[int, int, int, Request]
+_Place: TypeAlias = tuple[int, int, int, _Request]
 
 
 class RowQueue:
@@ -111,7 +80,7 @@ class RowQueue:
         """Return whether a request of so many rows of a caller may join the queue."""
         return self._room.is_free(caller, rows)
 
-    def put(self, request: Request) -> None:
+    def put(self, request: _Request) -> None:
         """Let a request wait for its turn.
 
         Raises:
@@ -121,7 +90,7 @@ class RowQueue:
         rows, record = len(request.images), request.record
         caller = record.caller
         if not self.has_room(rows, caller):
-            self._drop_unwanted()
+            self._drop_all_unwanted()
             if not self.has_room(rows, caller):
                 self._refuse_for_room(request)
         waiting = self._room.taken
@@ -133,14 +102,14 @@ class RowQueue:
         heappush(self._waiting, (request.priority, tag, next(self._numbers), request))
         self._room.take(caller, rows)
 
-    def take(self) -> list[Request]:
+    def take(self) -> list[_Request]:
         """Remove and return the requests that are to go through their network together.
 
         These are the one whose turn it is and all that can be joined to it. Those that nobody waits
         for any more are removed as well, and told so, as are those that would be late. But of these
         the last one is computed: only so is it found out that passes are quicker than expected.
         """
-        group: list[Request] = []
+        group: list[_Request] = []
         passed_over: list[_Place] = []
         rows, now_ns = 0, monotonic_ns()
         pass_s = min(self._room.taken, self._max_batch_rows) * self._seconds_per_row
@@ -149,15 +118,15 @@ class RowQueue:
             request = place[-1]
             if group and not self._fits(request, group[0], rows):
                 passed_over.append(place)
-                if len(passed_over) == _MOST_PASSED_OVER:
+                if len(passed_over) == _MAX_PASSED_OVER:
                     break
                 continue
             self._virtual_time = max(self._virtual_time, place[1])
             self._room.give_back(request.record.caller, len(request.images))
-            if not request.is_wanted():
-                self._drop(request, _EXPIRED)
+            if request.has_timed_out(now_ns) or not request.is_wanted():
+                self._drop_unwanted_one(request, now_ns)
             elif self._waiting and _left_s(request, now_ns) < pass_s * _MARGIN:
-                self._drop(request, _LATE.format(1000 * pass_s))
+                self._drop(request, ExpiredError(_LATE.format(1000 * pass_s)))
             else:
                 group.append(request)
                 rows += len(request.images)
@@ -179,27 +148,35 @@ class RowQueue:
         share = _SLOWER_SHARE if change > 0 else _QUICKER_SHARE
         self._seconds_per_row += change * (share if self._seconds_per_row else 1)
 
-    def _drop_unwanted(self) -> None:
-        unwanted = [place for place in self._waiting if not place[-1].is_wanted()]
-        if unwanted:
-            gone = {number for _, _, number, _ in unwanted}
-            self._waiting = [place for place in self._waiting if place[2] not in gone]
-            heapify(self._waiting)
-        for *_, request in unwanted:
-            self._room.give_back(request.record.caller, len(request.images))
-            self._drop(request, _EXPIRED)
+    def _drop_all_unwanted(self) -> None:
+        now_ns = monotonic_ns()
+        waiting, self._waiting = self._waiting, []
+        for place in waiting:
+            request = place[-1]
+            if request.is_wanted() and not request.has_timed_out(now_ns):
+                self._waiting.append(place)
+            else:
+                self._room.give_back(request.record.caller, len(request.images))
+                self._drop_unwanted_one(request, now_ns)
+        heapify(self._waiting)
 
     def _forget_old_tags(self) -> None:
         """Forget tags that say nothing any more, once there are many."""
-        if len(self._tags) > 2 * len(self._room.by_caller) + _MOST_OLD_TAGS:
+        if len(self._tags) > 2 * len(self._room.by_caller) + _MAX_OLD_TAGS:
             tags = self._tags.items()
             self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
 
-    def _drop(self, request: Request, reason: str) -> None:
-        self._count_failed(request)
-        give(request, ExpiredError(reason))
+    def _drop_unwanted_one(self, request: _Request, now_ns: int) -> None:
+        if request.has_timed_out(now_ns):
+            self._drop(request, OverloadedError(_TIMED_OUT))
+        else:
+            self._drop(request, ExpiredError(_EXPIRED))
 
-    def _refuse_for_room(self, request: Request) -> None:
+    def _drop(self, request: _Request, reason: Exception) -> None:
+        self._count_failed(request)
+        request.finish(reason)
+
+    def _refuse_for_room(self, request: _Request) -> None:
         self._count_failed(request)
         room, rows = self._room, len(request.images)
         raise OverloadedError(
@@ -208,7 +185,7 @@ class RowQueue:
             "caller no more than are left for others; try again later"
         )
 
-    def _check_time(self, request: Request) -> None:
+    def _check_time(self, request: _Request) -> None:
         """Refuse a request that will be late, in its caller's fair share of the turns."""
         record = request.record
         own = self._room.taken_by(record.caller) + len(request.images)
@@ -225,11 +202,11 @@ class RowQueue:
                 "ask later"
             )
 
-    def _count_failed(self, request: Request) -> None:
+    def _count_failed(self, request: _Request) -> None:
         ns = monotonic_ns() - request.record.arrived_ns
         self.statistics.failed(request.model, requests=1, ns=ns)
 
-    def _fits(self, request: Request, first: Request, rows: int) -> bool:
+    def _fits(self, request: _Request, first: _Request, rows: int) -> bool:
         return (
             rows + len(request.images) <= self._max_batch_rows
             and request.model is first.model
@@ -237,14 +214,6 @@ class RowQueue:
         )
 
 
-def _left_s(request: Request, now_ns: int) -> float:
+def _left_s(request: _Request, now_ns: int) -> float:
     """Return the seconds until the deadline."""
     return request.record.remaining_s - (now_ns - request.record.arrived_ns) / 1e9
-
-
-def give(request: Request, outcome: Outcome) -> None:
-    """Give a request its outcome."""
-    try:
-        request.reply(outcome)
-    except Exception:  # one caller that cannot be reached is no reason to forget the others
-        logger.exception("an answer could not be given")

@@ -1,4 +1,4 @@
-"""The models that a server serves at one time, found by name and version or label."""
+"""Registry: the models that are served at one time, found by name and version or label."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

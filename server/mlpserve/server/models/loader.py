@@ -7,8 +7,7 @@ from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import read_model
 from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.inference.decoding import self_test
-from mlpserve.server.inference.reproducibility import reproducibility_problem
+from mlpserve.server.inference.self_test import reproducibility_problem, self_test
 from mlpserve.server.models.plan import PassingProblem
 from mlpserve.server.models.snapshots import SnapshotFile
 

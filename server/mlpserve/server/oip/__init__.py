@@ -1,8 +1,8 @@
-"""The Open Inference Protocol: other words for the same requests, so that its clients call us too.
+"""The Open Inference Protocol: the same requests in other words, so that its clients call us too.
 
-    bytes of gRPC or HTTP -> `requests` -> `inference`: model and images -> the request path
-    probabilities and labels -> `outputs` -> `requests` -> bytes
+    bytes of gRPC or HTTP -> `messages` or `http` -> `values` -> `inference` -> ParsedRequest
+    Answer -> `tensors` -> `values` -> `messages` or `http` -> bytes
 
-`messages` and `descriptions` know protobuf, `service` knows gRPC; all else knows neither. What is
+`messages`, `descriptions` and `repository` know protobuf, `grpc` has the table of rpcs. What is
 answered, and what is refused with which code, is in docs/open-inference-protocol.md.
 """

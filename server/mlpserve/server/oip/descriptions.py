@@ -1,4 +1,4 @@
-"""Models as the protocol, and Triton's configuration, describe them."""
+"""Descriptions of models as the protocol, and Triton's configuration, have them."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,9 +6,8 @@ from typing import Final
 from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
 from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.inference.queue import LOWEST_PRIORITY, NORMAL_PRIORITY
-from mlpserve.server.oip.inputs import INPUT_NAME
-from mlpserve.server.oip.outputs import DATATYPES, LABELS, PROBABILITIES
+from mlpserve.server.inference.request import LOWEST_PRIORITY, NORMAL_PRIORITY
+from mlpserve.server.oip.tensors import DATATYPES, INPUT_NAME, LABELS, PROBABILITIES
 from mlpserve.server.telemetry.statistics import Duration, Figures, PassFigures
 
 PLATFORM: Final = "mlpserve"

@@ -1,103 +1,113 @@
-"""The adapter on the public gRPC API: the rpcs of inference.GRPCInferenceService."""
+"""GRPCInferenceService of the Open Inference Protocol: a table of rpcs."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
-from mlpserve.server.grpc_api.caller import Caller
-from mlpserve.server.grpc_api.streaming import ReadAhead
-from mlpserve.server.inference.batcher import Batcher
-from mlpserve.server.oip.inference import Inference, hand_in
-from mlpserve.server.oip.messages import SERVICE_NAME, read_request, response_message
-from mlpserve.server.oip.metadata_rpcs import question_handlers
+from mlpserve.oip import inference_pb2 as pb
+from mlpserve.server.grpc_api.messages import parsed
+from mlpserve.server.grpc_api.servicer import EncodeRefusal, Servicer
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.messages import SERVICE_NAME, encode_stream_error
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.oip.streaming import StreamedRequests
-from mlpserve.server.security.limits import CallLimit
-from mlpserve.server.statuses import Calls
+from mlpserve.server.statuses import Refusal
+from mlpserve.server.telemetry.request_record import Metadata
 
 MODEL_INFER: Final = "ModelInfer"
 _STREAM: Final = "ModelStreamInfer"
 _REAL_STATUSES: Final = ("triton_grpc_error", "true")  # metadata of a call
 
 
-class InferenceService:
-    """Answers the rpcs of GRPCInferenceService. Safe to call from many threads.
-
-    Args:
-        inference: Reads inference requests.
-        repository: Answers all other questions.
-        batcher: What runs the networks.
-        calls: What is done about calls besides answering them.
-        streams: How many calls that last may be open.
-        max_stream_batches: So many batches of one such call are in flight at once.
-    """
-
-    def __init__(
-        self,
-        inference: Inference,
-        repository: Repository,
-        batcher: Batcher,
-        calls: Calls,
-        *,
-        streams: CallLimit,
-        max_stream_batches: int,
-    ) -> None:
-        self._inference = inference
-        self._repository = repository
-        self._batcher = batcher
-        self._calls = calls
-        self._streams = streams
-        self._max_stream_batches = max_stream_batches
-
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return what a gRPC server calls."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {
-                MODEL_INFER: grpc.unary_unary_rpc_method_handler(self.model_infer),
-                _STREAM: grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
-                **question_handlers(self._repository, self._calls),
+def inference_service(
+    inference: Inference, repository: Repository, servicer: Servicer
+) -> grpc.GenericRpcHandler:
+    """Return GRPCInferenceService."""
+    return grpc.method_handlers_generic_handler(
+        SERVICE_NAME,
+        {
+            MODEL_INFER: servicer.predict(MODEL_INFER, inference.parse),
+            _STREAM: servicer.stream(_STREAM, inference.parse_streamed, _refusal_encoder),
+            **{
+                name: servicer.unary(name, partial(_answer, repository, request_type, answer))
+                for name, (request_type, answer) in _RPCS.items()
             },
-        )
-
-    def model_infer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        """Classify one batch."""
-        with self._calls.handling(MODEL_INFER, context) as record:
-            asked = self._inference.ask(read_request(data), record)
-            wait = hand_in(
-                self._batcher, asked, record, Caller(context).is_waiting, waits_for_room=False
-            )
-            response = response_message(wait()).SerializeToString()
-            self._calls.recorder.answered(record)
-        return response
-
-    def model_stream_infer(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
-        """Classify batch after batch."""
-        caller = Caller(context)
-        if (
-            not caller.is_waiting()
-        ):  # whoever takes calls back by the thousand gets no thread for it
-            return
-
-        def is_awaited() -> bool:
-            return caller.is_waiting() and not ahead.is_abandoned
-
-        streamed = StreamedRequests(
-            self._inference,
-            self._batcher,
-            self._calls,
-            is_awaited,
-            caller,
-            ends_with_error=_wants_statuses(context),
-        )
-        ahead = ReadAhead(requests, streamed.start, most=self._max_stream_batches)
-        with self._calls.handling(_STREAM, context), self._streams:
-            yield from ahead.responses()
+        },
+    )
 
 
-def _wants_statuses(context: grpc.ServicerContext) -> bool:
-    metadata = context.invocation_metadata() or ()
-    return any((key, value) == _REAL_STATUSES for key, value in metadata)
+def _refusal_encoder(metadata: Metadata) -> EncodeRefusal | None:
+    """Return what writes an error as a response, as Triton does; None where it ends the call."""
+    return None if _REAL_STATUSES in {(key, value) for key, value in metadata} else _refused
+
+
+def _refused(data: bytes, refusal: Refusal) -> bytes:
+    return encode_stream_error(data, refusal.details)
+
+
+def _answer(
+    repository: Repository,
+    request_type: type[Message],
+    answer: Callable[[Repository, Any], Message],
+    data: bytes,
+) -> bytes:
+    return answer(repository, parsed(request_type, data)).SerializeToString()
+
+
+def _live(_: Repository, __: pb.ServerLiveRequest) -> Message:
+    return pb.ServerLiveResponse(live=True)
+
+
+def _ready(repository: Repository, _: pb.ServerReadyRequest) -> Message:
+    return pb.ServerReadyResponse(ready=repository.is_ready)
+
+
+def _model_ready(repository: Repository, asked: pb.ModelReadyRequest) -> Message:
+    return pb.ModelReadyResponse(ready=repository.is_model_ready(asked.name, asked.version))
+
+
+def _server_metadata(repository: Repository, _: pb.ServerMetadataRequest) -> Message:
+    return repository.server_metadata()
+
+
+def _model_metadata(repository: Repository, asked: pb.ModelMetadataRequest) -> Message:
+    return repository.model_metadata(asked.name, asked.version)
+
+
+def _model_config(repository: Repository, asked: pb.ModelConfigRequest) -> Message:
+    return pb.ModelConfigResponse(config=repository.model_config(asked.name, asked.version))
+
+
+def _model_statistics(repository: Repository, asked: pb.ModelStatisticsRequest) -> Message:
+    return repository.model_statistics(asked.name, asked.version)
+
+
+def _index(repository: Repository, asked: pb.RepositoryIndexRequest) -> Message:
+    return repository.index(asked.repository_name, ready_only=asked.ready)
+
+
+def _load(repository: Repository, asked: pb.RepositoryModelLoadRequest) -> Message:
+    repository.load(asked.repository_name, asked.model_name, asked.parameters)
+    return pb.RepositoryModelLoadResponse()
+
+
+def _unload(repository: Repository, asked: pb.RepositoryModelUnloadRequest) -> Message:
+    repository.unload(asked.repository_name, asked.model_name, asked.parameters)
+    return pb.RepositoryModelUnloadResponse()
+
+
+# The rpcs that run no network: their requests, and what answers these.
+_RPCS: Final[Mapping[str, tuple[type[Message], Callable[[Repository, Any], Message]]]] = {
+    "ServerLive": (pb.ServerLiveRequest, _live),
+    "ServerReady": (pb.ServerReadyRequest, _ready),
+    "ModelReady": (pb.ModelReadyRequest, _model_ready),
+    "ServerMetadata": (pb.ServerMetadataRequest, _server_metadata),
+    "ModelMetadata": (pb.ModelMetadataRequest, _model_metadata),
+    "ModelConfig": (pb.ModelConfigRequest, _model_config),
+    "ModelStatistics": (pb.ModelStatisticsRequest, _model_statistics),
+    "RepositoryIndex": (pb.RepositoryIndexRequest, _index),
+    "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, _load),
+    "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, _unload),
+}

@@ -1,6 +1,7 @@
-"""Inference requests and responses of the protocol as bytes of gRPC."""
+"""Messages of GRPCInferenceService: requests to plain values, responses from them."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -8,14 +9,14 @@ import numpy as np
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api.messages import parsed
-from mlpserve.server.oip.datatypes import DTYPES
-from mlpserve.server.oip.outputs import OUTPUT_PARAMETERS
-from mlpserve.server.oip.parameters import REQUEST_PARAMETERS
-from mlpserve.server.oip.requests import (
+from mlpserve.server.oip.tensors import DTYPES
+from mlpserve.server.oip.values import (
     INPUT_PARAMETERS,
     MAX_DIMENSIONS,
     MAX_OUTPUTS,
     NO_PARAMETERS,
+    OUTPUT_PARAMETERS,
+    REQUEST_PARAMETERS,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -24,6 +25,7 @@ from mlpserve.server.oip.requests import (
     check_one_input,
 )
 
+_FINAL_RESPONSE: Final = "triton_final_response"
 SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # The field of InferTensorContents in which the values of a datatype are, and its dtype. The others
@@ -42,21 +44,14 @@ _CONTENTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def read_request(data: bytes) -> InferRequest:
-    """Return the request that bytes are.
+def decode_request(data: bytes) -> InferRequest:
+    """Return the request that a ModelInferRequest is, in plain values.
 
     Raises:
-        RequestError: They are none, or one that does not have exactly one input.
+        RequestError: ``data`` is none, does not have exactly one input, or its values are not where
+            they belong.
     """
-    return plain_request(parsed(inference_pb2.ModelInferRequest, data))
-
-
-def plain_request(message: inference_pb2.ModelInferRequest) -> InferRequest:
-    """Return a request in plain values.
-
-    Raises:
-        RequestError: It does not have exactly one input, or its values are not where they belong.
-    """
+    message = parsed(inference_pb2.ModelInferRequest, data)
     check_one_input(len(message.inputs), message.model_name)
     if len(message.outputs) > MAX_OUTPUTS:
         raise RequestError(f"outputs: expected at most {MAX_OUTPUTS}, got {len(message.outputs)}")
@@ -73,8 +68,35 @@ def plain_request(message: inference_pb2.ModelInferRequest) -> InferRequest:
     )
 
 
-def response_message(response: InferResponse) -> inference_pb2.ModelInferResponse:
-    """Return a response as a message."""
+def encode_response(response: InferResponse) -> bytes:
+    """Return a response as a ModelInferResponse."""
+    return _response_message(response).SerializeToString()
+
+
+def encode_stream_response(response: InferResponse) -> bytes:
+    """Return a response as a ModelStreamInferResponse."""
+    message = _response_message(response)
+    message.parameters[_FINAL_RESPONSE].bool_param = True
+    return inference_pb2.ModelStreamInferResponse(infer_response=message).SerializeToString()
+
+
+def encode_stream_error(data: bytes, error_message: str) -> bytes:
+    """Return the error of a request as one of the responses of a stream, as Triton has it.
+
+    Args:
+        data: The request, which may be no message at all.
+        error_message: What is wrong.
+    """
+    request_id = ""
+    with suppress(RequestError):
+        request_id = parsed(inference_pb2.ModelInferRequest, data).id
+    return inference_pb2.ModelStreamInferResponse(
+        error_message=error_message,
+        infer_response=inference_pb2.ModelInferResponse(id=request_id),
+    ).SerializeToString()
+
+
+def _response_message(response: InferResponse) -> inference_pb2.ModelInferResponse:
     message = inference_pb2.ModelInferResponse(
         model_name=response.model_name,
         model_version=str(response.model_version),

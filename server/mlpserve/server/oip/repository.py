@@ -1,27 +1,30 @@
-"""What the protocol tells about the server and its models, and how it loads and unloads them."""
+"""Model repository of the protocol: describes the server and its models, loads and unloads them.
 
-from collections.abc import Callable, Collection
+A version is a text there: a number, a label, or empty for the server's choice.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from mlpserve.model.folder import VersionKey
+from mlpserve.model.labels import is_label
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import (
     NotAllowedError,
     NotReadyError,
     NotServedError,
+    RequestError,
     UnsupportedError,
 )
-from mlpserve.server.inference.model_manager import Manager
-from mlpserve.server.models.generations import Generations
+from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.inference.model_manager import ModelManager
+from mlpserve.server.inference.registry import Registry
+from mlpserve.server.inference.router import Router
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.figures import figures_of
-from mlpserve.server.oip.versions import (
-    find_version,
-    find_versions,
-    served_versions,
-    unusable_versions,
-)
+from mlpserve.server.oip.values import shortened
 from mlpserve.server.security.limits import CallLimit
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.telemetry.statistics import Figures
@@ -37,13 +40,14 @@ EXTENSIONS: Final = (
 )
 HTTP_EXTENSIONS: Final = ("binary_tensor_data",)
 UNLOAD_DEPENDENTS: Final = "unload_dependents"  # nothing depends on a model: true or false is one
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 class Repository:
     """Answers what the protocol asks about the server and its models. Safe for many threads.
 
     Args:
-        generations: The models.
+        router: Knows the models.
         totals: Returns what all processes of the server have counted.
         max_batch_images: The most images that one request may carry.
         manager: Loads and unloads models; None where that is not allowed.
@@ -52,14 +56,14 @@ class Repository:
 
     def __init__(
         self,
-        generations: Generations,
+        router: Router,
         totals: Callable[[], MetricsSnapshot],
         *,
         max_batch_images: int,
-        manager: Manager | None,
+        manager: ModelManager | None,
         management_calls: CallLimit,
     ) -> None:
-        self._generations = generations
+        self._router = router
         self._totals = totals
         self._max_batch_images = max_batch_images
         self._manager = manager
@@ -68,7 +72,7 @@ class Repository:
     @property
     def is_ready(self) -> bool:
         """Return whether there is any model that answers requests."""
-        return self._generations.current.is_ready
+        return self._router.registry.is_ready
 
     def is_model_ready(self, name: str, version: str) -> bool:
         """Return whether a model, or a version of it, answers requests.
@@ -77,7 +81,7 @@ class Repository:
             RequestError: ``version`` is neither a number nor a label.
         """
         try:
-            find_version(self._generations.current, name, version)
+            find_version(self._router.registry, name, version)
         except (NotServedError, NotReadyError):
             return False
         return True
@@ -90,20 +94,20 @@ class Repository:
 
     def model_metadata(self, name: str, version: str) -> inference_pb2.ModelMetadataResponse:
         """Describe a model; errors as for ``find_version``."""
-        registry = self._generations.current
+        registry = self._router.registry
         model = find_version(registry, name, version)
         return metadata_message(model, served_versions(registry, model.metadata.name))
 
     def model_config(self, name: str, version: str) -> inference_pb2.ModelConfig:
         """Describe a model as Triton's configuration does; errors as for ``find_version``."""
-        registry = self._generations.current
+        registry = self._router.registry
         model = find_version(registry, name, version)
         versions = served_versions(registry, model.metadata.name)
         return config_message(model, versions, max_batch_images=self._max_batch_images)
 
     def model_statistics(self, name: str, version: str) -> inference_pb2.ModelStatisticsResponse:
         """Tell the figures of a version, of a model, or of all; errors as for ``find_versions``."""
-        models = list(find_versions(self._generations.current, name, version))
+        models = list(find_versions(self._router.registry, name, version))
         known = figures_of(self._totals())
         keys = [VersionKey(model.metadata.name, model.metadata.version) for model in models]
         return inference_pb2.ModelStatisticsResponse(
@@ -117,7 +121,7 @@ class Repository:
             UnsupportedError: ``repository`` is not empty.
         """
         _check_repository(repository)
-        registry = self._generations.current
+        registry = self._router.registry
         response = inference_pb2.RepositoryIndexResponse()
         for model in find_versions(registry, "", ""):
             metadata = model.metadata
@@ -149,7 +153,7 @@ class Repository:
         with self._management_calls:
             manager.unload(name)
 
-    def _allowed(self, repository: str) -> Manager:
+    def _allowed(self, repository: str) -> ModelManager:
         _check_repository(repository)
         if self._manager is None:
             raise NotAllowedError("explicit model load / unload is not allowed on this server")
@@ -166,3 +170,64 @@ def _own_version() -> str:
         return version(SERVER_NAME)
     except PackageNotFoundError:  # run from its sources
         return "unknown"
+
+
+def find_version(registry: Registry, name: str, version: str) -> CompiledModel:
+    """Return the version of a model that a request asks.
+
+    Args:
+        registry: The models of the moment.
+        name: The model's name; may be empty where one model only is served.
+        version: A number, a label, or empty for the server's choice.
+
+    Raises:
+        RequestError: ``version`` is neither, or ``name`` is empty though several models are served.
+        NotServedError: There is no such model, or no such version or label of it.
+    """
+    try:
+        return _found(registry, name, version)
+    except NotServedError as error:
+        asked = f"{shortened(name)!r}" + (f" version {shortened(version)!r}" if version else "")
+        raise NotServedError(f"Request for unknown model: {asked} is not found: {error}") from error
+
+
+def find_versions(registry: Registry, name: str, version: str) -> Iterator[CompiledModel]:
+    """Yield the versions that a name and a version mean: all of all models where both are empty.
+
+    Raises:
+        RequestError: ``version`` is neither a number nor a label.
+        NotServedError: There is no such model, or no such version or label of it.
+    """
+    if version:
+        yield find_version(registry, name, version)
+    elif name:
+        yield from served_versions(registry, find_version(registry, name, "").metadata.name)
+    else:
+        for served in registry.models:
+            yield from served_versions(registry, served)
+
+
+def served_versions(registry: Registry, name: str) -> tuple[CompiledModel, ...]:
+    """Return the versions of a model that is served, the newest first."""
+    return registry.models[name].versions
+
+
+def unusable_versions(registry: Registry) -> Iterator[tuple[str, int, str]]:
+    """Yield the name, the version and the reason of each version that failed its checks."""
+    for name, model in registry.models.items():
+        yield from ((name, version, reason) for version, reason in model.quarantined.items())
+
+
+def _found(registry: Registry, name: str, version: str) -> CompiledModel:
+    if not version or _NUMBER.fullmatch(version):
+        return registry.find(name, int(version or 0))
+    _check_label(version)
+    return registry.find(name, 0, version)
+
+
+def _check_label(text: str) -> None:
+    if not is_label(text):
+        raise RequestError(
+            f"failed to get model version from specified version string {shortened(text)!r}: "
+            "expected a positive number or a label"
+        )

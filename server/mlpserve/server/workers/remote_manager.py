@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.models.controller import check_asked
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers import methods
@@ -25,17 +25,17 @@ class RemoteManager:
         self._supervisor = supervisor
 
     def load(self, name: str, version: int = 0) -> None:
-        """See ``Manager``."""
+        """See ``ModelManager``."""
         check_asked(name, version)  # here, so that no nonsense goes to the process that all need
         self._ask("load", name=name, version=version)
 
     def unload(self, name: str, version: int = 0) -> None:
-        """See ``Manager``."""
+        """See ``ModelManager``."""
         check_asked(name, version)
         self._ask("unload", name=name, version=version)
 
     def reload(self) -> bool:
-        """See ``Manager``."""
+        """See ``ModelManager``."""
         return bool(self._ask("reload"))
 
     def _ask(self, wish: str, **arguments: object) -> object:
@@ -59,7 +59,7 @@ def totals(supervisor: RpcChannel) -> MetricsSnapshot:
     return snapshot
 
 
-def fulfil(manager: Manager, asked: Mapping[str, Any]) -> Content:
+def fulfil(manager: ModelManager, asked: Mapping[str, Any]) -> Content:
     """Do for a worker what its ``RemoteManager`` was asked."""
     wishes: Mapping[str, Callable[..., object]] = {
         "load": manager.load,

@@ -1,5 +1,5 @@
-"""The adapter that drives grpcio's completion queue itself.
+"""The fast lane: an endpoint for hot rpcs that drives grpcio's completion queue itself.
 
-`lane` is all that touches grpcio's inside, `predict` and `infer` are what it does with the calls of
-Predict and ModelInfer, `queued` answers them together, and `check` proves at start that it works.
+`lane` is all that touches grpcio's inside, `handler` answers the calls of Predict and ModelInfer in
+batches, and `self_test` proves at start that it works.
 """

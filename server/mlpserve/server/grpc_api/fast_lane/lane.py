@@ -15,10 +15,10 @@ seen it work.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 from types import MethodType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc import _server as grpcio
@@ -64,18 +64,17 @@ _LONG_S: Final = 0.002
 _NO_FLAGS: Final = 0
 
 
-# Takes the request of a call; answers it now or in a later ``HotWork.work``.
-Accept: TypeAlias = Callable[[bytes, "HotCall"], None]
-
-
 class HotWork(Protocol):
-    """The calls of hot methods that wait; used in the lane's thread only."""
+    """Answers the calls of hot methods; used in the lane's thread only."""
 
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
 
     def admits(self, call: "HotCall") -> bool:
         """Return whether a call may send its request, or refuse it by what its metadata says."""
+
+    def accept(self, data: bytes, call: "HotCall") -> None:
+        """Take the request of a call; answer it now or in a later ``work``."""
 
     def ended(self, call: "HotCall") -> None:
         """Take note that a call that was admitted has been answered, and its answer taken."""
@@ -105,25 +104,24 @@ class FastLane:
     Args:
         server: Not started yet. Start it with ``start`` instead of its own method; stop it with its
             own.
-        methods: What takes the calls of each hot method, by its full name,
-            "/package.Service/Method".
-        work: The calls that wait.
+        methods: The full names of the hot methods, "/package.Service/Method".
+        work: Answers their calls.
     """
 
-    def __init__(self, server: grpc.Server, methods: Mapping[str, Accept], work: HotWork) -> None:
+    def __init__(self, server: grpc.Server, methods: Iterable[str], work: HotWork) -> None:
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001
         self._queue = self._state.completion_queue
         self._core = self._state.server
-        self._methods = [HotMethod(self, name, accept) for name, accept in methods.items()]
-        self._work = work
+        self._methods = [HotMethod(self, name) for name in methods]
+        self.work = work
         self.events_due = 0  # of hot methods, that the queue has still to give
         self._makes_calls_wait = False
         self._wall_clock_ahead_s = 0.0  # of the monotonic one, before the last event
         # Those that came since the last work and have not ended; a dict, which is left in no time.
         # A flood of calls that are taken back brings no work, and would be kept until some comes.
         self._unwatched: dict[HotCall, None] = {}
-        for name in methods:
-            self._core.register_method(name)
+        for method in self._methods:
+            self._core.register_method(method.name)
 
     def start(self) -> None:
         """Start the server, as ``grpc.Server.start`` does."""
@@ -140,7 +138,7 @@ class FastLane:
             Thread(target=self._serve, name="fast-lane", daemon=True).start()
 
     def _serve(self) -> None:
-        work, events, is_going_on = self._work, 0, True
+        work, events, is_going_on = self.work, 0, True
         while is_going_on:
             self._wall_clock_ahead_s = time.time() - time.monotonic()
             event = self._queue.poll(0.0 if work else time.time() + _IDLE_PERIOD_S)
@@ -157,9 +155,9 @@ class FastLane:
 
     def _do_work(self) -> None:
         started_s = time.monotonic()
-        _logged(self._work.work)
-        self._makes_calls_wait = bool(self._work) or time.monotonic() - started_s > _LONG_S
-        if self._work:  # some of them have to wait after all
+        _logged(self.work.work)
+        self._makes_calls_wait = bool(self.work) or time.monotonic() - started_s > _LONG_S
+        if self.work:  # some of them have to wait after all
             for call in self._unwatched:
                 call.watch()
         self._unwatched.clear()
@@ -208,7 +206,7 @@ class FastLane:
             call.watch()
         else:
             self._unwatched[call] = None
-        if self._work.admits(call):
+        if self.work.admits(call):
             call.is_admitted = True
             call.start()
 
@@ -216,7 +214,7 @@ class FastLane:
         """Take note that a call has ended."""
         self._unwatched.pop(call, None)
         if call.is_admitted:
-            self._work.ended(call)
+            self.work.ended(call)
 
 
 class HotMethod:
@@ -225,25 +223,23 @@ class HotMethod:
     Args:
         lane: The lane that it is in.
         name: Its full name.
-        accept: Takes its calls.
     """
 
-    __slots__ = ("_accept", "_lane", "_name", "_short_name")
+    __slots__ = ("_lane", "_short_name", "name")
 
-    def __init__(self, lane: FastLane, name: str, accept: Accept) -> None:
+    def __init__(self, lane: FastLane, name: str) -> None:
         self._lane = lane
-        self._name = name
+        self.name = name
         self._short_name = name.rpartition("/")[2]
-        self._accept = accept
 
     def request_call(self) -> None:
         """Ask for a further call."""
-        self._lane.request_call(self._name, self._on_call)
+        self._lane.request_call(self.name, self._on_call)
 
     def _on_call(self, event: Any) -> None:  # noqa: ANN401
-        self._lane.request_next_call(self._name, self._on_call)
+        self._lane.request_next_call(self.name, self._on_call)
         if event.success:  # else the server is stopping, and this was a request for a call
-            self._lane.begin(HotCall(event, self._lane, self._accept, self._short_name))
+            self._lane.begin(HotCall(event, self._lane, self._short_name))
 
 
 def _logged(function: Callable[..., None], *arguments: object) -> None:
@@ -259,7 +255,6 @@ class HotCall:
     Args:
         event: The call's first event.
         lane: The lane that it is in.
-        accept: Takes the request.
         method: The name of the method.
 
     Attributes:
@@ -270,7 +265,6 @@ class HotCall:
     """
 
     __slots__ = (
-        "_accept",
         "_call",
         "_deadline_s",
         "_is_cancelled",
@@ -282,7 +276,7 @@ class HotCall:
         "method",
     )
 
-    def __init__(self, event: Any, lane: FastLane, accept: Accept, method: str) -> None:  # noqa: ANN401
+    def __init__(self, event: Any, lane: FastLane, method: str) -> None:  # noqa: ANN401
         self.method = method
         self._call = event.call
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
@@ -291,7 +285,6 @@ class HotCall:
         # Once, because the wall clock may be set before the call has ended.
         self._deadline_s = time.monotonic() + lane.seconds_until(event.call_details.deadline)
         self._lane = lane
-        self._accept = accept
         self._is_cancelled = False
         self._is_watched = False
 
@@ -356,7 +349,7 @@ class HotCall:
         if data is None:
             self.fail(grpc.StatusCode.UNIMPLEMENTED, "expected exactly one request message")
         else:
-            self._accept(data, self)
+            self._lane.work.accept(data, self)
 
     def _on_close(self, event: Any) -> None:  # noqa: ANN401
         self._is_cancelled = event.batch_operations[0].cancelled()

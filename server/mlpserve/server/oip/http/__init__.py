@@ -1,5 +1,5 @@
-"""The Open Inference Protocol over HTTP, for those without gRPC: JSON, also with binary tensors.
+"""The Open Inference Protocol over HTTP, for those without gRPC. Needs the extra `http`.
 
-`bodies` and `tensors` know how requests and responses are written, `application` the paths,
-`listening` the port. Needs the extra `http`.
+`app` has the endpoints, `body` reads and writes JSON and binary tensors, `limits` bounds times and
+sizes, `server` opens the port.
 """

@@ -1,9 +1,11 @@
-"""The paths of the protocol over HTTP, as an ASGI application."""
+"""Endpoints of the protocol over HTTP, as an ASGI application."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias
 
+from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,9 +20,8 @@ from mlpserve.server.oip.http.body import (
     read_options,
     write_body,
 )
-from mlpserve.server.oip.http.plain import plain
-from mlpserve.server.oip.http.receiving import received_body
-from mlpserve.server.oip.inference import Inference, hand_in
+from mlpserve.server.oip.http.limits import received_body
+from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import AUTHORIZATION
@@ -38,7 +39,7 @@ _UNAVAILABLE: Final = 503
 
 
 class OpenInference:
-    """Answers the paths.
+    """The endpoints: health, metadata, inference, and the model repository.
 
     Args:
         inference: Reads inference requests.
@@ -69,11 +70,15 @@ class OpenInference:
 
     def application(self) -> Starlette:
         """Return what an ASGI server calls."""
-        routes = [self._route("GET", path, answer) for path, answer in self._questions().items()]
-        routes += [self._route("POST", path, answer) for path, answer in self._orders().items()]
+        routes = [
+            self._route("GET", path, answer) for path, answer in self._get_endpoints().items()
+        ]
+        routes += [
+            self._route("POST", path, answer) for path, answer in self._post_endpoints().items()
+        ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _refused_by_starlette})
 
-    def _questions(self) -> Mapping[str, Endpoint]:
+    def _get_endpoints(self) -> Mapping[str, Endpoint]:
         return {
             _HEALTH + "live": self._live,
             _HEALTH + "ready": self._ready,
@@ -91,7 +96,7 @@ class OpenInference:
             },
         }
 
-    def _orders(self) -> Mapping[str, Endpoint]:
+    def _post_endpoints(self) -> Mapping[str, Endpoint]:
         return {
             _MODEL + "/infer": self._infer,
             _VERSION + "/infer": self._infer,
@@ -140,7 +145,7 @@ class OpenInference:
         return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
 
     async def _server_metadata(self, _: Request) -> Response:
-        described = plain(self._repository.server_metadata())
+        described = _plain(self._repository.server_metadata())
         described["extensions"] += HTTP_EXTENSIONS
         return _json(described)
 
@@ -150,18 +155,18 @@ class OpenInference:
         return _json({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
 
     async def _model_metadata(self, request: Request) -> Response:
-        return _json(plain(self._repository.model_metadata(*_asked(request))))
+        return _json(_plain(self._repository.model_metadata(*_asked(request))))
 
     async def _model_config(self, request: Request) -> Response:
-        return _json(plain(self._repository.model_config(*_asked(request))))
+        return _json(_plain(self._repository.model_config(*_asked(request))))
 
     async def _statistics(self, request: Request) -> Response:
-        return _json(plain(self._repository.model_statistics(*_asked(request))))
+        return _json(_plain(self._repository.model_statistics(*_asked(request))))
 
     async def _index(self, request: Request) -> Response:
         wanted = await self._options(request)
         index = self._repository.index("", ready_only=wanted.get("ready") is True)
-        return _json(plain(index)["models"])
+        return _json(_plain(index)["models"])
 
     async def _load(self, request: Request) -> Response:
         options = await self._options(request)
@@ -176,7 +181,7 @@ class OpenInference:
         return Response()
 
     async def _infer(self, request: Request) -> Response:
-        body = await received_body(request, most=self._max_body_bytes)
+        body = await received_body(request, max_bytes=self._max_body_bytes)
         record: RequestRecord = request.state.record
         self._recorder.received(record)
         length = request.headers.get(HEADER_LENGTH)
@@ -198,16 +203,21 @@ class OpenInference:
             model_version=version,
             image_bytes=lambda: self._inference.values_per_image(name, version),
         )
-        asked = self._inference.ask(asked_for.request, record)
-        wait = hand_in(self._batcher, asked, record, lambda: True, waits_for_room=False)
-        written, json_bytes = write_body(wait(), asked_for.binary_outputs)
+        parsed = self._inference.request(
+            asked_for.request,
+            record,
+            self._inference.router.key(record.metadata),
+            partial(write_body, binary_outputs=asked_for.binary_outputs),
+        )
+        self._batcher.submit(parsed)
+        written, json_bytes = parsed.encode(self._batcher.wait(parsed))
         if json_bytes is None:
             return Response(written, media_type="application/json")
         headers = {HEADER_LENGTH: str(json_bytes)}
         return Response(written, media_type="application/octet-stream", headers=headers)
 
     async def _options(self, request: Request) -> Mapping[str, Any]:
-        body = await received_body(request, most=self._max_body_bytes)
+        body = await received_body(request, max_bytes=self._max_body_bytes)
         return read_options(body)
 
 
@@ -235,3 +245,26 @@ def _json(content: object, status: int = _OK, headers: Mapping[str, str] | None 
     # In ASCII: what a caller sent, and an error repeats, may be no text that UTF-8 can say.
     written = json.dumps(content, separators=(",", ":"))
     return Response(written, status, headers, media_type="application/json")
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return all fields of a message; of those with presence, those that are set."""
+    return {
+        field.name: _plain_field(field, getattr(message, field.name))
+        for field in message.DESCRIPTOR.fields
+        if not field.has_presence or message.HasField(field.name)
+    }
+
+
+def _plain_field(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, and any value
+    if not field.is_repeated:
+        return _plain_value(field, value)
+    return [_plain_value(field, each) for each in value]
+
+
+def _plain_value(field: Any, value: Any) -> Any:  # noqa: ANN401
+    if field.message_type is not None:
+        return _plain(value)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return value

@@ -1,19 +1,22 @@
-"""Inference requests and responses of the protocol as bodies of HTTP.
+"""Bodies of HTTP: inference requests and responses as JSON, also with binary tensors.
 
 JSON, or: JSON | values of the input -- how long the JSON is stands in a header
 """
 
 import json
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from mlpserve.server.errors import RequestError
 from mlpserve.server.oip.descriptions import INPUT_DATATYPE
-from mlpserve.server.oip.http.tensors import values_from_json, values_to_json
-from mlpserve.server.oip.inputs import INPUT_NAME
-from mlpserve.server.oip.outputs import DATATYPES
-from mlpserve.server.oip.requests import (
+from mlpserve.server.oip.tensors import DATATYPES, DTYPES, INPUT_NAME
+from mlpserve.server.oip.values import (
     MAX_DIMENSIONS,
     MAX_OUTPUTS,
     InferRequest,
@@ -29,6 +32,8 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
 _ALL_BINARY: Final = "binary_data_output"
+_HALVES: Final = ("FP16", "BF16")
+_LENGTH: Final = struct.Struct("<I")
 _T = TypeVar("_T")
 
 
@@ -163,7 +168,7 @@ def _input(described: Mapping[str, Any], binary: bytes) -> InputTensor:
     elif binary:
         raise RequestError(f"inputs: expected {_SIZE}, because {len(binary)} bytes follow the JSON")
     else:
-        data = values_from_json(described.get("data"), datatype)
+        data = _values_from_json(described.get("data"), datatype)
     return InputTensor(_member(described, "name", str), datatype, tuple(shape), data, parameters)
 
 
@@ -180,7 +185,66 @@ def _output(tensor: OutputTensor, binary_outputs: frozenset[str]) -> Mapping[str
     described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     if tensor.name in binary_outputs:
         return {**described, "parameters": {_SIZE: len(tensor.data)}}
-    return {**described, "data": values_to_json(tensor)}
+    return {**described, "data": _values_to_json(tensor)}
+
+
+def _values_from_json(data: object, datatype: str) -> npt.NDArray[Any]:
+    """Return the numbers of an input, one after the other.
+
+    Args:
+        data: What its field holds: a list of numbers, or lists of lists of them.
+        datatype: What it says that they are.
+
+    Raises:
+        RequestError: They are not, or the datatype can be sent in binary only.
+    """
+    if datatype not in DTYPES:
+        return np.empty(0)  # what is wrong with the datatype is said where datatypes are known
+    if datatype in _HALVES:
+        raise RequestError(f"data: there is no JSON of {datatype}; send it in binary")
+    dtype = DTYPES[datatype]
+    numbers = _flat(data)
+    is_whole = dtype.kind in "iu"
+    if not set(map(type, numbers)) <= ({int} if is_whole else {int, float}):
+        raise RequestError(f"data: expected numbers of {datatype}, got something else among them")
+    try:
+        array = np.array(numbers, np.int64 if is_whole else np.float64)
+    except OverflowError as error:
+        raise RequestError(
+            f"data: expected numbers of {datatype}, got one far too large"
+        ) from error
+    with np.errstate(over="ignore"):  # what is infinite is refused as out of range
+        return array if is_whole else array.astype(dtype)
+
+
+def _values_to_json(tensor: OutputTensor) -> list[Any]:
+    """Return the values of an output; read as float32, the numbers have the same bits."""
+    if tensor.datatype == "BYTES":
+        return [text.decode() for text in _texts(tensor.data)]
+    values: list[Any] = np.frombuffer(tensor.data, DTYPES[tensor.datatype]).tolist()
+    return values
+
+
+def _flat(data: object) -> list[Any]:
+    """Return lists of lists as one; the shape says how they are meant."""
+    for _ in range(MAX_DIMENSIONS):
+        if not isinstance(data, list):
+            break
+        kinds = set(map(type, data))
+        if list not in kinds:
+            return data
+        if kinds != {list}:
+            break
+        data = list(chain.from_iterable(data))
+    raise RequestError("data: expected a list of numbers, or lists of lists of the same depth")
+
+
+def _texts(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        (length,) = _LENGTH.unpack_from(data, start)
+        start += _LENGTH.size + length
+        yield data[start - length : start]
 
 
 def _parameters(document: Mapping[str, Any]) -> Parameters:
@@ -191,10 +255,10 @@ def _parameters(document: Mapping[str, Any]) -> Parameters:
     }
 
 
-def _list(document: Mapping[str, Any], name: str, most: int, *, of: type = dict) -> list[Any]:
+def _list(document: Mapping[str, Any], name: str, max_items: int, *, of: type = dict) -> list[Any]:
     found = _member(document, name, list, [])
-    if len(found) > most:
-        raise RequestError(f"{name}: expected at most {most}, got {len(found)}")
+    if len(found) > max_items:
+        raise RequestError(f"{name}: expected at most {max_items}, got {len(found)}")
     if not all(type(each) is of for each in found):
         raise RequestError(f"{name}: expected a list of {_JSON_NAMES[of]}, got something else")
     return found

@@ -1,8 +1,9 @@
-"""An HTTP server in a thread of its own."""
+"""HTTP server in a thread of its own, opened as the settings say."""
 
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
@@ -10,8 +11,16 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mlpserve.server.errors import StartError
-from mlpserve.server.oip.http.timeouts import MAX_CONNECTIONS, TimeoutProtocol
+from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.oip.http.app import OpenInference
+from mlpserve.server.oip.http.limits import MAX_CONNECTIONS, TimeoutProtocol
+from mlpserve.server.oip.inference import Inference
+from mlpserve.server.oip.repository import Repository
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.reloading_files import ReloadingFiles
+from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.statuses import Calls
+from mlpserve.server.system.ports import listening_sockets
 
 _START_TIMEOUT_S: Final = 30.0
 _LOOK_PERIOD_S: Final = 2
@@ -108,3 +117,64 @@ class _StartingServer(uvicorn.Server):
         """Start, and say so."""
         await super().startup(sockets)
         self.has_started.set()
+
+
+def open_http(
+    config: ServerConfig,
+    inference: Inference,
+    repository: Repository,
+    *,
+    batcher: Batcher,
+    calls: Calls,
+    admission: Admission,
+) -> HttpServer:
+    """Return an HTTP server whose port is taken, and that is not started yet.
+
+    Args:
+        config: The settings.
+        inference: Parses inference requests.
+        repository: Answers all other requests.
+        batcher: Runs the networks.
+        calls: What is done about requests besides answering them.
+        admission: Lets requests in.
+
+    Raises:
+        StartError: The port is taken.
+    """
+    endpoints = OpenInference(
+        inference,
+        repository,
+        batcher,
+        calls,
+        max_body_bytes=config.max_message_bytes,
+        admission=admission,
+    )
+    context, files = _tls(config)
+    return HttpServer(
+        endpoints.application(),
+        listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
+        stop_grace_s=config.stop_grace_s,
+        tls=context,
+        files=files,
+    )
+
+
+def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ReloadingFiles[None] | None]:
+    """Return the context of TLS, and what takes over certificates that were renewed."""
+    certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
+    if certificate is None or key is None:
+        return None, None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority)
+    # New connections of the same context use what was loaded last.
+    files = ReloadingFiles([certificate, key], lambda _: _load(context, certificate, key))
+    return context, files
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise StartError(f"{certificate}, {key}: expected a certificate and its key") from error

@@ -1,14 +1,13 @@
-"""ModelManagementService: its messages, and the adapter on the public gRPC API."""
+"""Services of `mlpserve.v1`: PredictionService and ModelManagementService, each a table of rpcs."""
 
-from collections.abc import Callable
 from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.messages import Messages, parsed
-from mlpserve.server.inference.model_manager import Manager
+from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages, parsed
+from mlpserve.server.grpc_api.servicer import Servicer
+from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.security.limits import CallLimit
-from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2
 
 MANAGEMENT_SERVICE_NAME: Final = model_management_pb2.DESCRIPTOR.services_by_name[
@@ -16,27 +15,39 @@ MANAGEMENT_SERVICE_NAME: Final = model_management_pb2.DESCRIPTOR.services_by_nam
 ].full_name
 
 
+def prediction_service(messages: PredictionMessages, servicer: Servicer) -> grpc.GenericRpcHandler:
+    """Return PredictionService."""
+    return grpc.method_handlers_generic_handler(
+        SERVICE_NAME,
+        {
+            "Predict": servicer.predict("Predict", messages.parse_predict),
+            "PredictStream": servicer.stream("PredictStream", messages.parse_stream_request),
+            "GetModel": servicer.unary("GetModel", messages.get_model),
+            "ListModels": servicer.unary("ListModels", messages.list_models),
+        },
+    )
+
+
 class ManagementService:
-    """Answers the rpcs of ModelManagementService. Safe to call from many threads.
+    """ModelManagementService. Safe to call from many threads.
 
     Args:
         manager: Does what is asked.
         messages: Describes the models that are served then.
-        calls: What is done about calls besides answering them.
-        limit: How many may be open. Each waits, in a thread, until all processes have changed over.
+        limit: How many calls may be open. Each waits, in a thread, until all processes have changed
+            over.
     """
 
     def __init__(
-        self, manager: Manager, messages: Messages, calls: Calls, limit: CallLimit
+        self, manager: ModelManager, messages: PredictionMessages, limit: CallLimit
     ) -> None:
         self._manager = manager
         self._messages = messages
-        self._calls = calls
         self._limit = limit
 
-    def handlers(self) -> grpc.GenericRpcHandler:
+    def handlers(self, servicer: Servicer) -> grpc.GenericRpcHandler:
         """Return what a gRPC server calls."""
-        answers = {
+        rpcs = {
             "LoadModel": self._load_model,
             "UnloadModel": self._unload_model,
             "ReloadModels": self._reload_models,
@@ -44,21 +55,10 @@ class ManagementService:
         return grpc.method_handlers_generic_handler(
             MANAGEMENT_SERVICE_NAME,
             {
-                method: grpc.unary_unary_rpc_method_handler(self._guarded(method, answer))
-                for method, answer in answers.items()
+                method: servicer.unary(method, answer, self._limit)
+                for method, answer in rpcs.items()
             },
         )
-
-    def _guarded(
-        self, method: str, answer: Callable[[bytes], bytes]
-    ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-        def respond(data: bytes, context: grpc.ServicerContext) -> bytes:
-            with self._calls.handling(method, context) as record, self._limit:
-                response = answer(data)
-                self._calls.recorder.ended(record, "OK")
-            return response
-
-        return respond
 
     def _load_model(self, data: bytes) -> bytes:
         request = parsed(model_management_pb2.LoadModelRequest, data)

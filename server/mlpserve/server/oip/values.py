@@ -1,4 +1,4 @@
-"""An inference request and its response in plain values, whichever way they travel."""
+"""Inference requests and responses in plain values, whether they travel by gRPC or HTTP."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,7 +11,14 @@ from mlpserve.server.errors import RequestError
 Parameters: TypeAlias = Mapping[str, bool | int | float | str]
 
 SHARED_MEMORY: Final = "shared_memory_region"
+PRIORITY: Final = "priority"
+TIMEOUT: Final = "timeout"
+SEQUENCES: Final = ("sequence_id", "sequence_start", "sequence_end")
+CLASSIFICATION: Final = "classification"
+# The parameters that mean something here; all others are passed over.
+REQUEST_PARAMETERS: Final = (PRIORITY, TIMEOUT, *SEQUENCES)
 INPUT_PARAMETERS: Final = (SHARED_MEMORY,)
+OUTPUT_PARAMETERS: Final = (CLASSIFICATION, SHARED_MEMORY)
 NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 MAX_DIMENSIONS: Final = 16
 MAX_OUTPUTS: Final = 16
@@ -116,3 +123,17 @@ def check_one_input(count: int, model_name: str) -> None:
 def shortened(text: str) -> str:
     """Return what a caller sent, for a message: the transport limits how long one may be."""
     return text[:_SHOWN_CHARACTERS]
+
+
+def whole_number(parameters: Parameters, name: str) -> int:
+    """Return a parameter; 0 where it is not there.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(
+            f"invalid value type for {name!r} parameter, expected a whole number (int64_param)"
+        )
+    return value

@@ -1,0 +1,103 @@
+"""Handler of the fast lane: admits calls, queues their requests, answers them in batches.
+
+One queue for all hot methods, so that their requests go through a network together. For the lane's
+thread only.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from mlpserve.server.errors import OverloadedError, UnauthenticatedError
+from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.inference.batcher import run_batch
+from mlpserve.server.inference.compiled import Workspace
+from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.request import Outcome, Parse, ParsedRequest
+from mlpserve.server.inference.router import Router
+from mlpserve.server.inference.shadow import Shadow
+from mlpserve.server.security.admission import Admission
+from mlpserve.server.statuses import Calls
+
+
+class HotHandler:
+    """Answers the calls of hot methods.
+
+    Args:
+        parsers: What reads the requests of each method, by the method's name without its service.
+        router: Knows whose requests of a split belong together.
+        queue: Used by this handler only.
+        workspace: Used by this handler only.
+        calls: Used by this handler only.
+        admission: Lets calls in.
+        shadow: What compares the answers; None for nothing.
+    """
+
+    def __init__(
+        self,
+        parsers: Mapping[str, Parse],
+        router: Router,
+        *,
+        queue: RowQueue,
+        workspace: Workspace,
+        calls: Calls,
+        admission: Admission,
+        shadow: Shadow | None = None,
+    ) -> None:
+        self._parsers = parsers
+        self._router = router
+        self._queue = queue
+        self._workspace = workspace
+        self._calls = calls
+        self._recorder = calls.recorder
+        self._admission = admission
+        self._shadow = shadow
+
+    def __bool__(self) -> bool:
+        """Return whether any call waits for its answer."""
+        return bool(self._queue)
+
+    def admits(self, call: HotCall) -> bool:
+        """Return whether a call is let in; refuse it otherwise."""
+        try:
+            call.caller = self._admission.enter(call.metadata, call.caller)
+        except (OverloadedError, UnauthenticatedError) as error:
+            record = self._recorder.arrived(call.method, call.metadata)
+            call.fail(*self._calls.refusal(record, error))
+            return False
+        return True
+
+    def ended(self, call: HotCall) -> None:
+        """Make room for the next call."""
+        self._admission.leave(call.caller)
+
+    def accept(self, data: bytes, call: HotCall) -> None:
+        """Queue the request of a call, or refuse it."""
+        record = self._recorder.arrived(
+            call.method, call.metadata, caller=call.caller, remaining_s=call.remaining_s()
+        )
+        try:
+            key = self._router.key(call.metadata)
+            request = self._parsers[call.method](data, record, key)
+            metadata = request.model.metadata
+            self._recorder.read(record, metadata.name, metadata.version)
+            request.is_wanted = call.is_wanted
+            request.on_outcome = partial(self._reply, call)
+            self._queue.put(request)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            call.fail(*self._calls.refusal(record, error))
+
+    def work(self) -> None:
+        """Answer, in one pass, the calls whose turn it is."""
+        queue = self._queue
+        timing = run_batch(
+            queue.take(), self._workspace, queue.statistics, self._recorder, self._shadow
+        )
+        queue.learn_pace(timing)
+
+    def _reply(self, call: HotCall, request: ParsedRequest[Any], outcome: Outcome) -> None:
+        if isinstance(outcome, Exception):
+            call.fail(*self._calls.refusal(request.record, outcome))
+        else:
+            call.answer(request.encode(outcome))
+            self._recorder.answered(request.record)

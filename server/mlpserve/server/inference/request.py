@@ -1,0 +1,74 @@
+"""Parsed request: what the queue and the batcher know of a request, whatever its protocol.
+
+    bytes -- parse --> ParsedRequest -- queue --> batcher -- outcome --> encode --> bytes
+
+An endpoint reads the bytes of its protocol once and makes one of these; nothing after it knows the
+protocol.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from mlpserve.server.inference.compiled import Answer, CompiledModel, Images
+from mlpserve.server.inference.router import SplitKey
+from mlpserve.server.telemetry.request_record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+HIGHEST_PRIORITY: Final = 1
+NORMAL_PRIORITY: Final = 2
+LOWEST_PRIORITY: Final = 3
+
+Outcome: TypeAlias = Answer | Exception
+_ResponseT = TypeVar("_ResponseT")
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(eq=False, slots=True)
+class ParsedRequest(Generic[_ResponseT]):
+    """A batch of images of one caller, found good, on its way through the queue.
+
+    Attributes:
+        model: The model version that is asked.
+        images: (N, D), N at least 1, uint8, or float32 from 0 to 1.
+        encode: Writes the response that carries the answer.
+        record: Who asks, when the request came, and for how long the caller waits.
+        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
+        timeout_ns: So long after its arrival it may wait for its turn; 0 for no limit.
+        is_wanted: Whether anybody still waits for the answer.
+        on_outcome: Called once, with this request and its outcome; None where somebody waits for it
+            in ``Batcher.wait``.
+        outcome: The answer, or the error in its place; None as long as there is neither.
+    """
+
+    model: CompiledModel
+    images: Images
+    encode: Callable[[Answer], _ResponseT]
+    record: RequestRecord
+    priority: int = NORMAL_PRIORITY
+    timeout_ns: int = 0
+    is_wanted: Callable[[], bool] = _always
+    on_outcome: "Callable[[ParsedRequest[Any], Outcome], None] | None" = None
+    outcome: Outcome | None = None
+
+    def has_timed_out(self, now_ns: int) -> bool:
+        """Return whether it has waited for longer than its own timeout allows."""
+        return 0 < self.timeout_ns < now_ns - self.record.arrived_ns
+
+    def finish(self, outcome: Outcome) -> None:
+        """Set the outcome, and hand it to whoever is to be called."""
+        self.outcome = outcome
+        if self.on_outcome is not None:
+            try:
+                self.on_outcome(self, outcome)
+            except Exception:  # a caller who cannot be reached is no reason to forget the others
+                logger.exception("an answer could not be given")
+
+
+# Reads the bytes of a request. Raises the errors of `mlpserve.server.errors`.
+Parse: TypeAlias = Callable[[bytes, RequestRecord, SplitKey], ParsedRequest[bytes]]

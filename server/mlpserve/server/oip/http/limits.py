@@ -1,0 +1,134 @@
+"""Limits of HTTP: how long connections, requests and answers may take, and how large bodies may be.
+
+uvicorn itself waits without end for the first request of a connection, and for one that has begun.
+"""
+
+import asyncio
+import zlib
+from typing import Any, Final
+
+from starlette.requests import Request
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mlpserve.server.errors import ExpiredError, RequestError, TooLargeError, UnsupportedError
+
+# A connection holds no thread, but its request does, and up to a body of memory.
+MAX_CONNECTIONS: Final = 256
+_HEAD_TIMEOUT_S: Final = 10.0  # for all that is before the body of a request
+_ANSWER_TIMEOUT_S: Final = 60.0  # to take an answer that the system's buffers do not hold
+_BODY_TIMEOUT_S: Final = 60.0
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS  # zlib's way to say: whichever the data begin with
+_COMPRESSIONS: Final = ("gzip", "deflate")
+
+
+class TimeoutProtocol(H11Protocol):
+    """A connection that is closed where it keeps the server waiting for too long.
+
+    Where there are too many, the one goes that has kept it waiting for longest.
+    """
+
+    cycle: Any  # None before the first request, which uvicorn's types do not say
+    _waiting_since_s = 0.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Wait for a request, and make room where that is one connection too many."""
+        super().connection_made(transport)
+        self._wait(_HEAD_TIMEOUT_S)
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def on_response_complete(self) -> None:
+        """Wait until the answer is taken, and for the next request."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        self._wait(_ANSWER_TIMEOUT_S if unsent_bytes else _HEAD_TIMEOUT_S)
+        super().on_response_complete()
+
+    def _wait(self, most_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting_since_s = self.loop.time()
+        self._timer = self.loop.call_later(most_s, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._is_waiting():
+            self.transport.abort()
+
+    def _is_waiting(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _make_room(self) -> None:
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, TimeoutProtocol) and other is not self and other._is_waiting()  # noqa: SLF001 - of this class
+        ]
+        if others:
+            longest = min(others, key=lambda other: other._waiting_since_s)  # noqa: SLF001 - as above
+            self.connections.discard(longest)  # its loss is told later, and others may come before
+            longest.transport.abort()
+
+
+async def received_body(request: Request, *, max_bytes: int) -> bytes:
+    """Return a request's body, decompressed.
+
+    Args:
+        request: The request; its body has not been read yet.
+        max_bytes: The most bytes that it may have, both as it is sent and decompressed.
+
+    Raises:
+        TooLargeError: It has more; what is beyond is not read.
+        ExpiredError: It did not arrive in time.
+        RequestError: It is not compressed as its headers say.
+        UnsupportedError: It is compressed in a way that is not known here.
+    """
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding not in {"identity", *_COMPRESSIONS}:
+        raise UnsupportedError(f"Content-Encoding: expected {' or '.join(_COMPRESSIONS)}")
+    _check_length(request.headers.get("content-length", "0"), max_bytes)
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            body = await _read(request, max_bytes)
+    except TimeoutError as error:
+        raise ExpiredError(f"the body did not arrive in {_BODY_TIMEOUT_S:g} s") from error
+    return body if encoding == "identity" else _decompressed(body, max_bytes)
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > max_bytes:
+            raise _too_large(max_bytes)
+    return bytes(parts)
+
+
+def _check_length(announced: str, max_bytes: int) -> None:
+    # The ASGI server has refused what is no number.
+    if len(announced) > len(str(max_bytes)) or int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _decompressed(body: bytes, max_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        found = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise RequestError("body: it is not compressed as Content-Encoding says") from error
+    if len(found) > max_bytes:
+        raise _too_large(max_bytes)
+    if not decompressor.eof:
+        raise RequestError("body: it ends before its compressed data do")
+    return found
+
+
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"body: expected at most {max_bytes} bytes, got more; send fewer images at once"
+    )
