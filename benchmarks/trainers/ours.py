@@ -9,13 +9,11 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import Dataset
 from mlpserve.model.inputs import InputSpec
-from mlpserve.model.network import Network
 from mlpserve.trainer.evaluation import accuracy
-from mlpserve.trainer.fitting import Fit, Observer
-from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.fitting import Fit
 from mlpserve.trainer.job import default_threads
 from mlpserve.trainer.learning.recipe import Recipe
-from mlpserve.trainer.learning.team import Team
+from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.recipes import FAST, SEED, SEED_FAST
 from trainers.tasks import Outcome, Stopwatch, Task
@@ -57,36 +55,24 @@ def _seed_outcome(recipe: Recipe, task: Task, dataset: Dataset) -> Outcome:
     return _outcome(recipe, task, dataset)
 
 
-class _Observer(Observer):
-    """Takes the time and the loss of each epoch."""
-
-    def __init__(self) -> None:
-        self.stopwatch = Stopwatch()
-        self.losses: list[float] = []
-
-    def after_epoch(self, record: EpochRecord) -> None:
-        self.stopwatch.end_epoch()
-        self.losses.append(record.train_loss)
-
-
 def _outcome(recipe: Recipe, task: Task, dataset: Dataset) -> Outcome:
-    observer = _Observer()
-    network = _train(recipe, dataset, threads=task.threads, observer=observer)
-    spec = InputSpec(dataset.input_shape)
-    class_count = len(dataset.class_labels)
-    return Outcome(
-        observer.stopwatch.seconds(),
-        test_accuracy=accuracy(network.astype(np.float32), spec, dataset.test),
-        costs=[loss / class_count for loss in observer.losses],
-    )
-
-
-def _train(recipe: Recipe, dataset: Dataset, *, threads: int, observer: Observer) -> Network:
-    """Call the training loop as the job does; the only place that knows how it is called."""
-    spec = InputSpec(dataset.input_shape)
-    network = initial_network(recipe, spec.values_per_image, len(dataset.class_labels))
-    threads = min(threads, default_threads(recipe, network, len(dataset.train)))
-    with threadpool_limits(1), Team(threads) as team:
-        training = Training(recipe, network, dataset.train, spec, team=team)
+    """Run the training loop as the job does; the only place that knows how it is called."""
+    spec, class_count = InputSpec(dataset.input_shape), len(dataset.class_labels)
+    network = initial_network(recipe, spec.values_per_image, class_count)
+    threads = min(task.threads, default_threads(recipe, network, len(dataset.train)))
+    stopwatch, losses = Stopwatch(), []
+    with threadpool_limits(1), ThreadPool(threads) as pool:
+        training = Training(recipe, network, dataset.train, spec, pool=pool)
         fit = Fit(training, recipe, validation=None, spec=spec, clock=time.monotonic)
-        return fit.run(observer).network
+        fit.start()
+        while (reason := fit.end_reason()) is None:
+            record = fit.step()
+            if record is not None:
+                stopwatch.end_epoch()
+                losses.append(record.train_loss)
+        network = fit.outcome(reason).network
+    return Outcome(
+        stopwatch.seconds(),
+        test_accuracy=accuracy(network.astype(np.float32), spec, dataset.test),
+        costs=[loss / class_count for loss in losses],
+    )

@@ -7,7 +7,9 @@ from hypothesis.extra import numpy as hnp
 
 from mlpserve.model.activations import (
     ACTIVATIONS,
+    OUTPUT_ACTIVATION,
     Activation,
+    ActivationFunction,
     FloatArray,
     relu,
     sigmoid,
@@ -27,8 +29,13 @@ FINITE = st.sampled_from(DTYPES).flatmap(
 # Steps of 1/8, so that adding one to another is exact in float32 too.
 EIGHTHS = st.integers(-80, 80).map(lambda number: number / 8)
 
-every_activation = pytest.mark.parametrize(
-    "activation", list(ACTIVATIONS.values()), ids=list(ACTIVATIONS)
+FUNCTIONS: dict[str, ActivationFunction] = {
+    OUTPUT_ACTIVATION: softmax,
+    **{name: activation.function for name, activation in ACTIVATIONS.items()},
+}
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+every_line_of_the_table = pytest.mark.parametrize(
+    "activation", ACTIVATIONS.values(), ids=ACTIVATIONS
 )
 
 
@@ -36,40 +43,59 @@ def tolerance(array: FloatArray) -> float:
     return 8 * float(np.finfo(array.dtype).eps)
 
 
-@every_activation
+@every_function
 @given(sums=FINITE)
-def test_no_finite_sum_overflows(activation: Activation, sums: FloatArray) -> None:
-    outputs = activation(sums)
+def test_no_finite_sum_overflows(function: ActivationFunction, sums: FloatArray) -> None:
+    outputs = function(sums)
     assert outputs.shape == sums.shape
     assert outputs.dtype == sums.dtype
     assert np.isfinite(outputs).all()
 
 
-@every_activation
+@every_function
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_largest_and_smallest_sum_together_do_not_overflow(
-    activation: Activation, dtype: type[np.floating]
+    function: ActivationFunction, dtype: type[np.floating]
 ) -> None:
     limits = np.finfo(dtype)
     sums: FloatArray = np.array([[limits.min, 0, limits.max]], dtype)
-    assert np.isfinite(activation(sums)).all()
+    assert np.isfinite(function(sums)).all()
 
 
-@every_activation
-def test_sums_are_left_as_they_were(activation: Activation) -> None:
+@every_function
+def test_sums_are_left_as_they_were(function: ActivationFunction) -> None:
     sums = np.array([[-2.0, 0.5, 3.0]])
-    activation(sums)
+    function(sums)
     np.testing.assert_array_equal(sums, [[-2.0, 0.5, 3.0]])
 
 
-@every_activation
+@every_function
 @given(sums=FINITE)
 def test_outputs_are_the_same_bits_in_an_array_that_is_given_even_the_sums_own(
-    activation: Activation, sums: FloatArray
+    function: ActivationFunction, sums: FloatArray
 ) -> None:
-    expected = activation(sums)
-    assert activation(sums, out=sums) is sums
+    expected = function(sums)
+    assert function(sums, out=sums) is sums
     np.testing.assert_array_equal(sums, expected)
+
+
+@every_line_of_the_table
+@given(sums=FINITE)
+def test_no_output_is_larger_than_the_table_says(activation: Activation, sums: FloatArray) -> None:
+    # The proof that a network cannot overflow rests on this.
+    limits = np.ones_like(sums) if activation.is_bounded else np.abs(sums)
+    assert (np.abs(activation.function(sums)) <= limits).all()
+
+
+@every_line_of_the_table
+def test_the_backward_function_multiplies_by_the_slope(activation: Activation) -> None:
+    sums = np.linspace(-4, 4, 40).reshape(4, 10)  # 0, where relu has no slope, is not among them
+    step = 1e-6
+    rise = activation.function(sums + step) - activation.function(sums - step)
+    deltas = np.arange(40.0).reshape(4, 10)
+    expected = deltas * rise / (2 * step)
+    activation.backward(deltas, activation.function(sums))
+    np.testing.assert_allclose(deltas, expected, rtol=1e-6, atol=1e-8)
 
 
 @given(sums=FINITE)

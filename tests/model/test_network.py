@@ -19,12 +19,8 @@ def images(count: int) -> npt.NDArray[np.float32]:
 
 
 def test_forward_pass_equals_the_one_worked_by_hand() -> None:
-    network = Network(
-        (
-            Layer(np.array([[1.0, -1.0], [2.0, 0.5]]), np.array([0.5, 0.25]), "relu"),
-            Layer(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([-1.0, 2.0]), "softmax"),
-        )
-    )
+    first_layer = Layer(np.array([[1.0, -1.0], [2.0, 0.5]]), np.array([0.5, 0.25]), "relu")
+    last_layer = Layer(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([-1.0, 2.0]), "softmax")
     inputs = np.array([[1.0, 0.5], [0.0, 1.0]])
 
     # Image 1: sums   1 * 1 + 0.5 * 2 + 0.5  = 2.5    1 * -1 + 0.5 * 0.5 + 0.25 = -0.5
@@ -38,11 +34,10 @@ def test_forward_pass_equals_the_one_worked_by_hand() -> None:
     #          softmax of the first: e^3.75 / (e^3.75 + e^5) = 1 / (1 + e^1.25)
     first, second = 1 / (1 + exp(0.5)), 1 / (1 + exp(1.25))
 
-    outputs = network.forward(inputs)
-    assert len(outputs) == 3
-    np.testing.assert_array_equal(outputs[0], inputs)
-    np.testing.assert_array_equal(outputs[1], hidden)
-    np.testing.assert_allclose(outputs[2], [[first, 1 - first], [second, 1 - second]], rtol=1e-15)
+    np.testing.assert_array_equal(first_layer.forward(inputs), hidden)
+    probabilities = Network((first_layer, last_layer)).probabilities(inputs)
+    expected = [[first, 1 - first], [second, 1 - second]]
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +46,10 @@ def test_forward_pass_equals_the_one_worked_by_hand() -> None:
 )
 def test_each_layer_has_its_own_activation(activation: str, expected: float) -> None:
     hidden = Layer(np.array([[-2.0]]), np.array([0.5]), activation)
-    network = Network((hidden, layer(1, 2, "softmax")))
-    outputs = network.forward(np.array([[1.0]]))
-    np.testing.assert_allclose(outputs[1], [[expected]], rtol=1e-12)
-
-
-def test_last_of_forward_equals_probabilities(network: Network) -> None:
-    inputs = images(5)
-    np.testing.assert_array_equal(network.forward(inputs)[-1], network.probabilities(inputs))
+    last = Layer(np.array([[1.0, 0.0]]), np.zeros(2), "softmax")
+    # The logits are the hidden output and 0, so the odds of the first class are its exponential.
+    ((first, second),) = Network((hidden, last)).probabilities(np.array([[1.0]]))
+    assert first / second == pytest.approx(exp(expected), rel=1e-12)
 
 
 def test_each_row_of_a_batch_equals_the_image_alone(network: Network) -> None:

@@ -11,8 +11,8 @@ from mlpserve.model.activations import softmax
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.calibration import (
-    HIGHEST_TEMPERATURE,
-    LOWEST_TEMPERATURE,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     calibrate,
     fit_temperature,
     logits,
@@ -85,8 +85,8 @@ def test_no_other_temperature_gives_a_lower_cross_entropy(
     surer = sureness * honest
     fitted = fit_temperature(surer, labels)
     best = cross_entropy(surer, labels, fitted)
-    for other in (0.99 * fitted, 1.01 * fitted, LOWEST_TEMPERATURE, 1.0, HIGHEST_TEMPERATURE):
-        if LOWEST_TEMPERATURE <= other <= HIGHEST_TEMPERATURE:
+    for other in (0.99 * fitted, 1.01 * fitted, MIN_TEMPERATURE, 1.0, MAX_TEMPERATURE):
+        if MIN_TEMPERATURE <= other <= MAX_TEMPERATURE:
             assert best <= cross_entropy(surer, labels, other) + 1e-12
 
 
@@ -123,9 +123,9 @@ def test_a_modest_network_gets_a_temperature_below_1() -> None:
         ([[2.0, 1.0], [0.0, 9.0]], [0, 1], 1.0),
         ([[1.0, 1.0], [3.0, 3.0]], [0, 1], 1.0),
         ([[4.0]], [0], 1.0),
-        ([[9.0, 0.0]], [1], HIGHEST_TEMPERATURE),
-        ([[1e30, 0.0], [1e30, 0.0]], [0, 1], HIGHEST_TEMPERATURE),
-        ([[1e-6, 0.0]] * 9 + [[0.0, 1e-6]], [0] * 10, LOWEST_TEMPERATURE),
+        ([[9.0, 0.0]], [1], MAX_TEMPERATURE),
+        ([[1e30, 0.0], [1e30, 0.0]], [0, 1], MAX_TEMPERATURE),
+        ([[1e-6, 0.0]] * 9 + [[0.0, 1e-6]], [0] * 10, MIN_TEMPERATURE),
     ],
     ids=["all right", "all undecided", "one class", "all wrong", "huge", "tiny"],
 )
@@ -155,7 +155,7 @@ def test_a_temperature_divides_the_logits_and_nothing_else(hidden: tuple[int, ..
         assert layer is other
 
 
-@given(seed=st.integers(0, 2**32), temperature=st.floats(LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE))
+@given(seed=st.integers(0, 2**32), temperature=st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
 def test_the_most_probable_class_stays_unless_two_are_equal_to_within_rounding(
     seed: int, temperature: float
 ) -> None:

@@ -38,16 +38,33 @@ PUBLISHED_TABLE = """\
 """
 
 
+def table_in(output: str) -> str:
+    lines = re.findall(r"^iteration +(\d+): cost (\S+), accuracy (\S+) %$", output, re.MULTILINE)
+    return "".join(" ".join(line) + "\n" for line in lines)
+
+
+@pytest.mark.slow
+def test_the_page_with_the_algorithm_prints_the_tutorials_published_table_digit_for_digit(
+    mnist_folder: Path,
+) -> None:
+    command = [sys.executable, "-m", "mlpserve.trainer.learning.plain", "--data", "mnist"]
+    done = subprocess.run(
+        [*command, "--data-dir", str(mnist_folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert table_in(done.stdout) == PUBLISHED_TABLE
+
+
 @pytest.mark.slow
 def test_the_seed_recipe_prints_the_tutorials_published_table_digit_for_digit(
     train: Train, models: Path, mnist_folder: Path
 ) -> None:
     done = train("--data", "mnist", "--data-dir", mnist_folder, "--recipe", "seed")
     assert done.returncode == 0, done.stderr
-    lines = re.findall(
-        r"^iteration +(\d+): cost (\S+), accuracy (\S+) %$", done.stdout, re.MULTILINE
-    )
-    assert "".join(" ".join(line) + "\n" for line in lines) == PUBLISHED_TABLE
+    assert table_in(done.stdout) == PUBLISHED_TABLE
     model = load_model(weights_path(models, "mnist", 1))
     assert model.metadata.layer_sizes == (784, 16, 16, 10)
     assert model.metadata.activations == ("tanh", "tanh", "softmax")

@@ -1,6 +1,7 @@
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.evaluation import evaluate
-from mlpserve.trainer.fitting import Fit, Observer, Outcome, Snapshot, StoppedError, hold_out
+from mlpserve.trainer.fitting import Fit, Outcome, Snapshot, hold_out
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
-from mlpserve.trainer.learning.team import Team
-from mlpserve.trainer.learning.training import Position, Training, initial_network
+from mlpserve.trainer.learning.thread_pool import ThreadPool
+from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.learning.warps import WarpSettings
 from mlpserve.trainer.recipes import FAST
 
@@ -43,64 +44,87 @@ def images(count: int = 40) -> Split:
     return Split(rng.integers(0, 256, (count, 4, 4), np.uint8), rng.integers(0, CLASSES, count))
 
 
-class Watch(Observer):
-    """Whose clock goes on with each step; remembers what it is told, and stops where it should."""
+@dataclass
+class Run:
+    """A fit and what came of it.
 
-    def __init__(self, *, stop_after_steps: int = -1, save_after_steps: int = -1) -> None:
-        self.now_s = 100.0
-        self.steps: list[int] = []
-        self.records: list[EpochRecord] = []
-        self.saved: list[Snapshot] = []
-        self.networks: list[Network] = []
-        self.training: Training | None = None
-        self._stop_after_steps = stop_after_steps
-        self._save_after_steps = save_after_steps
+    Attributes:
+        outcome: Its outcome; None where it was left before its end.
+        records: What each epoch found.
+        networks: What was learned by the end of each.
+        steps: Which steps were done.
+        network: What was learned in all.
+        snapshot: The state after the step that was asked for.
+    """
 
-    def after_step(self, position: Position, steps: int) -> None:
-        assert position.steps <= steps
-        self.now_s += STEP_S
-        self.steps.append(position.steps)
-
-    def after_epoch(self, record: EpochRecord) -> None:
-        assert self.training is not None
-        self.records.append(record)
-        self.networks.append(self.training.network)
-
-    def is_stop_wanted(self) -> bool:
-        assert self.training is not None
-        return self.training.position.steps == self._stop_after_steps
-
-    def is_save_due(self) -> bool:
-        return self.steps[-1] == self._save_after_steps
-
-    def save(self, snapshot: Snapshot) -> None:
-        arrays = {name: array.copy() for name, array in snapshot.arrays.items()}
-        self.saved.append(Snapshot(snapshot.state, arrays))
+    outcome: Outcome | None = None
+    records: list[EpochRecord] = field(default_factory=list)
+    networks: list[Network] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    network: Network | None = None
+    snapshot: Snapshot | None = None
 
 
-def fit(
+def run(
     recipe: Recipe,
-    watch: Watch,
     *,
     snapshot: Snapshot | None = None,
     time_limit_s: float = math.inf,
     threads: int = 1,
-) -> Outcome:
+    snapshot_after: int = -1,
+    leave_after: int = -1,
+) -> Run:
+    """Run a fit as its callers do; a step takes two seconds by its clock.
+
+    Args:
+        recipe: What to run.
+        snapshot: Where to go on.
+        time_limit_s: When to end.
+        threads: How many train.
+        snapshot_after: After which step to take a snapshot.
+        leave_after: After which step to leave it, with a snapshot.
+    """
     learned, validation = hold_out(images(), recipe)
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
-    with Team(threads) as team:
-        watch.training = Training(recipe, network, learned, SPEC, team=team)
-        run = Fit(
-            watch.training,
+    found = Run()
+    with ThreadPool(threads) as pool:
+        training = Training(recipe, network, learned, SPEC, pool=pool)
+        fit = Fit(
+            training,
             recipe,
             validation=validation,
             spec=SPEC,
-            clock=lambda: watch.now_s,
+            clock=lambda: 100 + STEP_S * training.position.steps,
             time_limit_s=time_limit_s,
         )
-        if snapshot is not None:
-            run.resume(snapshot)
-        return run.run(watch)
+        fit.start(snapshot)
+        while (reason := fit.end_reason()) is None:
+            if training.position.steps == leave_after:
+                found.snapshot = copy_of(fit.snapshot())
+                break
+            record = fit.step()
+            found.steps.append(training.position.steps)
+            if record is not None:
+                found.records.append(record)
+                found.networks.append(training.network)
+            if training.position.steps == snapshot_after:
+                found.snapshot = copy_of(fit.snapshot())
+        else:
+            found.outcome = fit.outcome(reason)
+    found.network = training.network
+    return found
+
+
+def copy_of(snapshot: Snapshot) -> Snapshot:
+    arrays = {name: array.copy() for name, array in snapshot.arrays.items()}
+    return Snapshot(snapshot.state, arrays)
+
+
+def fit(recipe: Recipe, **options: Any) -> Outcome:
+    """Run a fit to its end; see ``run``."""
+    outcome = run(recipe, **options).outcome
+    assert outcome is not None
+    return outcome
 
 
 def assert_same_bits(one: Network, other: Network) -> None:
@@ -108,22 +132,21 @@ def assert_same_bits(one: Network, other: Network) -> None:
 
 
 def test_a_training_ends_when_all_epochs_are_done() -> None:
-    watch = Watch()
-    outcome = fit(SMALL, watch)
-    assert outcome.ended_because == "all epochs are done"
-    assert watch.steps == list(range(1, 21))
-    assert list(outcome.records) == watch.records
-    assert_same_bits(outcome.network, watch.networks[-1])
-    assert not watch.saved
+    found = run(SMALL)
+    assert found.outcome is not None
+    assert found.outcome.ended_because == "all epochs are done"
+    assert found.steps == list(range(1, 21))
+    assert list(found.outcome.records) == found.records
+    assert_same_bits(found.outcome.network, found.networks[-1])
 
 
 def test_records_tell_what_each_epoch_found_and_how_long_it_took() -> None:
-    watch = Watch()
-    outcome = fit(SMALL, watch)
+    found = run(SMALL)
     learned, validation = hold_out(images(), SMALL)
     assert validation is not None
-    assert outcome.elapsed_s == 20 * STEP_S
-    for epoch, (record, network) in enumerate(zip(watch.records, watch.networks, strict=True)):
+    assert found.outcome is not None
+    assert found.outcome.elapsed_s == 20 * STEP_S
+    for epoch, (record, network) in enumerate(zip(found.records, found.networks, strict=True)):
         evaluation = evaluate(network, SPEC, validation)
         assert record.epoch == epoch
         assert record.learning_rate == 0.02
@@ -136,7 +159,7 @@ def test_records_tell_what_each_epoch_found_and_how_long_it_took() -> None:
 def test_the_training_loss_is_of_just_before_each_step() -> None:
     # With a learning rate of almost 0 that is the loss of the network to begin with.
     recipe = replace(SMALL, learning_rate=1e-12, validation_share=0)
-    record, *_ = fit(recipe, Watch()).records
+    record, *_ = fit(recipe).records
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
     expected = evaluate(network, SPEC, images())
     assert record.train_loss == pytest.approx(expected.cross_entropy, rel=1e-5)
@@ -147,7 +170,7 @@ def test_the_training_loss_is_of_just_before_each_step() -> None:
 
 def test_the_record_has_the_learning_rate_of_the_epochs_last_step() -> None:
     recipe = replace(SMALL, schedule="one-cycle", epochs=2)
-    first, second = fit(recipe, Watch()).records
+    first, second = fit(recipe).records
     # Of 8 steps 2.4 rise; the 4th and the 8th are 0.6 and 4.6 of the 5.6 that fall.
     assert first.learning_rate == pytest.approx(0.01 * (1 + math.cos(math.pi * 0.6 / 5.6)))
     assert second.learning_rate == pytest.approx(0.01 * (1 + math.cos(math.pi * 4.6 / 5.6)))
@@ -157,80 +180,82 @@ def test_the_record_has_the_learning_rate_of_the_epochs_last_step() -> None:
 def test_early_stopping_keeps_the_network_of_the_lowest_validation_loss(
     patience_epochs: int,
 ) -> None:
-    watch = Watch()
-    outcome = fit(replace(OVERFITTING, patience_epochs=patience_epochs), watch)
-    best = int(np.argmin(np.array([record.validation_loss for record in watch.records], float)))
+    found = run(replace(OVERFITTING, patience_epochs=patience_epochs))
+    outcome = found.outcome
+    assert outcome is not None
+    best = int(np.argmin(np.array([record.validation_loss for record in found.records], float)))
     assert len(outcome.records) == best + 1 + patience_epochs < OVERFITTING.epochs
     assert outcome.ended_because == (
         f"the validation loss has not fallen for {patience_epochs} epochs; "
         f"the network of epoch {best + 1} is kept"
     )
-    assert_same_bits(outcome.network, watch.networks[best])
+    assert_same_bits(outcome.network, found.networks[best])
 
 
 def test_the_best_network_is_kept_and_named_however_a_training_with_patience_ends() -> None:
-    best = len(fit(OVERFITTING, Watch()).records) - OVERFITTING.patience_epochs
-    watch = Watch()
-    by_epochs = fit(replace(OVERFITTING, epochs=best + 1), watch)
+    best = len(fit(OVERFITTING).records) - OVERFITTING.patience_epochs
+    found = run(replace(OVERFITTING, epochs=best + 1))
+    by_epochs = found.outcome
+    assert by_epochs is not None
     assert by_epochs.ended_because == f"all epochs are done; the network of epoch {best} is kept"
-    assert_same_bits(by_epochs.network, watch.networks[best - 1])
-    by_time = fit(OVERFITTING, Watch(), time_limit_s=(4 * best + 1) * STEP_S)
+    assert_same_bits(by_epochs.network, found.networks[best - 1])
+    by_time = fit(OVERFITTING, time_limit_s=(4 * best + 1) * STEP_S)
     assert by_time.ended_because.endswith(f"is reached; the network of epoch {best} is kept")
     assert_same_bits(by_time.network, by_epochs.network)
-    at_once = fit(replace(OVERFITTING, epochs=best), Watch())
+    at_once = fit(replace(OVERFITTING, epochs=best))
     assert at_once.ended_because == "all epochs are done"
 
 
 def test_without_patience_the_last_network_is_kept() -> None:
-    watch = Watch()
-    outcome = fit(replace(OVERFITTING, patience_epochs=0), watch)
-    assert len(outcome.records) == OVERFITTING.epochs
-    assert_same_bits(outcome.network, watch.networks[-1])
+    found = run(replace(OVERFITTING, patience_epochs=0))
+    assert found.outcome is not None
+    assert len(found.outcome.records) == OVERFITTING.epochs
+    assert_same_bits(found.outcome.network, found.networks[-1])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4, 7, 19])
 def test_a_time_limit_ends_the_training_with_what_was_learned_by_then(steps: int) -> None:
-    stopped = Watch(stop_after_steps=steps)
-    with pytest.raises(StoppedError):
-        fit(SMALL, stopped)
-    assert stopped.training is not None
+    left = run(SMALL, leave_after=steps)
+    assert left.network is not None
     # The limit is reached between two steps, or just with one.
     for limit_s in (steps * STEP_S, max(0, steps - 0.5) * STEP_S):
-        watch = Watch()
-        outcome = fit(SMALL, watch, time_limit_s=limit_s)
+        found = run(SMALL, time_limit_s=limit_s)
+        outcome = found.outcome
+        assert outcome is not None
         assert outcome.ended_because == f"the time limit of {limit_s:g} s is reached"
-        assert len(watch.steps) == steps
+        assert len(found.steps) == steps
         assert len(outcome.records) == steps // 4
         assert outcome.elapsed_s == steps * STEP_S
-        assert_same_bits(outcome.network, stopped.training.network)
+        assert_same_bits(outcome.network, left.network)
 
 
-def test_seconds_count_from_when_it_runs() -> None:
-    watch = Watch()
-    network = initial_network(replace(SMALL, epochs=1), SPEC.values_per_image, CLASSES)
-    watch.training = Training(SMALL, network, images(), SPEC, team=Team(1))
-    run = Fit(watch.training, SMALL, validation=None, spec=SPEC, clock=lambda: watch.now_s)
-    watch.now_s += 1000
-    assert run.run(watch).elapsed_s == 20 * STEP_S
+def test_seconds_count_from_its_start() -> None:
+    now_s = [100.0]
+    network = initial_network(SMALL, SPEC.values_per_image, CLASSES)
+    training = Training(SMALL, network, images(), SPEC, pool=ThreadPool(1))
+    fit = Fit(training, SMALL, validation=None, spec=SPEC, clock=lambda: now_s[0])
+    now_s[0] += 1000
+    fit.start()
+    now_s[0] += 3
+    assert fit.outcome("it is enough").elapsed_s == 3
 
 
-def test_who_wants_to_stop_is_given_a_snapshot_first() -> None:
-    watch = Watch(stop_after_steps=6)
-    with pytest.raises(StoppedError):
-        fit(SMALL, watch)
-    (snapshot,) = watch.saved
-    assert watch.training is not None
-    assert watch.steps == [1, 2, 3, 4, 5, 6]
-    assert snapshot.state.position == watch.training.position
-    assert snapshot.state.records == tuple(watch.records)
+def test_a_snapshot_has_all_that_was_found_and_learned_by_then() -> None:
+    found = run(SMALL, leave_after=6)
+    snapshot = found.snapshot
+    assert snapshot is not None
+    assert found.network is not None
+    assert found.steps == [1, 2, 3, 4, 5, 6]
+    assert (snapshot.state.position.steps, snapshot.state.position.images) == (6, 20)
+    assert snapshot.state.records == tuple(found.records)
     assert snapshot.state.elapsed_s == 6 * STEP_S
     assert snapshot.state.epoch_began_s == 4 * STEP_S
-    np.testing.assert_array_equal(snapshot.arrays["parameters"], vector_of(watch.training.network))
+    np.testing.assert_array_equal(snapshot.arrays["parameters"], vector_of(found.network))
 
 
 def test_a_diverging_training_says_so() -> None:
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower --learning-rate"):
-        fit(replace(SMALL, learning_rate=1e30, optimizer="gradient-descent"), Watch())
+        fit(replace(SMALL, learning_rate=1e30, optimizer="gradient-descent"))
 
 
 # All that has a state, and enough epochs for the patience to end it.
@@ -250,18 +275,23 @@ RECIPES = {"plain": SMALL, "patient": OVERFITTING, "everything": EVERYTHING}
 
 @cache
 def unstopped(name: str, threads: int) -> Outcome:
-    return fit(RECIPES[name], Watch(), threads=threads)
+    return fit(RECIPES[name], threads=threads)
 
 
-def assert_resumes(name: str, threads: int, snapshot: Snapshot) -> None:
+def assert_resumes(name: str, threads: int, snapshot: Snapshot | None) -> None:
     """Check that a training ends as if it had never stopped; the clock stands still meanwhile."""
-    expected, watch = unstopped(name, threads), Watch()
-    outcome = fit(RECIPES[name], watch, snapshot=snapshot, threads=threads)
+    assert snapshot is not None
+    expected, found = (
+        unstopped(name, threads),
+        run(RECIPES[name], snapshot=snapshot, threads=threads),
+    )
+    outcome = found.outcome
+    assert outcome is not None
     assert_same_bits(outcome.network, expected.network)
     assert outcome.records == expected.records
     assert outcome.ended_because == expected.ended_because
     assert outcome.elapsed_s == expected.elapsed_s
-    assert len(watch.steps) == 4 * len(expected.records) - snapshot.state.position.steps
+    assert len(found.steps) == 4 * len(expected.records) - snapshot.state.position.steps
 
 
 @given(data=st.data(), threads=st.sampled_from([1, 2]))
@@ -271,10 +301,8 @@ def test_a_training_that_stopped_anywhere_has_the_outcome_of_one_that_did_not(
     name: str, data: st.DataObject, threads: int
 ) -> None:
     steps = 4 * len(unstopped(name, threads).records)
-    watch = Watch(stop_after_steps=data.draw(st.integers(0, steps - 1)))
-    with pytest.raises(StoppedError):
-        fit(RECIPES[name], watch, threads=threads)
-    assert_resumes(name, threads, watch.saved[0])
+    left = run(RECIPES[name], threads=threads, leave_after=data.draw(st.integers(0, steps - 1)))
+    assert_resumes(name, threads, left.snapshot)
 
 
 @given(data=st.data(), threads=st.sampled_from([1, 2]))
@@ -284,6 +312,6 @@ def test_one_that_was_killed_later_has_it_too_from_what_was_saved_anywhere(
     name: str, data: st.DataObject, threads: int
 ) -> None:
     steps = 4 * len(unstopped(name, threads).records)
-    watch = Watch(save_after_steps=data.draw(st.integers(1, steps)))
-    fit(RECIPES[name], watch, threads=threads)
-    assert_resumes(name, threads, watch.saved[0])
+    step = data.draw(st.integers(1, steps))
+    killed = run(RECIPES[name], threads=threads, snapshot_after=step)
+    assert_resumes(name, threads, killed.snapshot)

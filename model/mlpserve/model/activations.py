@@ -1,11 +1,10 @@
-"""The activations that a layer may have.
+"""The activations: one table that the network, the trainer and the exports read.
 
-Each takes the (N, width) weighted sums of a layer, of any float dtype, and returns an array of the
-same shape and dtype: a new one, or ``out``, which may be the sums themselves. None overflows,
-whatever finite sums it is given.
+A new activation of hidden layers is one line of ``ACTIVATIONS`` and its two functions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -16,11 +15,40 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 _SHORT_ROW: Final = 32
 
 
-class Activation(Protocol):
-    """A function of weighted sums; see above."""
+class ActivationFunction(Protocol):
+    """A function f of the weighted sums of a layer. It never overflows, whatever finite sums."""
 
     def __call__(self, sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
-        """Return the outputs for the sums."""
+        """Return the outputs for (N, width) sums, in their shape and dtype.
+
+        Args:
+            sums: Of any float dtype.
+            out: What to write the outputs into, which may be the sums themselves; None for a new
+                array.
+        """
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation of hidden layers: all that any part of the code knows of it.
+
+    Attributes:
+        function: f.
+        backward: Takes (N, width) deltas, the derivatives of the loss with respect to the outputs
+            ``f(z)``, and these outputs, and multiplies the deltas by ``f'(z)`` in place. It may
+            overwrite the outputs as well.
+        is_bounded: Whether ``|f(z)| <= 1`` for all z; if not, ``|f(z)| <= |z|``. The proof that no
+            input makes a network overflow rests on it, see ``network.largest_sums``.
+        gain: The variance that a layer's first weights have, times its fan_in, so that signals keep
+            their size; see the trainer's initializations.
+        onnx_operator: The operator of ONNX, which has f with its default attributes.
+    """
+
+    function: ActivationFunction
+    backward: Callable[[FloatArray, FloatArray], None]
+    is_bounded: bool
+    gain: float
+    onnx_operator: str
 
 
 def tanh(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
@@ -28,9 +56,21 @@ def tanh(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     return np.tanh(sums, out=out)
 
 
+def tanh_backward(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by d tanh(z) / dz = 1 - tanh(z)^2."""
+    np.multiply(outputs, outputs, out=outputs)
+    np.subtract(1, outputs, out=outputs)
+    deltas *= outputs
+
+
 def relu(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Return the sums, with 0 in place of the negative ones."""
     return np.maximum(sums, 0, out=out)
+
+
+def relu_backward(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by 1 where z > 0 and 0 elsewhere; at 0, where there is no derivative, by 0."""
+    deltas *= outputs > 0
 
 
 def sigmoid(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
@@ -41,6 +81,13 @@ def sigmoid(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
     outputs += 1
     outputs /= 2
     return outputs
+
+
+def sigmoid_backward(deltas: FloatArray, outputs: FloatArray) -> None:
+    """Multiply by d s(z) / dz = s(z) (1 - s(z)), one factor after the other."""
+    deltas *= outputs
+    np.subtract(1, outputs, out=outputs)
+    deltas *= outputs
 
 
 def softmax(sums: FloatArray, out: FloatArray | None = None) -> FloatArray:
@@ -64,10 +111,12 @@ def _of_rows(function: np.ufunc, values: FloatArray) -> FloatArray:
     return np.asarray(function.reduce(np.ascontiguousarray(values.T), axis=0))[:, np.newaxis]
 
 
-HIDDEN_ACTIVATIONS: Final[Mapping[str, Activation]] = {
-    "tanh": tanh,
-    "relu": relu,
-    "sigmoid": sigmoid,
+ACTIVATIONS: Final[Mapping[str, Activation]] = {
+    "tanh": Activation(tanh, tanh_backward, is_bounded=True, gain=1, onnx_operator="Tanh"),
+    "relu": Activation(relu, relu_backward, is_bounded=False, gain=2, onnx_operator="Relu"),
+    "sigmoid": Activation(
+        sigmoid, sigmoid_backward, is_bounded=True, gain=1, onnx_operator="Sigmoid"
+    ),
 }
+# Of the last layer, and of no other. The trainer takes its derivative together with the loss's.
 OUTPUT_ACTIVATION: Final = "softmax"
-ACTIVATIONS: Final[Mapping[str, Activation]] = {**HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATION: softmax}

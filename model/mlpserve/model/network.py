@@ -1,8 +1,8 @@
 """The network: a chain of affine maps, each followed by an activation.
 
-    images -> affine -> tanh | relu | sigmoid -> ... -> affine -> softmax -> probabilities
+    images -> affine -> tanh | relu | ... -> affine -> tanh | relu | ... -> affine -> softmax
 
-Knows the forward pass only; derivatives are the trainer's.
+Only the forward pass is here; the backward pass is the trainer's.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlpserve.model.activations import (
-    ACTIVATIONS,
-    HIDDEN_ACTIVATIONS,
-    OUTPUT_ACTIVATION,
-    FloatArray,
-)
+from mlpserve.model.activations import ACTIVATIONS, OUTPUT_ACTIVATION, FloatArray, softmax
 from mlpserve.model.errors import NetworkError
 
 
@@ -26,18 +21,29 @@ class Layer:
     Attributes:
         weights: (fan_in, fan_out).
         bias: (fan_out,), of the dtype of the weights.
-        activation: A key of ``ACTIVATIONS``.
+        activation: A key of ``ACTIVATIONS``, or ``OUTPUT_ACTIVATION``.
     """
 
     weights: FloatArray
     bias: FloatArray
     activation: str
 
+    @property
+    def is_bounded(self) -> bool:
+        """Return whether no output is above 1 in magnitude, whatever the weights."""
+        return self.activation == OUTPUT_ACTIVATION or ACTIVATIONS[self.activation].is_bounded
+
     def forward(self, inputs: FloatArray) -> FloatArray:
         """Return the (N, fan_out) outputs for (N, fan_in) inputs."""
         sums = inputs @ self.weights
         sums += self.bias
-        return ACTIVATIONS[self.activation](sums, out=sums)
+        return self.activate(sums)
+
+    def activate(self, sums: FloatArray) -> FloatArray:
+        """Replace the (N, fan_out) weighted sums by the outputs, in place, and return them."""
+        if self.activation == OUTPUT_ACTIVATION:
+            return softmax(sums, out=sums)
+        return ACTIVATIONS[self.activation].function(sums, out=sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +101,12 @@ class Network:
         """Return the network with its parameters in another dtype."""
         return self.with_parameters([array.astype(dtype) for array in self.parameters])
 
-    def forward(self, inputs: FloatArray) -> list[FloatArray]:
-        """Run the network and keep the output of every layer; training needs them all.
+    def probabilities(self, inputs: FloatArray) -> FloatArray:
+        """Return the (N, K) probabilities of the classes; each row sums to 1.
 
         Args:
             inputs: (N, fan_in of the first layer) values in [0, 1], of the parameters' dtype.
-
-        Returns:
-            One array more than there are layers: the inputs, the output of each hidden layer,
-            and last the (N, K) probabilities.
         """
-        outputs = [inputs]
-        for layer in self.layers:
-            outputs.append(layer.forward(outputs[-1]))
-        return outputs
-
-    def probabilities(self, inputs: FloatArray) -> FloatArray:
-        """Run the network and keep only the (N, K) probabilities; see ``forward``."""
         for layer in self.layers:
             inputs = layer.forward(inputs)
         return inputs
@@ -121,8 +116,8 @@ def largest_sums(network: Network) -> list[float]:
     """Return how large the weighted sums of each layer can get, in magnitude, for inputs in [0, 1].
 
     ``|sum_j| <= sum_i |input_i| |W_ij| + |b_j|``, and a layer's outputs are at most 1 in magnitude
-    after tanh and sigmoid, and at most its sums after relu. Where all of these are finite in the
-    network's dtype, no input makes it overflow, and so none makes it answer NaN.
+    where its activation is bounded, and at most its sums where it is not. Where all of these are
+    finite in the network's dtype, no input makes it overflow, and so none makes it answer NaN.
     """
     limits = np.ones(network.layer_sizes[0])  # of the magnitude of the layer's inputs
     largest: list[float] = []
@@ -131,7 +126,7 @@ def largest_sums(network: Network) -> list[float]:
             weights = np.abs(layer.weights.astype(np.float64))
             sums = limits @ weights + np.abs(layer.bias.astype(np.float64))
         largest.append(float(sums.max()))
-        limits = sums if layer.activation == "relu" else np.ones_like(sums)
+        limits = np.ones_like(sums) if layer.is_bounded else sums
     return largest
 
 
@@ -149,7 +144,7 @@ def _check_shapes(number: int, layer: Layer) -> None:
 
 
 def _check_activation(number: int, activation: str, *, is_last: bool) -> None:
-    allowed = (OUTPUT_ACTIVATION,) if is_last else tuple(HIDDEN_ACTIVATIONS)
+    allowed = (OUTPUT_ACTIVATION,) if is_last else tuple(ACTIVATIONS)
     if activation not in allowed:
         raise NetworkError(
             f"activation of layer {number}: expected {' or '.join(allowed)}, got {activation!r}"

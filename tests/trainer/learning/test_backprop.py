@@ -1,4 +1,4 @@
-"""How batches pass through: chunks, shares, reuse and rows left out. See also the gradients."""
+"""Passes of batches: chunks, shards, reuse and rows left out. See also the gradients."""
 
 import math
 
@@ -11,13 +11,14 @@ from mlpserve.model.activations import FloatArray
 from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.learning.backprop import (
     Backpropagation,
+    Batch,
     BatchResult,
     Columns,
     Labels,
-    loss_and_gradients,
 )
 from mlpserve.trainer.learning.initialization import he
 from mlpserve.trainer.learning.parameters import Vector
+from passes import batch_of, loss_and_gradients
 
 WIDTH, CLASSES = 3, 4
 
@@ -41,19 +42,20 @@ def run(
     inputs: FloatArray,
     labels: Labels,
     *,
-    batch_size: int | None = None,
+    rows: slice | None = None,
     rng: np.random.Generator | None = None,
 ) -> BatchResult:
-    def fill(rows: slice, out: FloatArray) -> None:
-        out[:] = inputs[rows]
+    """Run some rows of a batch, or all."""
+    rows = rows or slice(0, len(labels))
+    return backpropagation.run(batch_of(inputs, labels), rows, rng=rng)
 
-    return backpropagation.run(fill, labels, batch_size=batch_size or len(labels), rng=rng)
 
-
-def fresh(network: Network, inputs: FloatArray, labels: Labels, batch_size: int) -> Vector:
-    """Return the gradient of a share of a batch, in arrays that nobody has used."""
-    backpropagation = Backpropagation(network, most_rows=max(1, len(labels)))
-    run(backpropagation, inputs, labels, batch_size=batch_size)
+def fresh(
+    network: Network, inputs: FloatArray, labels: Labels, rows: slice | None = None
+) -> Vector:
+    """Return the gradient of some rows of a batch, or of all, in arrays that nobody has used."""
+    backpropagation = Backpropagation(network, max_rows=max(1, len(labels)))
+    run(backpropagation, inputs, labels, rows=rows)
     return backpropagation.gradient
 
 
@@ -65,7 +67,7 @@ def test_a_batch_worked_by_hand() -> None:
     #   db = sum of D   = [0, 0]
     # The loss is ln 2; of equal probabilities the first is taken, so the first row is right.
     network = Network((Layer(np.zeros((2, 2)), np.zeros(2), "softmax"),))
-    backpropagation = Backpropagation(network, most_rows=2)
+    backpropagation = Backpropagation(network, max_rows=2)
     result = run(backpropagation, np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([0, 1]))
     assert result.loss == pytest.approx(math.log(2), abs=1e-7)
     assert result.correct == 1
@@ -78,7 +80,7 @@ def test_a_batch_worked_by_hand() -> None:
 def test_a_batch_larger_than_a_chunk_gives_the_mean_of_its_rows(count: int) -> None:
     network = shaken(5)
     inputs, labels = batch(count)
-    backpropagation = Backpropagation(network, most_rows=2 * count)
+    backpropagation = Backpropagation(network, max_rows=2 * count)
     once = run(backpropagation, inputs, labels)
     gradient = backpropagation.gradient.copy()
     of_truth = network.probabilities(inputs)[np.arange(count), labels]
@@ -90,14 +92,14 @@ def test_a_batch_larger_than_a_chunk_gives_the_mean_of_its_rows(count: int) -> N
     np.testing.assert_allclose(backpropagation.gradient, gradient, rtol=1e-9, atol=1e-12)
 
 
-@given(count=st.integers(1, 2300), lit=st.sets(st.integers(0, WIDTH - 1)))
+@given(count=st.integers(1, 2300), nonzero=st.sets(st.integers(0, WIDTH - 1)))
 @settings(max_examples=30)
-def test_inputs_that_are_dark_in_all_rows_may_be_left_out(count: int, lit: set[int]) -> None:
-    columns = np.array(sorted(lit), np.intp)
+def test_columns_that_are_0_in_all_rows_may_be_left_out(count: int, nonzero: set[int]) -> None:
+    columns = np.array(sorted(nonzero), np.intp)
     network, (inputs, labels) = shaken(5), batch(count)
-    inputs[:, sorted(set(range(WIDTH)) - lit)] = 0
-    expected = fresh(network, inputs, labels, count)
-    compact = Backpropagation(network, most_rows=count)
+    inputs[:, sorted(set(range(WIDTH)) - nonzero)] = 0
+    expected = fresh(network, inputs, labels)
+    compact = Backpropagation(network, max_rows=count)
     # Whatever an earlier batch left in the arrays must not show.
     run(compact, *batch(count, seed=2))
 
@@ -105,7 +107,7 @@ def test_inputs_that_are_dark_in_all_rows_may_be_left_out(count: int, lit: set[i
         out[:, : len(columns)] = inputs[rows][:, columns]
         return columns
 
-    compact.run(fill, labels, batch_size=count)
+    compact.run(Batch(labels, fill), slice(0, count))
     np.testing.assert_allclose(compact.gradient, expected, rtol=1e-12, atol=1e-15)
 
 
@@ -115,24 +117,24 @@ def test_one_used_for_batches_of_different_sizes_gives_what_fresh_ones_give(
     counts: list[int],
 ) -> None:
     network = shaken(5, 4)
-    used = Backpropagation(network, most_rows=2300)
+    used = Backpropagation(network, max_rows=2300)
     for seed, count in enumerate(counts):
-        inputs, labels = batch(count, seed)
-        run(used, inputs, labels, batch_size=2300)
-        expected = fresh(network, inputs, labels, 2300)
+        inputs, labels = batch(2300, seed)
+        run(used, inputs, labels, rows=slice(0, count))
+        expected = fresh(network, inputs, labels, slice(0, count))
         np.testing.assert_allclose(used.gradient, expected, rtol=1e-9, atol=1e-14)
 
 
 @given(cut=st.integers(0, 60))
 @settings(max_examples=20)
-def test_the_shares_of_a_batch_add_up_to_it(cut: int) -> None:
+def test_the_shards_of_a_batch_add_up_to_it(cut: int) -> None:
     network, (inputs, labels) = shaken(5), batch(60)
-    whole = Backpropagation(network, most_rows=60)
-    part = Backpropagation(network, most_rows=60)
+    whole = Backpropagation(network, max_rows=60)
+    part = Backpropagation(network, max_rows=60)
     expected = run(whole, inputs, labels)
     loss, correct, gradient = 0.0, 0, np.zeros_like(whole.gradient)
     for rows in (slice(0, cut), slice(cut, 60)):
-        result = run(part, inputs[rows], labels[rows], batch_size=60)
+        result = run(part, inputs, labels, rows=rows)
         loss, correct = loss + result.loss, correct + result.correct
         gradient += part.gradient
     assert loss == pytest.approx(expected.loss)
@@ -140,17 +142,17 @@ def test_the_shares_of_a_batch_add_up_to_it(cut: int) -> None:
     np.testing.assert_allclose(gradient, whole.gradient, rtol=1e-9, atol=1e-14)
 
 
-def test_an_empty_share_adds_nothing_whatever_came_before() -> None:
+def test_an_empty_shard_adds_nothing_whatever_came_before() -> None:
     network, (inputs, labels) = shaken(5), batch(20)
-    backpropagation = Backpropagation(network, most_rows=20)
+    backpropagation = Backpropagation(network, max_rows=20)
     run(backpropagation, inputs, labels)
-    assert run(backpropagation, inputs[:0], labels[:0], batch_size=20) == BatchResult(0, 0)
+    assert run(backpropagation, inputs, labels, rows=slice(20, 20)) == BatchResult(0, 0)
     assert not backpropagation.gradient.any()
 
 
 def test_the_gradients_are_views_of_the_gradient_in_the_shapes_of_the_parameters() -> None:
     network, (inputs, labels) = shaken(5, 4), batch(20)
-    backpropagation = Backpropagation(network, most_rows=20)
+    backpropagation = Backpropagation(network, max_rows=20)
     run(backpropagation, inputs, labels)
     flat = np.concatenate([array.ravel() for array in backpropagation.gradients])
     np.testing.assert_array_equal(flat, backpropagation.gradient)
@@ -167,15 +169,20 @@ def test_rows_that_are_learned_are_left_out_of_the_gradient_and_of_nothing_else(
     network, (inputs, labels) = shaken(5, scale=4), batch(count)
     of_truth = network.probabilities(inputs)[np.arange(count), labels]
     limit = float(np.quantile(of_truth, kept_share, method="midpoint"))
-    kept = of_truth < limit
+    learned = of_truth >= limit
     whole, kept_rows, selecting = (
         Backpropagation(
-            network, most_rows=count, label_smoothing=label_smoothing, learned_probability=least
+            network,
+            max_rows=count,
+            label_smoothing=label_smoothing,
+            learned_probability=probability,
         )
-        for least in (1, 1, limit)
+        for probability in (1, 1, limit)
     )
     expected = run(whole, inputs, labels)
-    run(kept_rows, inputs[kept], labels[kept], batch_size=count)
+    kept_first = np.argsort(learned, kind="stable")
+    kept_count = int(np.count_nonzero(~learned))
+    run(kept_rows, inputs[kept_first], labels[kept_first], rows=slice(0, kept_count))
     assert run(selecting, inputs, labels) == expected
     np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
 
@@ -184,14 +191,14 @@ def test_none_is_left_out_where_that_would_cost_more_than_it_saves() -> None:
     network, (inputs, labels) = shaken(5, scale=4), batch(30)
     of_truth = network.probabilities(inputs)[np.arange(30), labels]
     limit = float(np.sort(of_truth)[-3])
-    selecting = Backpropagation(network, most_rows=30, learned_probability=limit)
+    selecting = Backpropagation(network, max_rows=30, learned_probability=limit)
     run(selecting, inputs, labels)
-    np.testing.assert_array_equal(selecting.gradient, fresh(network, inputs, labels, 30))
+    np.testing.assert_array_equal(selecting.gradient, fresh(network, inputs, labels))
 
 
 def test_where_all_is_learned_the_gradient_is_0() -> None:
     network, (inputs, labels) = shaken(5), batch(30)
-    backpropagation = Backpropagation(network, most_rows=30, learned_probability=1e-9)
+    backpropagation = Backpropagation(network, max_rows=30, learned_probability=1e-9)
     run(backpropagation, inputs, labels)
     assert not backpropagation.gradient.any()
 
@@ -204,30 +211,31 @@ def test_rows_that_are_kept_keep_what_was_dropped_of_them() -> None:
     network.layers[-1].bias[:] = [9, 0, 0, 0]
     inputs, labels = batch(learned + kept)
     labels[:learned], labels[learned:] = 0, 2
-    selecting = Backpropagation(network, most_rows=20, dropout=0.4, learned_probability=0.9)
+    selecting = Backpropagation(network, max_rows=20, dropout=0.4, learned_probability=0.9)
     run(selecting, inputs, labels, rng=np.random.default_rng(7))
     rng = np.random.default_rng(7)
     rng.random((learned, width), np.float32)
-    kept_rows = Backpropagation(network, most_rows=20, dropout=0.4)
-    run(kept_rows, inputs[learned:], labels[learned:], batch_size=20, rng=rng)
+    kept_rows = Backpropagation(network, max_rows=20, dropout=0.4)
+    run(kept_rows, inputs, labels, rows=slice(learned, learned + kept), rng=rng)
     np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
 
 
-def test_dark_inputs_may_be_left_out_where_rows_are_and_outputs_are_dropped() -> None:
+def test_zero_columns_may_be_left_out_where_rows_are_and_outputs_are_dropped() -> None:
     network, (inputs, labels) = shaken(5, scale=4), batch(30)
     inputs[:, 1] = 0
     gradients = []
     for columns in (None, np.array([0, 2])):
         backpropagation = Backpropagation(
-            network, most_rows=30, dropout=0.4, learned_probability=0.3
+            network, max_rows=30, dropout=0.4, learned_probability=0.3
         )
 
-        def fill(rows: slice, out: FloatArray, lit: Columns | None = columns) -> Columns | None:
-            seen = inputs[rows] if lit is None else inputs[rows][:, lit]
+        def fill(rows: slice, out: FloatArray, kept: Columns | None = columns) -> Columns | None:
+            seen = inputs[rows] if kept is None else inputs[rows][:, kept]
             out[:, : seen.shape[1]] = seen
-            return lit
+            return kept
 
-        backpropagation.run(fill, labels, batch_size=30, rng=np.random.default_rng(1))
+        rng = np.random.default_rng(1)
+        backpropagation.run(Batch(labels, fill), slice(0, 30), rng=rng)
         gradients.append(backpropagation.gradient)
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-12, atol=1e-15)
 

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
+from mlpserve.trainer.learning.backprop import Batch
 from mlpserve.trainer.learning.batches import (
-    Batch,
     Batches,
     ShuffledBatches,
     WarpedBatches,
     WholeBatch,
     stream,
 )
-from mlpserve.trainer.learning.team import Team
+from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.warps import WarpSettings
 
 SPEC = InputSpec((2, 3))
@@ -46,14 +46,14 @@ def warped(
     seed: int,
     *,
     distortion: WarpSettings = NO_WARP,
-    team: Team | None = None,
+    pool: ThreadPool | None = None,
 ) -> WarpedBatches:
     return WarpedBatches(
         numbered(count),
         batch_size=batch_size,
         seed=seed,
         settings=lambda _: distortion,
-        team=team or Team(1),
+        pool=pool or ThreadPool(1),
     )
 
 
@@ -63,11 +63,11 @@ def filled(
     """Return the inputs of some rows of a batch, or of all; what was left out is 0."""
     rows = rows or slice(0, len(batch.labels))
     out: FloatArray = np.full((rows.stop - rows.start, 6), np.nan, dtype)
-    lit = batch.fill(rows, out)
-    if lit is None:
+    columns = batch.fill(rows, out)
+    if columns is None:
         return out
     inputs = np.zeros_like(out)
-    inputs[:, lit] = out[:, : len(lit)]
+    inputs[:, columns] = out[:, : len(columns)]
     return inputs
 
 
@@ -191,29 +191,29 @@ def test_shuffled_bytes_are_scaled_as_the_network_takes_them(dtype: type[np.floa
     np.testing.assert_array_equal(out, SPEC.scale(greys[batch.labels], dtype))
 
 
-@given(seed=st.integers(0, 50), dark=st.sets(st.integers(0, 5)))
+@given(seed=st.integers(0, 50), zero=st.sets(st.integers(0, 5)))
 @settings(max_examples=30)
-def test_pixels_that_a_batch_lacks_are_left_out_and_no_others(seed: int, dark: set[int]) -> None:
+def test_pixels_that_a_batch_lacks_are_left_out_and_no_others(seed: int, zero: set[int]) -> None:
     pixels = np.random.default_rng(seed).integers(1, 256, (8, 6), np.uint8)
-    pixels[:, list(dark)] = 0
+    pixels[:, list(zero)] = 0
     images = Split(pixels.reshape(8, 2, 3), np.arange(8))
     whole, compact = (
-        ShuffledBatches(images, SPEC, batch_size=8, seed=seed, leaves_out_dark=leaves).batch(0, 0)
-        for leaves in (False, True)
+        ShuffledBatches(images, SPEC, batch_size=8, seed=seed, skips_zero_columns=skips).batch(0, 0)
+        for skips in (False, True)
     )
     all_columns, some_columns = (np.full((8, 6), np.nan, np.float32) for _ in range(2))
     assert whole.fill(slice(0, 8), all_columns) is None
-    lit = compact.fill(slice(0, 8), some_columns)
-    assert lit is not None
-    assert set(lit) == set(range(6)) - dark
-    np.testing.assert_array_equal(some_columns[:, : len(lit)], all_columns[:, lit])
+    columns = compact.fill(slice(0, 8), some_columns)
+    assert columns is not None
+    assert set(columns) == set(range(6)) - zero
+    np.testing.assert_array_equal(some_columns[:, : len(columns)], all_columns[:, columns])
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_do_not_change_the_bits_of_warped_images(threads: int) -> None:
     alone = warped(5000, 1000, 1, distortion=STRONG)
-    with Team(threads) as team:
-        shared = warped(5000, 1000, 1, distortion=STRONG, team=team)
+    with ThreadPool(threads) as pool:
+        shared = warped(5000, 1000, 1, distortion=STRONG, pool=pool)
         for index in range(5):
             one, other = alone.batch(1, index), shared.batch(1, index)
             np.testing.assert_array_equal(one.labels, other.labels)
@@ -226,7 +226,7 @@ def test_images_are_distorted_anew_in_each_epoch_and_as_far_as_it_wants() -> Non
         batch_size=50,
         seed=1,
         settings=lambda epoch: STRONG if epoch < 2 else NO_WARP,
-        team=Team(1),
+        pool=ThreadPool(1),
     )
     shown = []
     for epoch in range(4):
@@ -245,7 +245,7 @@ def test_neighbours_that_share_a_warp_are_mixed_before_they_are_cut_into_batches
     images = Split(np.repeat(image, 4096, axis=0), np.zeros(4096, np.int64))
     distortion = WarpSettings(shift_px=1, images_per_warp=512)
     batches = WarpedBatches(
-        images, batch_size=128, seed=1, settings=lambda _: distortion, team=Team(1)
+        images, batch_size=128, seed=1, settings=lambda _: distortion, pool=ThreadPool(1)
     )
     for index in range(len(batches)):
         assert len(np.unique(filled(batches.batch(0, index)), axis=0)) > 4

@@ -12,7 +12,7 @@ from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
-from mlpserve.trainer.learning.team import Team
+from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.learning.warps import WarpSettings
 from mlpserve.trainer.recipes import FAST, SEED
@@ -24,7 +24,7 @@ SMALL = replace(
 )
 # 24 images in batches of 5 are 5 steps an epoch, the last a short one.
 SHORT = replace(SMALL, hidden_sizes=(9, 7), epochs=3, batch_size=5)
-# So wide that pixels that are dark in a whole batch are left out.
+# So wide that pixels that are 0 in a whole batch are left out.
 WIDE = replace(SHORT, hidden_sizes=(64,))
 EVERYTHING = replace(
     SHORT,
@@ -44,9 +44,9 @@ def images(count: int, shape: tuple[int, ...] = SPEC.shape) -> Split:
     return Split(pixels, np.arange(count) % CLASSES)
 
 
-def start(recipe: Recipe, team: Team, count: int = 10) -> Training:
+def start(recipe: Recipe, pool: ThreadPool, count: int = 10) -> Training:
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
-    return Training(recipe, network, images(count), SPEC, team=team)
+    return Training(recipe, network, images(count), SPEC, pool=pool)
 
 
 def finish(training: Training) -> Training:
@@ -56,8 +56,8 @@ def finish(training: Training) -> Training:
 
 
 def trained(recipe: Recipe, *, threads: int = 1, count: int = 10) -> Network:
-    with Team(threads) as team:
-        return finish(start(recipe, team, count)).network
+    with ThreadPool(threads) as pool:
+        return finish(start(recipe, pool, count)).network
 
 
 def assert_same_bits(one: Network, other: Network) -> None:
@@ -68,7 +68,7 @@ def assert_same_bits(one: Network, other: Network) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "gradient-descent"])
 def test_ten_images_are_learned_by_heart(optimizer: str) -> None:
     rate = {"adam": 0.03, "momentum": 0.03, "gradient-descent": 0.3}[optimizer]
-    training = start(replace(SMALL, optimizer=optimizer, learning_rate=rate), Team(1))
+    training = start(replace(SMALL, optimizer=optimizer, learning_rate=rate), ThreadPool(1))
     finish(training)
     ten = images(10)
     found = training.network.probabilities(SPEC.scale(ten.images)).argmax(axis=1)
@@ -106,7 +106,7 @@ def test_the_network_to_begin_with_is_not_changed_nor_is_one_that_was_given_out(
     recipe = replace(SMALL, epochs=2, average_decay=average_decay)
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
     before = vector_of(network)
-    training = Training(recipe, network, images(10), SPEC, team=Team(1))
+    training = Training(recipe, network, images(10), SPEC, pool=ThreadPool(1))
     given_out = training.network
     finish(training)
     np.testing.assert_array_equal(vector_of(network), before)
@@ -125,14 +125,14 @@ def test_a_training_that_was_stopped_anywhere_ends_with_the_bits_of_one_that_was
     recipe: Recipe, stops: list[int], threads: int, optimizer: str
 ) -> None:
     recipe = replace(recipe, optimizer=optimizer)
-    with Team(threads) as team:
-        expected = finish(start(recipe, team, count=24))
-        training = start(recipe, team, count=24)
+    with ThreadPool(threads) as pool:
+        expected = finish(start(recipe, pool, count=24))
+        training = start(recipe, pool, count=24)
         for stop in sorted(stops):
             while training.position.steps < stop:
                 training.step()
             state = {name: array.copy() for name, array in training.state().items()}
-            position, training = training.position, start(recipe, team, count=24)
+            position, training = training.position, start(recipe, pool, count=24)
             training.restore(state, position)
         finish(training)
     assert_same_bits(training.network, expected.network)
@@ -140,7 +140,7 @@ def test_a_training_that_was_stopped_anywhere_ends_with_the_bits_of_one_that_was
 
 
 def test_a_training_can_go_back_to_where_it_was() -> None:
-    training = start(EVERYTHING, Team(1), count=24)
+    training = start(EVERYTHING, ThreadPool(1), count=24)
     for _ in range(7):
         training.step()
     state = {name: array.copy() for name, array in training.state().items()}
@@ -151,17 +151,17 @@ def test_a_training_can_go_back_to_where_it_was() -> None:
 
 
 def test_what_is_restored_is_copied() -> None:
-    training = start(EVERYTHING, Team(1), count=24)
+    training = start(EVERYTHING, ThreadPool(1), count=24)
     state = {name: array.copy() for name, array in training.state().items()}
     training.restore(state, training.position)
     finish(training)
-    for name, array in start(EVERYTHING, Team(1), count=24).state().items():
+    for name, array in start(EVERYTHING, ThreadPool(1), count=24).state().items():
         np.testing.assert_array_equal(state[name], array)
 
 
 def test_the_position_counts_the_images_of_the_epoch_and_their_losses() -> None:
     # With a learning rate of almost 0 nothing is learned, so each epoch finds the same.
-    training = start(replace(SHORT, learning_rate=1e-12), Team(1), count=24)
+    training = start(replace(SHORT, learning_rate=1e-12), ThreadPool(1), count=24)
     network, all_images = training.network, images(24)
     probabilities = network.probabilities(SPEC.scale(all_images.images))
     losses = -np.log(probabilities[np.arange(24), all_images.labels])
@@ -181,7 +181,7 @@ def test_the_position_counts_the_images_of_the_epoch_and_their_losses() -> None:
 
 
 def test_the_learning_rate_is_the_schedules_share_of_the_peak() -> None:
-    training = start(replace(SMALL, schedule="one-cycle", epochs=10), Team(1))
+    training = start(replace(SMALL, schedule="one-cycle", epochs=10), ThreadPool(1))
     assert training.steps == 30
     assert training.learning_rate(0) == pytest.approx(0.04 * 0.03)
     assert training.learning_rate(9) == 0.03
@@ -190,7 +190,7 @@ def test_the_learning_rate_is_the_schedules_share_of_the_peak() -> None:
 
 def test_a_step_of_all_images_is_gradient_descent_with_their_mean_gradient() -> None:
     recipe = replace(SEED, hidden_sizes=(), learning_rate=0.5, epochs=1, batch_size=0)
-    training = start(recipe, Team(1))
+    training = start(recipe, ThreadPool(1))
     before, ten = training.network, images(10)
     inputs = SPEC.scale(ten.images, np.float64)
     deltas = before.probabilities(inputs) - np.eye(CLASSES)[ten.labels]
@@ -203,7 +203,7 @@ def test_a_step_of_all_images_is_gradient_descent_with_their_mean_gradient() -> 
 
 
 def test_where_the_recipe_averages_the_network_is_the_mean_of_the_parameters() -> None:
-    training = start(replace(SHORT, average_decay=0.5), Team(1), count=24)
+    training = start(replace(SHORT, average_decay=0.5), ThreadPool(1), count=24)
     mean = training.state()["parameters"].copy()
     for step in range(1, 16):
         training.step()
@@ -215,7 +215,9 @@ def test_where_the_recipe_averages_the_network_is_the_mean_of_the_parameters() -
 def test_the_last_epochs_are_distorted_less() -> None:
     # Of 10 epochs 7: their product is not a whole number in binary.
     def after(epoch: int, **changes: Any) -> Network:
-        training = start(replace(EVERYTHING, epochs=10, schedule="constant", **changes), Team(1))
+        training = start(
+            replace(EVERYTHING, epochs=10, schedule="constant", **changes), ThreadPool(1)
+        )
         training.restore(training.state(), replace(training.position, steps=epoch * 2))
         training.step()
         return training.network
@@ -229,7 +231,7 @@ def test_images_without_rows_and_columns_are_not_distorted() -> None:
     spec = InputSpec((16,))
     network = initial_network(EVERYTHING, 16, CLASSES)
     with pytest.raises(TrainingError, match=r"warp: expected images of rows and columns.*\(16,\)"):
-        Training(EVERYTHING, network, images(10, (16,)), spec, team=Team(1))
+        Training(EVERYTHING, network, images(10, (16,)), spec, pool=ThreadPool(1))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_says_what_to_try() -> None:
@@ -246,7 +248,7 @@ def test_many_classes_do_not_hide_that_a_training_diverged() -> None:
     network = initial_network(recipe, SPEC.values_per_image, 200)
     many = Split(images(400).images, np.arange(400) % 200)
     with pytest.raises(TrainingError, match=r"the loss is 1\d\.\d, guessing has 5.3"):
-        finish(Training(recipe, network, many, SPEC, team=Team(1)))
+        finish(Training(recipe, network, many, SPEC, pool=ThreadPool(1)))
 
 
 def test_an_epoch_with_a_loss_far_above_guessing_stops_the_training_too() -> None:

@@ -9,10 +9,9 @@ from mlpserve.datasets import DatasetError
 from mlpserve.model.command_line import OutputError, failed, standard_output
 from mlpserve.model.errors import ModelError
 from mlpserve.trainer.arguments import job_config, train_parser
-from mlpserve.trainer.errors import ExportError, TrainingError
+from mlpserve.trainer.errors import ExportError, StoppedError, TrainingError
 from mlpserve.trainer.evaluate import main as evaluate_main
 from mlpserve.trainer.export.command import main as export_main
-from mlpserve.trainer.fitting import StoppedError
 from mlpserve.trainer.job import run
 from mlpserve.trainer.output import unfailing
 from mlpserve.trainer.progress import display_for

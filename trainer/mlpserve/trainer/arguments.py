@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.datasets.source import DATA_HELP, add_data_dir
-from mlpserve.model.activations import HIDDEN_ACTIVATIONS
+from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
@@ -80,7 +80,7 @@ def job_config(options: argparse.Namespace) -> JobConfig:
         checkpoint_every_s=options.checkpoint_every,
         resume=options.resume,
         time_limit_s=options.time_limit,
-        least_accuracy=options.min_accuracy,
+        min_accuracy=options.min_accuracy,
         compare_to=options.compare_to,
         with_report=not options.no_report,
     )
@@ -144,7 +144,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="N[,N...]",
         help="widths of the hidden layers; '' for none",
     )
-    group.add_argument("--activation", choices=HIDDEN_ACTIVATIONS, help="of the hidden layers")
+    group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers")
     group.add_argument("--epochs", type=int, metavar="N", help="passes over the images")
     group.add_argument(
         "--batch-size", type=int, metavar="N", help="images per step; 0 for all at once"

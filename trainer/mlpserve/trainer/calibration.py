@@ -30,10 +30,10 @@ from mlpserve.trainer.evaluation import (
 )
 from mlpserve.trainer.learning.backprop import Labels
 
-LOWEST_TEMPERATURE: Final = 0.05
-HIGHEST_TEMPERATURE: Final = 20.0
+MIN_TEMPERATURE: Final = 0.05
+MAX_TEMPERATURE: Final = 20.0
 _TOLERANCE: Final = 1e-9  # of 1 / T
-_MOST_STEPS: Final = 100  # halving the range of 1 / T alone would need 35
+_MAX_STEPS: Final = 100  # halving the range of 1 / T alone would need 35
 
 
 def calibrate(
@@ -98,11 +98,11 @@ def fit_temperature(logits: FloatArray, labels: Labels) -> float:
     relative = logits - of_truth[:, np.newaxis]
     if relative.max() <= 0:
         return 1.0
-    low, high = 1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if _slope_and_curvature(relative, low)[0] >= 0:
-        return HIGHEST_TEMPERATURE
+        return MAX_TEMPERATURE
     if _slope_and_curvature(relative, high)[0] <= 0:
-        return LOWEST_TEMPERATURE
+        return MIN_TEMPERATURE
     return 1 / _root(relative, low, high)
 
 
@@ -141,7 +141,7 @@ def without_temperature(evaluation: Evaluation, temperature: float) -> Evaluatio
 def _root(logits: npt.NDArray[np.float64], low: float, high: float) -> float:
     """Return where the slope is 0; it is below 0 at ``low`` and above at ``high``."""
     position = 1.0
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         slope, curvature = _slope_and_curvature(logits, position)
         low, high = (position, high) if slope < 0 else (low, position)
         target = position - slope / curvature if curvature > 0 else math.inf

@@ -1,4 +1,4 @@
-"""What a run of the trainer is told; read from the flags in ``arguments``."""
+"""Configuration of one run of the trainer; read from the flags in ``arguments``."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mlpserve.trainer.learning.recipe import Recipe
 
 @dataclass(frozen=True)
 class JobConfig:
-    """What to train on, how, and where to publish it.
+    """The settings of a run: what to train on, how, and where to publish it.
 
     Attributes:
         data: auto, mnist, drawn, or a path; see ``mlpserve.datasets.load_dataset``.
@@ -24,7 +24,7 @@ class JobConfig:
         checkpoint_every_s: How many seconds lie between two of them at least.
         resume: Whether to go on from a checkpoint, where there is one.
         time_limit_s: After how many seconds of training to end with what was learned by then.
-        least_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
+        min_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
             nothing is published; None for no such limit.
         compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
             test images, or nothing is published; None for none.
@@ -42,6 +42,6 @@ class JobConfig:
     checkpoint_every_s: float = 30.0
     resume: bool = False
     time_limit_s: float = math.inf
-    least_accuracy: float | None = None
+    min_accuracy: float | None = None
     compare_to: str | None = None
     with_report: bool = True

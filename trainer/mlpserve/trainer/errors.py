@@ -1,9 +1,10 @@
-"""What the trainer itself refuses; data and files have errors of their own.
+"""Errors of the trainer; data and files have errors of their own.
 
 TrainingError            a setting is out of its range, or the training went wrong
 |-- CheckpointError      a checkpoint cannot be written, read, or is of another run
 `-- NotGoodEnoughError   the network is worse than what was asked for, so it is not published
 ExportError              a version cannot be written in the format that was asked for
+StoppedError             a training was told to stop, and can be resumed
 """
 
 
@@ -21,3 +22,7 @@ class NotGoodEnoughError(TrainingError):
 
 class ExportError(Exception):
     """A version cannot be written in the format asked for; the message says what to do."""
+
+
+class StoppedError(Exception):
+    """A training was told to stop before its end; a checkpoint was written first."""

@@ -1,4 +1,4 @@
-"""What a network does on a split: how often it is right, how sure it is, and where it is wrong.
+"""Evaluation of a network on a split: accuracy, confusions, calibration.
 
 Knows neither how the network was trained nor how the findings are shown.
 """

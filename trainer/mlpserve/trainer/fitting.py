@@ -1,7 +1,7 @@
-"""A training from its beginning to its end: epoch after epoch, until nothing more is to be had.
+"""Fit: a training from its beginning to its end, with validation, patience and a time limit.
 
-Decides when to stop and which network to keep, and remembers what each epoch found. Knows neither
-files nor terminals: whoever starts it is told, and saves.
+Decides when to end and which network to keep, and remembers what each epoch found. Knows neither
+files nor terminals: its caller runs the loop, shows what comes of it, and saves.
 """
 
 import math
@@ -25,13 +25,9 @@ from mlpserve.trainer.learning.training import Position, Training
 _BEST: Final = "best"  # the name of the best parameters in a saved state
 
 
-class StoppedError(Exception):
-    """A training was told to stop before its end; what it knew was given to its observer first."""
-
-
 @dataclass(frozen=True)
 class FitState:
-    """What a fit remembers beside its training's parameters.
+    """The memory of a fit, beside its training's parameters.
 
     Attributes:
         position: Where the training is.
@@ -52,7 +48,7 @@ class FitState:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """All that a fit needs to go on later as if it had never stopped.
+    """A state of a fit, from which it can go on later as if it had never stopped.
 
     Attributes:
         state: Where it is.
@@ -63,30 +59,9 @@ class Snapshot:
     arrays: Mapping[str, Vector]
 
 
-class Observer:
-    """Who is told how a training goes, and may stop it; this one does neither."""
-
-    def after_step(self, position: Position, steps: int) -> None:
-        """Take notice of a step; called after each, so it must be quick."""
-
-    def after_epoch(self, record: EpochRecord) -> None:
-        """Take notice of what an epoch found."""
-
-    def is_stop_wanted(self) -> bool:
-        """Return whether to stop before the next step."""
-        return False
-
-    def is_save_due(self) -> bool:
-        """Return whether a snapshot is wanted now; asked after each step."""
-        return False
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot: one that was due, or the last of a training that stops."""
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a training came to.
+    """The result of a fit.
 
     Attributes:
         network: What was learned, in the recipe's dtype.
@@ -124,7 +99,15 @@ def hold_out(split: Split, recipe: Recipe) -> tuple[Split, Split | None]:
 
 
 class Fit:
-    """One run of a training; see ``run``."""
+    """One run of a training, step by step.
+
+    Its caller runs the loop, and may leave it between any two steps::
+
+        fit.start()
+        while (reason := fit.end_reason()) is None:
+            record = fit.step()
+        outcome = fit.outcome(reason)
+    """
 
     def __init__(
         self,
@@ -154,36 +137,18 @@ class Fit:
         self._time_limit_s = time_limit_s
         self._state = FitState()
         self._best: Vector | None = None
-        self._began_s = 0.0  # by the clock, were all of the training one run; see ``run``
+        self._began_s = 0.0  # by the clock, were all of the training one run
 
-    def resume(self, snapshot: Snapshot) -> None:
-        """Go on where a snapshot was taken."""
-        self._training.restore(snapshot.arrays, snapshot.state.position)
-        self._state = snapshot.state
-        self._best = snapshot.arrays.get(_BEST)
-
-    def run(self, observer: Observer) -> Outcome:
-        """Train until the epochs, the patience or the time is over.
-
-        Raises:
-            TrainingError: The training diverged.
-            StoppedError: The observer wanted to stop; a last snapshot was given to it.
-        """
+    def start(self, snapshot: Snapshot | None = None) -> None:
+        """Begin, or go on where a snapshot was taken; seconds count from now."""
+        if snapshot is not None:
+            self._training.restore(snapshot.arrays, snapshot.state.position)
+            self._state = snapshot.state
+            self._best = snapshot.arrays.get(_BEST)
         self._began_s = self._clock() - self._state.elapsed_s
-        while (reason := self._reason_to_end()) is None:
-            if observer.is_stop_wanted():
-                observer.save(self._snapshot())
-                raise StoppedError
-            self._training.step()
-            observer.after_step(self._training.position, self._training.steps)
-            if self._training.is_between_epochs:
-                observer.after_epoch(self._end_epoch())
-            if observer.is_save_due():
-                observer.save(self._snapshot())
-        reason += self._which_is_kept()
-        return Outcome(self._kept_network(), self._state.records, reason, self._elapsed_s())
 
-    def _reason_to_end(self) -> str | None:
+    def end_reason(self) -> str | None:
+        """Return why there is no next step, as the end of a sentence; None if there is one."""
         if self._training.position.steps >= self._training.steps:
             return "all epochs are done"
         if self._elapsed_s() >= self._time_limit_s:
@@ -193,6 +158,26 @@ class Fit:
         if self._recipe.patience_epochs and epochs and without_gain >= self._recipe.patience_epochs:
             return f"the validation loss has not fallen for {without_gain} epochs"
         return None
+
+    def step(self) -> EpochRecord | None:
+        """Learn from one batch; return what the epoch found if the step ended it, else None.
+
+        Raises:
+            TrainingError: The training diverged.
+        """
+        self._training.step()
+        return self._end_epoch() if self._training.is_between_epochs else None
+
+    def snapshot(self) -> Snapshot:
+        """Return all that is needed to go on later; its arrays are good until the next step."""
+        state = replace(self._state, position=self._training.position, elapsed_s=self._elapsed_s())
+        best = {} if self._best is None else {_BEST: self._best}
+        return Snapshot(state, {**self._training.state(), **best})
+
+    def outcome(self, reason: str) -> Outcome:
+        """Return what the training came to; ``reason`` is that of ``end_reason``."""
+        reason += self._which_is_kept()
+        return Outcome(self._kept_network(), self._state.records, reason, self._elapsed_s())
 
     def _which_is_kept(self) -> str:
         """Return what to add to the reason where it is another network than the last."""
@@ -240,11 +225,6 @@ class Fit:
         return (
             network if self._best is None else network.with_parameters(views(self._best, network))
         )
-
-    def _snapshot(self) -> Snapshot:
-        state = replace(self._state, position=self._training.position, elapsed_s=self._elapsed_s())
-        best = {} if self._best is None else {_BEST: self._best}
-        return Snapshot(state, {**self._training.state(), **best})
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s

@@ -1,11 +1,11 @@
-"""What a training run found epoch by epoch: the history that learning curves are drawn from."""
+"""History of a training run: a record for each epoch, which learning curves are drawn from."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch found; a list of these is the history of a run.
+    """The findings of one epoch; a list of these is the history of a run.
 
     Attributes:
         epoch: The index of the epoch, from 0.

@@ -1,4 +1,4 @@
-"""One run of the trainer, from the data to the published version.
+"""Training job: one run of the trainer, from the data to the published version.
 
 Order matters: what can fail early is tried early, and nothing is published unless all went well.
 """
@@ -20,28 +20,27 @@ from mlpserve.model.versions import prepare
 from mlpserve.model.weights import Model
 from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.config import JobConfig
-from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.fitting import Fit, Observer, Outcome, Snapshot, hold_out
-from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.errors import StoppedError, TrainingError
+from mlpserve.trainer.fitting import Fit, Outcome, Snapshot, hold_out
 from mlpserve.trainer.learning.recipe import Recipe
-from mlpserve.trainer.learning.team import Team
-from mlpserve.trainer.learning.training import Position, Training, initial_network
+from mlpserve.trainer.learning.thread_pool import ThreadPool
+from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.progress import Display, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
-    Least,
     Material,
+    Threshold,
     candidate,
     check_good_enough,
-    judge_rival,
-    load_rival,
+    load_baseline,
+    measured_baseline,
     publish_candidate,
     published_before,
 )
 from mlpserve.trainer.signals import StopSignals
 
 # A thread that is given less than this in a step is waited for longer than it works.
-_LEAST_OPERATIONS_PER_THREAD: Final = 2e8
+_MIN_OPERATIONS_PER_THREAD: Final = 2e8
 
 
 def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
@@ -63,7 +62,9 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         return
     if config.name is not None:
         prepare(config.models, _model_name(config.name))
-    rival = None if config.compare_to is None else load_rival(config.models, config.compare_to)
+    baseline = (
+        None if config.compare_to is None else load_baseline(config.models, config.compare_to)
+    )
     material = _material(config, display)
     name = config.name
     if name is None:
@@ -71,15 +72,15 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         prepare(config.models, name)
     # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
     # are found and said in our words. Of BLAS one thread: more wait for each other on a busy
-    # machine, and the team's threads each call it.
+    # machine, and the pool's threads each call it.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-        least = Least(
-            config.least_accuracy,
-            None if rival is None else judge_rival(rival, material.dataset.test),
+        threshold = Threshold(
+            config.min_accuracy,
+            None if baseline is None else measured_baseline(baseline, material.dataset.test),
         )
         training = _Run(config, material, display, signals)
         version = candidate(training.train(), material, name)
-        check_good_enough(version, least)
+        check_good_enough(version, threshold)
         published = published_before(config.models, version) if training.is_resumed else None
         if published is None:
             published = publish_candidate(config.models, version, with_report=config.with_report)
@@ -94,10 +95,10 @@ def default_threads(recipe: Recipe, network: Network, images: int) -> int:
     """
     weights = sum(layer.weights.size for layer in network.layers)
     operations = 6 * weights * (recipe.batch_size or images)
-    return max(1, min(granted_processors(), int(operations / _LEAST_OPERATIONS_PER_THREAD)))
+    return max(1, min(granted_processors(), int(operations / _MIN_OPERATIONS_PER_THREAD)))
 
 
-class _Run(Observer):
+class _Run:
     """A training with its checkpoints and its display."""
 
     def __init__(
@@ -119,8 +120,7 @@ class _Run(Observer):
             recipe, self._network, len(material.train)
         )
         self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
-        self._saved_at_s = time.monotonic()
-        self._is_at_end = False
+        self._save_due_s = time.monotonic() + config.checkpoint_every_s
         self.is_resumed = False
 
     def train(self) -> Outcome:
@@ -130,8 +130,8 @@ class _Run(Observer):
         snapshot = self._found_snapshot()
         # Without checkpoints there is nothing to save, so nothing to wait for.
         noting = self._signals.noted_only() if self._checkpoints else nullcontext()
-        with Team(self._threads) as team, noting:
-            training = Training(recipe, self._network, material.train, material.spec, team=team)
+        with ThreadPool(self._threads) as pool, noting:
+            training = Training(recipe, self._network, material.train, material.spec, pool=pool)
             fit = Fit(
                 training,
                 recipe,
@@ -140,9 +140,8 @@ class _Run(Observer):
                 clock=time.monotonic,
                 time_limit_s=self._config.time_limit_s,
             )
-            if snapshot is not None:
-                fit.resume(snapshot)
-                self.is_resumed = True
+            fit.start(snapshot)
+            self.is_resumed = snapshot is not None
             try:
                 self._display.begin(
                     recipe,
@@ -150,7 +149,7 @@ class _Run(Observer):
                     steps=training.steps,
                     steps_done=training.position.steps,
                 )
-                outcome = fit.run(self)
+                outcome = self._run(fit, training)
             finally:
                 self._display.end()
         self._show_trained(outcome, training)
@@ -161,29 +160,31 @@ class _Run(Observer):
         if self._checkpoints is not None:
             self._checkpoints.remove()
 
-    def after_step(self, position: Position, steps: int) -> None:
-        self._is_at_end = position.steps == steps
-        self._display.step(position, steps)
+    def _run(self, fit: Fit, training: Training) -> Outcome:
+        """Run a fit to its end, showing each step and writing the checkpoints that are due.
 
-    def after_epoch(self, record: EpochRecord) -> None:
-        self._display.epoch(record)
+        Raises:
+            StoppedError: A stop was wanted; a checkpoint was written first.
+        """
+        while (reason := fit.end_reason()) is None:
+            if self._signals.is_stop_wanted:
+                self._save(fit)
+                raise StoppedError
+            record = fit.step()
+            self._display.step(training.position, training.steps)
+            if record is not None:
+                self._display.epoch(record)
+            # The last step is worth one of its own: the large networks take long to judge.
+            is_last = training.position.steps == training.steps
+            if is_last or time.monotonic() >= self._save_due_s:
+                self._save(fit)
+        return fit.outcome(reason)
 
-    def is_stop_wanted(self) -> bool:
-        return self._signals.is_stop_wanted
-
-    def is_save_due(self) -> bool:
-        if self._checkpoints is None:
-            return False
-        # The last step is worth one of its own: the large networks take long to judge.
-        return (
-            self._is_at_end
-            or time.monotonic() - self._saved_at_s >= self._config.checkpoint_every_s
-        )
-
-    def save(self, snapshot: Snapshot) -> None:
+    def _save(self, fit: Fit) -> None:
+        """Write a checkpoint, where there are any."""
         if self._checkpoints is not None:
-            self._checkpoints.save(snapshot)
-            self._saved_at_s = time.monotonic()
+            self._checkpoints.save(fit.snapshot())
+        self._save_due_s = time.monotonic() + self._config.checkpoint_every_s
 
     def _prepared_checkpoints(self, folder: Path | None) -> Checkpoints | None:
         if folder is None:

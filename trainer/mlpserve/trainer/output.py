@@ -1,4 +1,4 @@
-"""Output that nobody has to take: a reader that is gone must not end what it only watched."""
+"""Output streams that never fail: a reader that is gone must not end what it only watched."""
 
 import io
 import os

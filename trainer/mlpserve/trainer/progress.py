@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on: on a terminal, as plain lines, or as JSON lines."""
+"""Progress displays of a training run: a terminal with a bar, plain lines, or JSON lines."""
 
 import json
 from collections.abc import Callable, Mapping

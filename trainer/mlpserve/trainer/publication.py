@@ -1,4 +1,4 @@
-"""From a trained network to a published version: calibrated, judged, described, good enough.
+"""Publication: a trained network becomes a version, if it is good enough.
 
 Everything is measured on the network as it will be served: in float32, with its temperature folded
 in. The test images only ever judge; no choice is made by them.
@@ -80,7 +80,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A published version that the new one must not be worse than.
 
     Attributes:
@@ -95,16 +95,16 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Least:
+class Threshold:
     """How good a version must be to be published.
 
     Attributes:
         accuracy: The share of the test images that it must classify rightly, 0 to 1; None for any.
-        rival: What it must be as good as; None for nothing.
+        baseline: What it must be as good as; None for nothing.
     """
 
     accuracy: float | None
-    rival: Rival | None
+    baseline: Baseline | None
 
 
 def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
@@ -136,7 +136,7 @@ def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
     return Candidate(Model(network, metadata, golden), evaluation, outcome.records, test)
 
 
-def load_rival(models: Path, text: str) -> Model:
+def load_baseline(models: Path, text: str) -> Model:
     """Return the version of the models folder that ``--compare-to`` names.
 
     Raises:
@@ -146,33 +146,34 @@ def load_rival(models: Path, text: str) -> Model:
         return load_reference(parse_reference(text, models=models))
 
 
-def judge_rival(rival: Model, test: Split) -> Rival:
+def measured_baseline(model: Model, test: Split) -> Baseline:
     """Return how good a published version is on the test images.
 
     Raises:
         TrainingError: It takes other images, or knows fewer classes.
     """
     with _comparing():
-        evaluation = evaluate(rival.network, rival.metadata.input, test)
-    return Rival(rival.metadata.name, rival.metadata.version, evaluation.accuracy)
+        evaluation = evaluate(model.network, model.metadata.input, test)
+    return Baseline(model.metadata.name, model.metadata.version, evaluation.accuracy)
 
 
-def check_good_enough(candidate: Candidate, least: Least) -> None:
+def check_good_enough(candidate: Candidate, threshold: Threshold) -> None:
     """Refuse a version that is worse than what was asked for.
 
     Raises:
         NotGoodEnoughError: It is worse.
     """
-    reached, rival = candidate.evaluation.accuracy, least.rival
-    if least.accuracy is not None and reached < least.accuracy:
+    reached, baseline = candidate.evaluation.accuracy, threshold.baseline
+    if threshold.accuracy is not None and reached < threshold.accuracy:
         raise NotGoodEnoughError(
             f"not published: the test accuracy is {100 * reached:.2f} %, and --min-accuracy asks "
-            f"for {100 * least.accuracy:g} %"
+            f"for {100 * threshold.accuracy:g} %"
         )
-    if rival is not None and reached < rival.accuracy:
+    if baseline is not None and reached < baseline.accuracy:
         raise NotGoodEnoughError(
             f"not published: the test accuracy is {100 * reached:.2f} %, and version "
-            f"{rival.version} of {rival.name!r} has {100 * rival.accuracy:.2f} % on the same images"
+            f"{baseline.version} of {baseline.name!r} has {100 * baseline.accuracy:.2f} % on the "
+            "same images"
         )
 
 

@@ -1,8 +1,8 @@
-"""How a run is told to stop.
+"""Stop signals of a run.
 
-By SIGINT, from Ctrl-C; by SIGTERM, from whatever manages jobs; by SIGHUP, from a terminal that is
-closed. As process 1 of a container a program has no default action for any of them, so all are
-handled here.
+SIGINT comes from Ctrl-C, SIGTERM from whatever manages jobs, SIGHUP from a terminal that is closed.
+As process 1 of a container a program has no default action for any of them, so all are handled
+here.
 """
 
 import signal

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.activations import ACTIVATIONS, FloatArray
+from mlpserve.model.activations import FloatArray
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, largest_sums
 from mlpserve.model.weights import Model
@@ -163,7 +163,7 @@ class CompiledModel:
             self._multiply(outputs, layer.weights, sums)
             sums += layer.bias
             if layer is not layers[-1]:
-                ACTIVATIONS[layer.activation](sums, out=sums)
+                layer.activate(sums)
             outputs = sums
         by_class = workspace.array(len(layers) + 1, *outputs.T.shape)
         by_class[...] = outputs.T

@@ -1,13 +1,13 @@
 """ONNX: a version as a graph, which many runtimes run without mlpserve.
 
-    images -> Gemm -> Tanh | Relu | Sigmoid -> ... -> Gemm -> Softmax -> probabilities
+    images -> Gemm -> Tanh | Relu | ... -> Gemm -> Tanh | Relu | ... -> Gemm -> Softmax
 
 The input is what the network's definition has: float32 from 0 to 1. How uint8 images become that
 is the caller's to do, as everywhere outside of mlpserve; the graph's texts say how.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version as installed_version
 from typing import Final
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import checker, helper, numpy_helper
 
+from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Network
 from mlpserve.model.weights import Model
@@ -24,12 +25,7 @@ from mlpserve.trainer.errors import ExportError
 _OPSET: Final = 13
 _IR_VERSION: Final = 7
 _MAX_FILE_BYTES: Final = 2**31 - 1  # protobuf's
-_OPERATORS: Final[Mapping[str, str]] = {
-    "tanh": "Tanh",
-    "relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "softmax": "Softmax",  # over the last axis, if nothing else is said
-}
+_OUTPUT_OPERATOR: Final = "Softmax"  # over the last axis, if nothing else is said
 _INPUT: Final = "images"
 _OUTPUT: Final = "probabilities"
 
@@ -88,10 +84,12 @@ def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
     inputs = _INPUT
     for number, layer in enumerate(network.layers, start=1):
         sums = f"sums{number}"
-        outputs = _OUTPUT if number == len(network.layers) else f"outputs{number}"
+        is_last = number == len(network.layers)
+        outputs = _OUTPUT if is_last else f"outputs{number}"
+        operator = _OUTPUT_OPERATOR if is_last else ACTIVATIONS[layer.activation].onnx_operator
         # Gemm is inputs @ W + b.
         yield helper.make_node("Gemm", [inputs, f"W{number}", f"b{number}"], [sums])
-        yield helper.make_node(_OPERATORS[layer.activation], [sums], [outputs])
+        yield helper.make_node(operator, [sums], [outputs])
         inputs = outputs
 
 

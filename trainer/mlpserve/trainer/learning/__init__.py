@@ -1,4 +1,4 @@
-"""How a network learns: derivatives, optimizers, schedules, and the loop that runs them.
+"""Learning: gradients, optimizers, schedules, and the training loop. Begin with ``plain``.
 
 Mathematics on arrays; knows neither files nor terminals.
 """

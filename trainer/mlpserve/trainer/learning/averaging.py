@@ -1,4 +1,4 @@
-"""The running mean of a network's parameters, which is often better than their last value.
+"""Moving average of a network's parameters, which is often better than their last value.
 
 Late steps of a training circle around a good place; their mean is nearer to it than each of them.
 Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging (1992), with the

@@ -1,4 +1,7 @@
-"""The backward pass: how the loss changes with each parameter.
+"""Backpropagation: the derivative of the loss with respect to each parameter, fast.
+
+The same in the plainest form is ``plain``; this pass does what that one does, in arrays that are
+allocated once, some rows at a time, with what is explained below beside it.
 
 Notation, for a batch of N rows: layer i computes ``Z_i = A_(i-1) @ W_i + b_i`` and
 ``A_i = f_i(Z_i)``; ``A_0`` are the inputs, ``A_L = P`` the probabilities, ``Y`` the one-hot true
@@ -35,15 +38,15 @@ as rows of the batch.
 Source: Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers (2019), where
 rows are left out at random by their loss; here, by a limit.
 
-Dark inputs. An input that is 0 in all rows adds nothing to ``Z_1``, and the derivative of its
+Zero columns. An input that is 0 in all rows adds nothing to ``Z_1``, and the derivative of its
 weights, ``sum_n A_0[n, i] D_1[n, :]``, is 0. So the first layer, mostly the largest, is computed
-with the other columns of ``A_0`` only, if whoever fills them says which these are: of a batch of
-MNIST a third is dark in all images.
+with the nonzero columns of ``A_0`` only, if whoever fills them says which these are: of a batch of
+MNIST a third of the pixels is 0 in all images.
 
 Label smoothing: Szegedy et al., Rethinking the Inception Architecture (2016), section 7.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -57,8 +60,8 @@ from mlpserve.trainer.learning.parameters import Vector, views
 Labels: TypeAlias = npt.NDArray[np.int64]
 Columns: TypeAlias = npt.NDArray[np.intp]
 # Writes the inputs of some rows of a batch into a (rows, D) array, and returns None; or writes only
-# those columns that are not 0 in all of the rows, side by side into the first columns of the array,
-# and returns which these are, in rising order.
+# the nonzero columns, side by side into the first columns of the array, and returns which these
+# are, in rising order. Many threads may call it at once, each for rows of its own.
 FillInputs: TypeAlias = Callable[[slice, FloatArray], Columns | None]
 
 # Added to a probability before its logarithm, so that a loss stays finite; the tutorial's value.
@@ -67,39 +70,25 @@ LOG_OFFSET: Final = 1e-8
 # So many rows at a time keep the arrays of a pass in the processor's cache.
 _CHUNK_ROWS: Final = 1000
 # Where more rows are kept, moving them together costs more than the others would.
-_MOST_KEPT_SHARE: Final = 0.8
+_MAX_KEPT_SHARE: Final = 0.8
 
 
-def _times_tanh_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
-    """Multiply by d tanh(z) / dz = 1 - tanh(z)^2."""
-    np.multiply(outputs, outputs, out=outputs)
-    np.subtract(1, outputs, out=outputs)
-    deltas *= outputs
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
 
+    Attributes:
+        labels: (N,) true classes, each from 0 to K - 1.
+        fill: Writes the inputs of some of the N rows into an array.
+    """
 
-def _times_relu_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
-    """Multiply by 1 where z > 0 and 0 elsewhere; at 0, where there is no derivative, by 0."""
-    deltas *= outputs > 0
-
-
-def _times_sigmoid_derivative(deltas: FloatArray, outputs: FloatArray) -> None:
-    """Multiply by d s(z) / dz = s(z) (1 - s(z)), one factor after the other."""
-    deltas *= outputs
-    np.subtract(1, outputs, out=outputs)
-    deltas *= outputs
-
-
-# Each multiplies deltas by the derivative at outputs of its activation, and may write over both.
-DERIVATIVES: Final[Mapping[str, Callable[[FloatArray, FloatArray], None]]] = {
-    "tanh": _times_tanh_derivative,
-    "relu": _times_relu_derivative,
-    "sigmoid": _times_sigmoid_derivative,
-}
+    labels: Labels
+    fill: FillInputs
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What one pass over a batch, or over some rows of it, found; all before any update.
+    """The loss and the hits of a batch, or of some rows of it, before it is learned from.
 
     Attributes:
         loss: What the rows add to the mean loss of the batch, in nats.
@@ -125,16 +114,16 @@ class Backpropagation:
         self,
         network: Network,
         *,
-        most_rows: int,
+        max_rows: int,
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
         learned_probability: float = 1.0,
     ) -> None:
-        """Allocate for batches, or shares of them, of up to ``most_rows``.
+        """Allocate for batches, or shards of them, of up to ``max_rows``.
 
         Args:
             network: The network; its parameters may change between two runs.
-            most_rows: The most rows of one run.
+            max_rows: The most rows of one run.
             label_smoothing: s above, from 0 to below 1.
             dropout: q above, from 0 to below 1.
             learned_probability: Rows whose true class has at least this probability are left out of
@@ -145,7 +134,7 @@ class Backpropagation:
         self._dropout = dropout
         self._learned_probability = learned_probability
         dtype = network.parameters[0].dtype
-        rows = min(most_rows, _CHUNK_ROWS)
+        rows = min(max_rows, _CHUNK_ROWS)
         widths = network.layer_sizes
         self._outputs = [np.empty((rows, width), dtype) for width in widths]  # A_0 ... A_L
         self._deltas = [np.empty((rows, width), dtype) for width in widths[1:-1]]  # D_1 ... D_(L-1)
@@ -155,9 +144,9 @@ class Backpropagation:
         self._ones = np.ones(rows, dtype)
         self._row_starts = np.arange(rows) * widths[-1]  # of the flattened P
         first_weights = network.layers[0].weights
-        self._lit: Columns | None = None  # the columns of A_0 that are filled, if not all
-        self._lit_weights = np.empty_like(first_weights)  # the rows of W_1 that belong to them
-        self._lit_gradient = np.empty_like(first_weights)
+        self._columns: Columns | None = None  # of A_0, that are filled; None for all
+        self._column_weights = np.empty_like(first_weights)  # the rows of W_1 that belong to them
+        self._column_gradient = np.empty_like(first_weights)
         self.gradient: Vector = np.zeros(sum(array.size for array in network.parameters), dtype)
         self.gradients = views(self.gradient, network)
         self._more = [np.empty_like(array) for array in self.gradients]  # of the second chunk on
@@ -166,19 +155,13 @@ class Backpropagation:
     # that is not finite is found by those who have a word for it.
     @np.errstate(over="ignore", invalid="ignore")
     def run(
-        self,
-        fill: FillInputs,
-        labels: Labels,
-        *,
-        batch_size: int,
-        rng: np.random.Generator | None = None,
+        self, batch: Batch, rows: slice, *, rng: np.random.Generator | None = None
     ) -> BatchResult:
         """Run some rows of a batch; afterwards ``gradient`` holds what they add to the batch's.
 
         Args:
-            fill: Called with rows of ``labels`` and the array that their inputs belong in.
-            labels: (N,) true classes, each from 0 to K - 1.
-            batch_size: How many rows the whole batch has.
+            batch: The whole batch.
+            rows: Which rows of it: from ``start`` to before ``stop``.
             rng: What dropout draws from; needed only with dropout.
 
         Raises:
@@ -187,15 +170,16 @@ class Backpropagation:
         if self._dropout and rng is None:
             raise ValueError("rng: dropout draws from a generator, got None")
         loss, correct = 0.0, 0
-        if not len(labels):  # of a last short batch, a thread may get nothing
+        if rows.start == rows.stop:  # of a last short batch, a thread may get nothing
             self.gradient[:] = 0
-        for start in range(0, len(labels), len(self._ones)):
-            rows = slice(start, min(start + len(self._ones), len(labels)))
-            self._lit = fill(rows, self._outputs[0][: rows.stop - start])
-            self._forward(rows.stop - start, rng)
-            result = self._judge(labels[rows], batch_size)
-            kept = self._select(labels[rows], batch_size)
-            self._backward(kept, adding=start > 0)
+        for start in range(rows.start, rows.stop, len(self._ones)):
+            chunk = slice(start, min(start + len(self._ones), rows.stop))
+            labels, count = batch.labels[chunk], chunk.stop - start
+            self._columns = batch.fill(chunk, self._outputs[0][:count])
+            self._forward(count, rng)
+            result = self._output_delta(labels, len(batch.labels))
+            kept = self._keep_unlearned(labels, len(batch.labels))
+            self._backward(kept, adding=start > rows.start)
             loss += result.loss
             correct += result.correct
         return BatchResult(loss, correct)
@@ -206,14 +190,14 @@ class Backpropagation:
             sums = self._outputs[index + 1][:count]
             np.matmul(self._inputs(index, count), self._weights(index), out=sums)
             sums += layer.bias
-            ACTIVATIONS[layer.activation](sums, out=sums)
+            layer.activate(sums)
             if rng is not None and index < len(self._masks):
                 self._drop(index, count, rng)
 
     def _inputs(self, index: int, count: int) -> FloatArray:
         """Return what layer ``index`` sees: the outputs before it, of which some may be dropped."""
         if index == 0:
-            width = None if self._lit is None else len(self._lit)
+            width = None if self._columns is None else len(self._columns)
             return self._outputs[0][:count, :width]
         seen = self._dropped[index - 1] if self._dropout else self._outputs[index]
         return seen[:count]
@@ -221,10 +205,10 @@ class Backpropagation:
     def _weights(self, index: int) -> FloatArray:
         """Return the weights that belong to ``_inputs``."""
         weights = self._network.layers[index].weights
-        if index > 0 or self._lit is None:
+        if index > 0 or self._columns is None:
             return weights
-        lit_weights = self._lit_weights[: len(self._lit)]
-        return np.take(weights, self._lit, axis=0, out=lit_weights, mode="clip")
+        column_weights = self._column_weights[: len(self._columns)]
+        return np.take(weights, self._columns, axis=0, out=column_weights, mode="clip")
 
     def _drop(self, index: int, count: int, rng: np.random.Generator) -> None:
         mask = self._masks[index][:count]
@@ -233,8 +217,8 @@ class Backpropagation:
         mask *= 1 / (1 - self._dropout)
         np.multiply(self._outputs[index + 1][:count], mask, out=self._dropped[index][:count])
 
-    def _judge(self, labels: Labels, batch_size: int) -> BatchResult:
-        """Return the loss of the rows, and make P to D_L in its place."""
+    def _output_delta(self, labels: Labels, batch_size: int) -> BatchResult:
+        """Turn P into D_L, in its place; return the loss and the hits of the rows."""
         delta = self._outputs[-1][: len(labels)]
         flat, of_truth = delta.reshape(-1), self._row_starts[: len(labels)] + labels
         correct = np.count_nonzero(delta.argmax(axis=1) == labels)
@@ -248,7 +232,7 @@ class Backpropagation:
         delta *= 1 / batch_size
         return BatchResult(float(loss) / batch_size, int(correct))
 
-    def _select(self, labels: Labels, batch_size: int) -> int:
+    def _keep_unlearned(self, labels: Labels, batch_size: int) -> int:
         """Move the rows that are still to be learned to the front; return how many there are."""
         if self._learned_probability == 1:
             return len(labels)
@@ -257,7 +241,7 @@ class Backpropagation:
         of_truth = self._row_starts[: len(labels)] + labels
         off = self._outputs[-1].reshape(-1).take(of_truth) * batch_size
         kept = np.flatnonzero(off < self._learned_probability - target)
-        if len(kept) > _MOST_KEPT_SHARE * len(labels):
+        if len(kept) > _MAX_KEPT_SHARE * len(labels):
             return len(labels)
         for array in (*self._outputs, *self._masks, *self._dropped):
             array[: len(kept)] = array[kept]
@@ -278,15 +262,15 @@ class Backpropagation:
 
     def _weights_gradient(self, index: int, delta: FloatArray, out: FloatArray) -> None:
         inputs = self._inputs(index, len(delta))
-        if index > 0 or self._lit is None:
+        if index > 0 or self._columns is None:
             np.matmul(inputs.T, delta, out=out)
             return
-        lit_gradient = self._lit_gradient[: len(self._lit)]
-        np.matmul(inputs.T, delta, out=lit_gradient)
-        is_dark = np.ones(len(out), np.bool_)
-        is_dark[self._lit] = False
-        out[np.flatnonzero(is_dark)] = 0
-        out[self._lit] = lit_gradient
+        column_gradient = self._column_gradient[: len(self._columns)]
+        np.matmul(inputs.T, delta, out=column_gradient)
+        is_zero = np.ones(len(out), np.bool_)
+        is_zero[self._columns] = False
+        out[np.flatnonzero(is_zero)] = 0
+        out[self._columns] = column_gradient
 
     def _delta_before(self, index: int, delta: FloatArray) -> FloatArray:
         """Return D of the layer before layer ``index``; its outputs are written over."""
@@ -296,39 +280,5 @@ class Backpropagation:
         if self._dropout:
             before *= self._masks[index - 1][:count]
         activation = self._network.layers[index - 1].activation
-        DERIVATIVES[activation](before, self._outputs[index][:count])
+        ACTIVATIONS[activation].backward(before, self._outputs[index][:count])
         return before
-
-
-def loss_and_gradients(
-    network: Network,
-    inputs: FloatArray,
-    labels: Labels,
-    *,
-    label_smoothing: float = 0.0,
-    dropout: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> tuple[float, list[FloatArray]]:
-    """Run one batch forward and backward.
-
-    Args:
-        network: The network; its parameters and ``inputs`` are of one dtype, which is kept.
-        inputs: (N, D) values in [0, 1], N at least 1.
-        labels: (N,) true classes, each from 0 to K - 1.
-        label_smoothing: s above, from 0 to below 1.
-        dropout: q above, from 0 to below 1.
-        rng: What dropout draws from; needed only with dropout.
-
-    Returns:
-        The mean loss in nats, and its derivative with respect to each of ``network.parameters``, in
-        their order and shapes.
-    """
-    backpropagation = Backpropagation(
-        network, most_rows=len(inputs), label_smoothing=label_smoothing, dropout=dropout
-    )
-
-    def fill(rows: slice, out: FloatArray) -> None:
-        out[:] = inputs[rows]
-
-    result = backpropagation.run(fill, labels, batch_size=len(labels), rng=rng)
-    return result.loss, backpropagation.gradients

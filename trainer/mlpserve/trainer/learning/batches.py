@@ -1,13 +1,13 @@
-"""Which images a step learns from, in which order, and how they look.
+"""Batches: which images a step learns from, in which order, and how they look.
 
 All randomness is a function of the seed and the place in the training: an epoch's order of its
 number, a warp of the epoch and of where in it. So a run that was stopped can go on anywhere without
-having kept a generator, and threads may do their shares in any order.
+having kept a generator, and threads may do their shards in any order.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy.typing as npt
 from mlpserve.datasets import Split
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning.backprop import Columns, FillInputs, Labels
-from mlpserve.trainer.learning.team import Team
+from mlpserve.trainer.learning.backprop import Batch, Columns
+from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.warps import WarpSettings, warp
 
 Order: TypeAlias = npt.NDArray[np.int64]  # indices of images
@@ -40,19 +40,6 @@ def stream(seed: int, *place: int) -> np.random.Generator:
     return np.random.default_rng((seed, *place))
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one step learns from.
-
-    Attributes:
-        labels: (N,) true classes.
-        fill: Writes the inputs of some of the N rows into an array; safe to call from many threads.
-    """
-
-    labels: Labels
-    fill: FillInputs
-
-
 class Batches(Protocol):
     """The batches of each epoch."""
 
@@ -66,7 +53,7 @@ class Batches(Protocol):
 class WholeBatch:
     """All images, in their given order, as the only batch of each epoch.
 
-    Of a thousand images of MNIST a quarter of the pixels are dark in all, and left out. Which ones
+    Of a thousand images of MNIST a quarter of the pixels are 0 in all, and left out. Which ones
     is found once, because all epochs ask for the same rows. If images of a class lay together it
     would be a third; but their gradients are alike, and sums of them round worse in float32.
     """
@@ -75,7 +62,7 @@ class WholeBatch:
         self._pixels = images.images.reshape(len(images), -1)
         self._labels = images.labels
         self._spec = spec
-        self._lit_pixels: dict[tuple[int, int], tuple[Columns, Pixels]] = {}
+        self._nonzero: dict[tuple[int, int], tuple[Columns, Pixels]] = {}  # by the rows
 
     def __len__(self) -> int:
         return 1
@@ -84,17 +71,14 @@ class WholeBatch:
         """See ``Batches.batch``."""
 
         def fill(rows: slice, out: FloatArray) -> Columns:
-            lit, pixels = self._lit(rows.start, rows.stop)
+            place = rows.start, rows.stop
+            if place not in self._nonzero:
+                self._nonzero[place] = _nonzero_columns(self._pixels[rows])
+            columns, pixels = self._nonzero[place]
             _scale(self._spec, pixels, out)
-            return lit
+            return columns
 
         return Batch(self._labels, fill)
-
-    def _lit(self, start: int, stop: int) -> tuple[Columns, Pixels]:
-        found = self._lit_pixels.get((start, stop))
-        if found is None:
-            found = self._lit_pixels[start, stop] = _lit_pixels(self._pixels[start:stop])
-        return found
 
 
 class ShuffledBatches:
@@ -107,7 +91,7 @@ class ShuffledBatches:
         *,
         batch_size: int,
         seed: int,
-        leaves_out_dark: bool = False,
+        skips_zero_columns: bool = False,
     ) -> None:
         """Prepare batches.
 
@@ -116,13 +100,13 @@ class ShuffledBatches:
             spec: What the network takes.
             batch_size: How many make a batch.
             seed: The seed of all randomness.
-            leaves_out_dark: Whether to leave out pixels that are 0 in all images of a batch.
-                Finding them takes time, which pays where the first layer is wide.
+            skips_zero_columns: Whether to leave out pixels that are 0 in all images of a
+                batch. Finding them takes time, which pays where the first layer is wide.
         """
         self._pixels = images.images.reshape(len(images), -1)
         self._labels = images.labels
         self._spec = spec
-        self._leaves_out_dark = leaves_out_dark
+        self._skips_zero_columns = skips_zero_columns
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = -1
@@ -140,12 +124,12 @@ class ShuffledBatches:
 
         def fill(rows: slice, out: FloatArray) -> Columns | None:
             pixels = np.take(self._pixels, rows_of_batch[rows], axis=0)
-            if not self._leaves_out_dark:
+            if not self._skips_zero_columns:
                 self._spec.scale(pixels, out.dtype.type, out)
                 return None
-            lit, pixels = _lit_pixels(pixels)
+            columns, pixels = _nonzero_columns(pixels)
             _scale(self._spec, pixels, out)
-            return lit
+            return columns
 
         return Batch(self._labels[rows_of_batch], fill)
 
@@ -164,7 +148,7 @@ class WarpedBatches:
         batch_size: int,
         seed: int,
         settings: Callable[[int], WarpSettings],
-        team: Team,
+        pool: ThreadPool,
     ) -> None:
         """Prepare batches.
 
@@ -173,13 +157,13 @@ class WarpedBatches:
             batch_size: How many make a batch.
             seed: The seed of all randomness.
             settings: Returns how far to distort in an epoch, from 0.
-            team: The threads that distort.
+            pool: The threads that distort.
         """
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
         self._settings = settings
-        self._team = team
+        self._pool = pool
         self._batches_held = max(1, _WARPED_IMAGES // batch_size)
         self._held = (-1, -1)  # the epoch, and which part of it
         self._order: Order = np.empty(0, np.int64)  # of the held images
@@ -204,7 +188,7 @@ class WarpedBatches:
         return Batch(self._images.labels[self._order[rows_of_batch]], fill)
 
     def _hold(self, epoch: int, part: int) -> None:
-        """Warp a part of an epoch; the team's threads take its pieces in turn."""
+        """Warp a part of an epoch; the pool's threads take its pieces in turn."""
         order = stream(self._seed, _ORDER, epoch).permutation(len(self._images))
         count = len(self._warped)
         self._order = order[part * count : (part + 1) * count]
@@ -213,20 +197,20 @@ class WarpedBatches:
         settings = self._settings(epoch)
 
         def warp_pieces(thread: int) -> None:
-            for start in starts[thread :: self._team.size]:
+            for start in starts[thread :: self._pool.size]:
                 rows = self._order[start : start + _PIECE_IMAGES]
                 images = np.take(self._images.images, rows, axis=0)
                 rng = stream(self._seed, _WARPS, epoch, part, start)
                 warp(images, settings, rng, out=self._warped[start : start + len(rows)])
 
-        self._team.run(warp_pieces)
+        self._pool.run(warp_pieces)
         self._held = (epoch, part)
 
 
-def _lit_pixels(pixels: Pixels) -> tuple[Columns, Pixels]:
+def _nonzero_columns(pixels: Pixels) -> tuple[Columns, Pixels]:
     """Return which of the (N, D) pixels are not 0 in all images, and the (N, k) that are left."""
-    lit = np.flatnonzero(pixels.max(axis=0, initial=0))
-    return lit, np.take(pixels, lit, axis=1)
+    columns = np.flatnonzero(pixels.max(axis=0, initial=0))
+    return columns, np.take(pixels, columns, axis=1)
 
 
 def _scale(spec: InputSpec, pixels: Pixels, out: FloatArray) -> None:

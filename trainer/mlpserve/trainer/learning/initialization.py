@@ -1,15 +1,14 @@
-"""The parameters that a network begins with. All biases begin at 0."""
+"""Initializations: the parameters that a network begins with. All biases begin at 0."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from mlpserve.model.activations import OUTPUT_ACTIVATION
+from mlpserve.model.activations import ACTIVATIONS, OUTPUT_ACTIVATION
 from mlpserve.model.network import Layer, Network
 
 _TUTORIAL_STANDARD_DEVIATION: Final = 0.1
-_RELU_GAIN: Final = 2.0
 
 
 def tutorial(layer_sizes: Sequence[int], activation: str, seed: int) -> Network:
@@ -31,13 +30,14 @@ def tutorial(layer_sizes: Sequence[int], activation: str, seed: int) -> Network:
 def he(layer_sizes: Sequence[int], activation: str, seed: int) -> Network:
     """Return float64 normal weights of variance gain / fan_in, so that signals keep their size.
 
-    The gain is 2 for relu, which drops half of what it is given, and 1 for all others.
+    The gain is that of the activation: 2 for relu, which drops half of what it is given. Of the
+    output layer it is 1.
     Source: He et al., Delving Deep into Rectifiers (2015), section 2.2.
     """
     rng = np.random.default_rng(seed)
 
     def weights(fan_in: int, fan_out: int, activation: str) -> np.typing.NDArray[np.float64]:
-        gain = _RELU_GAIN if activation == "relu" else 1.0
+        gain = 1 if activation == OUTPUT_ACTIVATION else ACTIVATIONS[activation].gain
         return rng.normal(0, np.sqrt(gain / fan_in), (fan_in, fan_out))
 
     return _network(layer_sizes, activation, weights)

@@ -1,4 +1,4 @@
-"""How gradients change parameters.
+"""Optimizers: how gradients change parameters. A new one is a class and a line of ``OPTIMIZERS``.
 
 An optimizer works on vectors (see ``parameters``), in place, block after block. Threads may update
 different parts of the vectors at the same time.

@@ -1,7 +1,7 @@
-"""All parameters of a network in one vector.
+"""Parameter vectors: all parameters of a network in one array.
 
 An optimizer passes over one vector in a few large steps, which is faster than many small arrays,
-and a vector is easily cut into shares, averaged and saved.
+and a vector is easily cut into shards, averaged and saved.
 """
 
 from collections.abc import Iterator

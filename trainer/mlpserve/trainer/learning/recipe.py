@@ -1,4 +1,4 @@
-"""All settings of a training in one value, which is checked when it is made."""
+"""Recipe: all settings of a training in one value, which is checked when it is made."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from mlpserve.model.activations import HIDDEN_ACTIVATIONS
+from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.schedules import SCHEDULES
 from mlpserve.trainer.learning.warps import WarpSettings
 
-_LARGEST_WIDTH: Final = 65_536
+_MAX_WIDTH: Final = 65_536
 _DTYPES: Final = ("float32", "float64")
 
 
@@ -80,9 +80,9 @@ class Recipe:
     report_line: str = "epoch"
 
     def __post_init__(self) -> None:
-        if not all(1 <= size <= _LARGEST_WIDTH for size in self.hidden_sizes):
+        if not all(1 <= size <= _MAX_WIDTH for size in self.hidden_sizes):
             raise TrainingError(
-                f"layers: expected widths from 1 to {_LARGEST_WIDTH}, got {self.hidden_sizes}"
+                f"layers: expected widths from 1 to {_MAX_WIDTH}, got {self.hidden_sizes}"
             )
         self._check_choices()
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -111,7 +111,7 @@ class Recipe:
 
     def _check_choices(self) -> None:
         choices: dict[str, tuple[str, Mapping[str, object] | tuple[str, ...]]] = {
-            "activation": (self.activation, HIDDEN_ACTIVATIONS),
+            "activation": (self.activation, ACTIVATIONS),
             "initialization": (self.initialization, INITIALIZATIONS),
             "optimizer": (self.optimizer, OPTIMIZERS),
             "schedule": (self.schedule, SCHEDULES),

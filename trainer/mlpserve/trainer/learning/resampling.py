@@ -1,4 +1,4 @@
-"""Images read at other positions than their pixels': what every warp comes down to.
+"""Bilinear resampling: images read at other positions than their pixels'.
 
 Knows where to read, not why there.
 

@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training: its share of the peak rate at each step.
+"""Learning rate schedules: which share of the peak rate each step has.
 
 Each schedule takes the index of the step, from 0, and the number of steps, and returns a share
 above 0 and up to 1 by which the peak learning rate is multiplied.

@@ -1,6 +1,6 @@
-"""A training: steps of an optimizer over batches, which can stop between any two and go on later.
+"""Training: steps of an optimizer over batches, which can stop between any two and go on later.
 
-    batch -> shares of it, a thread each -> gradients -> their sum -> optimizer -> next batch
+    batch -> shards of it, a thread each -> gradients -> their sum -> optimizer -> next batch
 
 Knows neither files nor terminals, nor when to stop.
 """
@@ -15,10 +15,14 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.averaging import MovingAverage
-from mlpserve.trainer.learning.backprop import LOG_OFFSET, Backpropagation, BatchResult
+from mlpserve.trainer.learning.backprop import (
+    LOG_OFFSET,
+    Backpropagation,
+    Batch,
+    BatchResult,
+)
 from mlpserve.trainer.learning.batches import (
     DROPOUT,
-    Batch,
     Batches,
     ShuffledBatches,
     WarpedBatches,
@@ -30,7 +34,7 @@ from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
-from mlpserve.trainer.learning.team import Team, share
+from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
 
 # A loss so many times that of guessing is none that will still come down; nor is one half way from
 # guessing to being surely wrong.
@@ -72,7 +76,7 @@ class Training:
     """
 
     def __init__(
-        self, recipe: Recipe, network: Network, images: Split, spec: InputSpec, *, team: Team
+        self, recipe: Recipe, network: Network, images: Split, spec: InputSpec, *, pool: ThreadPool
     ) -> None:
         """Prepare a training.
 
@@ -81,10 +85,10 @@ class Training:
             network: What to begin with; see ``initial_network``. It is not changed.
             images: What to learn from.
             spec: What the network takes.
-            team: The threads to train with.
+            pool: The threads to train with.
         """
         self._recipe = recipe
-        self._team = team
+        self._pool = pool
         self._parameters = vector_of(network)
         self._network = network.with_parameters(views(self._parameters, network))
         self._optimizer = OPTIMIZERS[recipe.optimizer](self._parameters)
@@ -95,14 +99,14 @@ class Training:
         self._backpropagations = [
             Backpropagation(
                 self._network,
-                most_rows=-(-batch_size // team.size),
+                max_rows=-(-batch_size // pool.size),
                 label_smoothing=recipe.label_smoothing,
                 dropout=recipe.dropout,
                 learned_probability=recipe.learned_probability,
             )
-            for _ in range(team.size)
+            for _ in range(pool.size)
         ]
-        self._batches = _batches(recipe, images, spec, team)
+        self._batches = _batches(recipe, images, spec, pool)
         self._steps_per_epoch = len(self._batches)
         self.position = Position()
 
@@ -142,8 +146,8 @@ class Training:
             self.position = Position(self.position.steps)
         epoch, index = divmod(self.position.steps, self._steps_per_epoch)
         batch = self._batches.batch(epoch, index)
-        results = self._team.run(lambda thread: self._pass(batch, thread))
-        self._team.run(self._update)
+        results = self._pool.run(lambda thread: self._pass(batch, thread))
+        self._pool.run(self._update)
         self._advance(results, len(batch.labels))
 
     def state(self) -> Mapping[str, Vector]:
@@ -158,21 +162,16 @@ class Training:
         self.position = position
 
     def _pass(self, batch: Batch, thread: int) -> BatchResult:
-        """Run a thread's share of a batch forward and backward."""
-        rows = share(len(batch.labels), thread, self._team.size)
-        steps, seed = self.position.steps, self._recipe.seed
-        return self._backpropagations[thread].run(
-            lambda part, out: batch.fill(
-                slice(rows.start + part.start, rows.start + part.stop), out
-            ),
-            batch.labels[rows],
-            batch_size=len(batch.labels),
-            rng=stream(seed, DROPOUT, steps, thread) if self._recipe.dropout else None,
-        )
+        """Run a thread's shard of a batch forward and backward."""
+        rows = shard(len(batch.labels), thread, self._pool.size)
+        rng = None
+        if self._recipe.dropout:
+            rng = stream(self._recipe.seed, DROPOUT, self.position.steps, thread)
+        return self._backpropagations[thread].run(batch, rows, rng=rng)
 
     def _update(self, thread: int) -> None:
-        """Change a thread's share of the parameters."""
-        part = share(len(self._parameters), thread, self._team.size)
+        """Change a thread's shard of the parameters."""
+        part = shard(len(self._parameters), thread, self._pool.size)
         first, *others = (backpropagation.gradient for backpropagation in self._backpropagations)
         for gradient in others:
             first[part] += gradient[part]
@@ -211,7 +210,7 @@ class Training:
             )
 
 
-def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batches:
+def _batches(recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool) -> Batches:
     if recipe.batch_size == 0:
         return WholeBatch(images, spec)
     if recipe.warp is None:
@@ -220,7 +219,7 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batc
             spec,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
-            leaves_out_dark=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
+            skips_zero_columns=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
         )
     if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
         raise TrainingError(
@@ -235,5 +234,5 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, team: Team) -> Batc
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         settings=lambda epoch: warp if epoch < first_gentle_epoch else gentle,
-        team=team,
+        pool=pool,
     )

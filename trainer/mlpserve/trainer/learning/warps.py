@@ -1,4 +1,4 @@
-"""Random distortions of images: other pictures that mean the same, so that a network sees more.
+"""Warps, random distortions of images: other pictures that mean the same, to learn more from.
 
 Knows the geometry and its chances, not what the images show, nor how they are read.
 
@@ -43,7 +43,7 @@ _LARGEST: Final = {
     "elastic_px": 1e4,
     "elastic_smoothness_px": 1e4,
 }
-_LEAST_SMOOTHNESS_PX: Final = 0.5
+_MIN_SMOOTHNESS_PX: Final = 0.5
 _SPACING_PER_SMOOTHNESS: Final = 1.25
 _MARGIN_PER_SMOOTHNESS: Final = 1.0
 _WARPS_AT_ONCE: Final = 16  # what stays in the processor's cache
@@ -83,9 +83,9 @@ class WarpSettings:
                 raise TrainingError(
                     f"{field}: expected from 0 to {largest:g}, got {settings[field]}"
                 )
-        if self.elastic_px and self.elastic_smoothness_px < _LEAST_SMOOTHNESS_PX:
+        if self.elastic_px and self.elastic_smoothness_px < _MIN_SMOOTHNESS_PX:
             raise TrainingError(
-                f"elastic_smoothness_px: expected at least {_LEAST_SMOOTHNESS_PX} with elastic_px "
+                f"elastic_smoothness_px: expected at least {_MIN_SMOOTHNESS_PX} with elastic_px "
                 f"above 0, got {self.elastic_smoothness_px}"
             )
         if self.images_per_warp < 1:

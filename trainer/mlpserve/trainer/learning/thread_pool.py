@@ -1,7 +1,7 @@
-"""Threads that do shares of one piece of work at the same time.
+"""Thread pool of the training: does the shards of one piece of work at the same time.
 
 NumPy lets go of the interpreter's lock in its arithmetic, so threads use as many processors as
-there are. Each share is computed by one BLAS thread; more of those would wait for each other.
+there are. Each shard is computed by one BLAS thread; more of those would wait for each other.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 _Result = TypeVar("_Result")
 
 
-class Team:
+class ThreadPool:
     """A fixed number of threads, of which the caller's is one; a context manager that ends them."""
 
     def __init__(self, size: int) -> None:
@@ -28,7 +28,7 @@ class Team:
     def run(self, work: Callable[[int], _Result]) -> list[_Result]:
         """Call ``work`` with each index below the size, at once; return the results in order.
 
-        Raises whatever a share raises, after all have ended.
+        Raises whatever a shard raises, after all have ended.
         """
         if self._others is None:
             return [work(0)]
@@ -51,6 +51,6 @@ class Team:
             self._others.shutdown()
 
 
-def share(count: int, index: int, size: int) -> slice:
-    """Return the part of ``count`` things, in their order, that share ``index`` of ``size`` is."""
+def shard(count: int, index: int, size: int) -> slice:
+    """Return shard ``index`` of ``size`` of ``count`` things, in their order."""
     return slice(count * index // size, count * (index + 1) // size)
