@@ -105,7 +105,7 @@ def _serve_together(config: ServerConfig) -> None:
     plan = supervisor.lifecycle.controller.plan
     _log_ready(config, plan, supervisor.port, supervisor.http_port)
     _log_how(config, adapter)
-    signals.wait_for_stop(supervisor.look)
+    signals.wait_for_stop(supervisor.reload)
     _log_stopping(config)
     supervisor.stop()
     if endpoint is not None:

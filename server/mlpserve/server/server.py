@@ -114,7 +114,7 @@ class Server:
         if self.http is not None:
             self.http.look()
         if self.lifecycle is not None:
-            self.lifecycle.look()
+            self.lifecycle.reload()
 
     def stop(self, *, drains: bool = True) -> None:
         """Say that nothing is to be sent here, refuse it, answer what was accepted, and end.

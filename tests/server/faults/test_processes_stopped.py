@@ -122,7 +122,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced_and_counted(
         load.wait_for_answers()
         hung, kept = server.workers()
         os.kill(hung, signal.SIGSTOP)
-        server.wait_for_line("it gave no sign of life for 2 s, and was killed")
+        server.wait_for_line("it gave no heartbeat for 2 s, and was killed")
         load.wait_for_answers()
         figures = load.stop()
         assert kept in server.workers()

@@ -158,7 +158,7 @@ def test_who_waits_for_a_message_is_told_when_this_end_hangs_up() -> None:
 
 def test_a_peer_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mlpserve.server.workers.connection._SEND_TIME_LIMIT", struct.pack("@ll", 0, 10_000)
+        "mlpserve.server.workers.connection._SEND_TIMEOUT", struct.pack("@ll", 0, 10_000)
     )
     sender, peer = connection_pair()
     with pytest.raises(ConnectionClosedError):
@@ -207,8 +207,8 @@ def test_only_the_messages_whose_descriptors_find_no_room_lack_them() -> None:
     for number in range(3):
         sender.send({"number": number}, files)
     with descriptors_left(1):
-        first = receiver.receive()  # and with its last byte, what came with the second one
-    assert [first.is_whole, receiver.receive().is_whole] == [True, False]
+        first, second = receiver.receive(), receiver.receive()
+    assert (first.is_whole, second) == (True, ({"number": 1}, (), False))
     third = receiver.receive()
     assert (third.content, name_of(*third.descriptors)) == ({"number": 2}, "0")
     close_all([file, *first.descriptors, *third.descriptors])

@@ -1,46 +1,46 @@
-"""Who is found to give no sign of life, told by looks and not by a clock."""
+"""Heartbeat: workers that hang are found by counting checks, and not by a clock."""
 
 from mlpserve.server.workers.heartbeat import HeartbeatMonitor
 
-MOST_LOOKS = 3
+MAX_MISSED = 3
 
 
 class Worker:
-    """Gives signs, or none, as it is told."""
+    """Has heartbeats, or none, as it is told."""
 
-    def __init__(self, *, gives: bool = True, is_open: bool = True) -> None:
-        self.gives = gives
+    def __init__(self, *, beats: bool = True, is_open: bool = True) -> None:
+        self.beats = beats
         self.is_open = is_open
         self.has_ended = False
 
-    def gives_sign(self) -> bool:
-        return self.gives
+    def has_heartbeat(self) -> bool:
+        return self.beats
 
 
 def watch(*workers: Worker) -> HeartbeatMonitor[Worker]:
-    return HeartbeatMonitor(lambda: workers, most_looks=MOST_LOOKS)
+    return HeartbeatMonitor(lambda: workers, max_missed=MAX_MISSED)
 
 
-def test_only_who_gives_no_sign_for_so_many_looks_is_found_and_once() -> None:
-    silent, well = Worker(gives=False), Worker()
-    vigil = watch(silent, well)
-    assert [vigil.look() for _ in range(5)] == [[], [], [silent], [], []]
+def test_only_a_worker_that_misses_so_many_heartbeats_is_found_and_once() -> None:
+    silent, well = Worker(beats=False), Worker()
+    monitor = watch(silent, well)
+    assert [monitor.check() for _ in range(5)] == [[], [], [silent], [], []]
 
 
-def test_a_sign_that_comes_late_makes_up_for_all_that_did_not_come() -> None:
-    worker = Worker(gives=False)
-    vigil = watch(worker)
+def test_a_heartbeat_that_comes_late_makes_up_for_all_that_were_missed() -> None:
+    worker = Worker(beats=False)
+    monitor = watch(worker)
     for _ in range(5):
-        assert vigil.look() == vigil.look() == []
-        worker.gives = True
-        assert vigil.look() == []
-        worker.gives = False
+        assert monitor.check() == monitor.check() == []
+        worker.beats = True
+        assert monitor.check() == []
+        worker.beats = False
 
 
-def test_who_is_not_open_yet_or_has_ended_need_give_none() -> None:
-    starting, ended = Worker(gives=False, is_open=False), Worker(gives=False)
+def test_a_worker_that_is_not_open_yet_or_has_ended_needs_none() -> None:
+    starting, ended = Worker(beats=False, is_open=False), Worker(beats=False)
     ended.has_ended = True
-    vigil = watch(starting, ended)
-    assert [vigil.look() for _ in range(5)] == [[]] * 5
+    monitor = watch(starting, ended)
+    assert [monitor.check() for _ in range(5)] == [[]] * 5
     starting.is_open = True
-    assert [vigil.look() for _ in range(3)] == [[], [], [starting]]
+    assert [monitor.check() for _ in range(3)] == [[], [], [starting]]

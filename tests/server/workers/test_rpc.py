@@ -1,149 +1,149 @@
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
 
 from mlpserve.server.errors import NotServedError
-from mlpserve.server.workers.connection import (
-    Connection,
-    ConnectionClosedError,
-    Content,
-    connection_pair,
-)
+from mlpserve.server.workers.connection import Connection, ConnectionClosedError, connection_pair
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 
 TIMEOUT_S = 20.0
 
+Handlers = dict[str, Handler]
 Pair = tuple[RpcChannel, RpcChannel]
+Connect = Callable[[Handlers, Handlers], Pair]
 
 
 @pytest.fixture
-def converse() -> Iterator[Callable[[Handler, Handler], Pair]]:
-    """Return a function that has two handlers talk to each other."""
+def connect() -> Iterator[Connect]:
+    """Return a function that connects two tables of handlers."""
     made: list[RpcChannel] = []
 
-    def start(first: Handler, second: Handler) -> Pair:
+    def start(first: Handlers, second: Handlers) -> Pair:
         own, other = connection_pair()
         pair = (RpcChannel(own, first), RpcChannel(Connection(other), second))
         made.extend(pair)
         return pair
 
     yield start
-    for conversation in made:
-        conversation.end()
+    for channel in made:
+        channel.end()
 
 
-def echo(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-    contents = [os.pread(descriptor, 100, 0).decode() for descriptor in descriptors]
-    return {"method": method, "arguments": arguments, "contents": contents}
-
-
-def test_both_sides_ask_and_are_answered_at_once(
-    converse: Callable[[Handler, Handler], Pair],
-) -> None:
+def test_both_sides_call_and_are_answered_at_once(connect: Connect) -> None:
     everybody = Barrier(20)
 
-    def meet(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-        everybody.wait(TIMEOUT_S)
-        return echo(method, arguments, descriptors)
+    def handler(method: str) -> Handler:
+        def meet(*, number: int) -> Any:
+            everybody.wait(TIMEOUT_S)
+            return {"method": method, "number": number}
 
-    answers: dict[tuple[int, int], Content] = {}
+        return meet
 
-    def ask(side: int, number: int) -> None:
-        answers[side, number] = pair[side].call(f"of {side}", {"number": number})
+    results: dict[tuple[int, int], Any] = {}
 
-    pair = converse(meet, meet)
-    threads = [Thread(target=ask, args=(side, number)) for side in (0, 1) for number in range(10)]
+    def call(side: int, number: int) -> None:
+        results[side, number] = pair[side].call(f"of {side}", {"number": number})
+
+    pair = connect({"of 1": handler("of 1")}, {"of 0": handler("of 0")})
+    threads = [Thread(target=call, args=(side, number)) for side in (0, 1) for number in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {
-        (side, number): {"method": f"of {side}", "arguments": {"number": number}, "contents": []}
+    assert results == {
+        (side, number): {"method": f"of {side}", "number": number}
         for side in (0, 1)
         for number in range(10)
     }
 
 
-def test_files_come_with_a_call_and_are_closed_after_it(
-    converse: Callable[[Handler, Handler], Pair],
-) -> None:
+def test_files_come_with_a_call_and_are_closed_after_it(connect: Connect) -> None:
     seen: list[int] = []
 
-    def keep(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-        seen.extend(descriptors)
-        return echo(method, arguments, descriptors)
+    def read(first: int, second: int, *, size: int) -> list[str]:
+        seen.extend([first, second])
+        return [os.pread(descriptor, size, 0).decode() for descriptor in (first, second)]
 
-    caller, _ = converse(echo, keep)
+    caller, _ = connect({}, {"read": read})
     with tempfile.TemporaryFile() as file:
         file.write(b"text")
         file.flush()
-        assert caller.call("read", descriptors=[file.fileno()])["contents"] == ["text"]
+        twice = [file.fileno()] * 2
+        assert caller.call("read", {"size": 3}, twice) == ["tex", "tex"]
     for descriptor in seen:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
 
 
 def test_our_errors_are_raised_at_the_caller_and_others_show_nothing_of_the_inside(
-    converse: Callable[[Handler, Handler], Pair], caplog: pytest.LogCaptureFixture
+    connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-        if method == "refuse":
-            raise NotServedError("no such model")
+    def refuse() -> None:
+        raise NotServedError("no such model")
+
+    def fail() -> None:
         raise RuntimeError("a secret")
 
-    caller, _ = converse(echo, fail)
+    caller, _ = connect({}, {"refuse": refuse, "fail": fail})
     with pytest.raises(NotServedError, match="^no such model$"):
         caller.call("refuse")
     with pytest.raises(PeerError) as failure:
-        caller.call("break")
+        caller.call("fail")
     assert "secret" not in str(failure.value)
     assert "a secret" in caplog.text
+    with pytest.raises(PeerError):
+        caller.call("a method that it does not have")
 
 
-def test_an_answer_that_comes_too_late_is_dropped_and_the_next_is_right(
-    converse: Callable[[Handler, Handler], Pair],
-) -> None:
+def test_a_result_that_comes_too_late_is_dropped_and_the_next_is_right(connect: Connect) -> None:
     go_on = Event()
 
-    def dawdle(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-        if method == "slow":
-            go_on.wait(TIMEOUT_S)
-        return {"said": method}
+    def slow() -> str:
+        go_on.wait(TIMEOUT_S)
+        return "too late"
 
-    caller, _ = converse(echo, dawdle)
+    caller, _ = connect({}, {"slow": slow, "quick": lambda: "quick", "echo": lambda number: number})
     with pytest.raises(TimeoutError):
         caller.call("slow", timeout_s=0.01)
-    assert caller.call("quick") == {"said": "quick"}
+    assert caller.call("quick") == "quick"
     go_on.set()
-    assert [caller.call(str(n)) for n in range(3)] == [{"said": str(n)} for n in range(3)]
+    assert [caller.call("echo", {"number": n}) for n in range(3)] == [0, 1, 2]
+
+
+def test_a_call_need_not_be_waited_for(connect: Connect) -> None:
+    go_on = Event()
+    caller, _ = connect({}, {"beat": lambda: go_on.wait(TIMEOUT_S)})
+    result = caller.call_soon("beat")
+    assert not result.done()
+    go_on.set()
+    assert result.result(TIMEOUT_S) is True
 
 
 def test_a_peer_that_goes_fails_the_calls_that_wait_and_those_that_come() -> None:
-    ended, asked = Event(), Event()
+    ended, called = Event(), Event()
 
-    def never(method: str, arguments: Content, descriptors: Sequence[int]) -> Content:
-        asked.set()
+    def never() -> None:
+        called.set()
         ended.wait(TIMEOUT_S)
-        return {}
 
     own, other = connection_pair()
-    caller = RpcChannel(own, echo, on_end=ended.set)
-    peer = RpcChannel(Connection(other), never)
+    caller = RpcChannel(own, {}, on_end=ended.set)
+    peer = RpcChannel(Connection(other), {"never": never})
     failures: list[Any] = []
 
-    def ask() -> None:
+    def call() -> None:
         try:
             caller.call("never")
         except ConnectionClosedError as error:
             failures.append(error)
 
-    thread = Thread(target=ask)
+    thread = Thread(target=call)
     thread.start()
-    assert asked.wait(TIMEOUT_S)
+    assert called.wait(TIMEOUT_S)
     peer.end()
     thread.join()
     assert len(failures) == 1

@@ -1,4 +1,4 @@
-"""Looks after what a server serves, from its start to its end."""
+"""Lifecycle of what a server serves: the controller and the watcher, from start to end."""
 
 import stat
 from pathlib import Path
@@ -19,21 +19,21 @@ from mlpserve.server.settings.policies import parse_policies
 
 
 class Lifecycle:
-    """Has a crew serve what the models folder holds, as the settings say.
+    """Has a worker pool serve what the models folder holds, as the settings say.
 
     Args:
         config: The settings.
-        crew: Who serves.
+        pool: Who serves.
 
     Raises:
         StartError: The models folder is no folder. It may be missing: then it is waited for.
     """
 
-    def __init__(self, config: ServerConfig, crew: WorkerPool) -> None:
+    def __init__(self, config: ServerConfig, pool: WorkerPool) -> None:
         self._sync, models = _folder(config)
         self.controller: Final = Controller(
             SnapshotTaker(models, config.max_version_mb),
-            crew,
+            pool,
             Rules(parse_policies(config.versions), config.default_label),
         )
         self._watcher = Watcher(models, self.controller.reload) if config.reload == WATCH else None
@@ -50,7 +50,7 @@ class Lifecycle:
         if self._watcher is not None:
             self._watcher.start()
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Look now whether there is something else to serve."""
         if self._sync is not None:
             self._sync.look_soon()

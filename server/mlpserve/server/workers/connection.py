@@ -1,6 +1,6 @@
-"""Messages between two processes: JSON, and with it descriptors of open files.
+"""Connection between two processes: messages of JSON, and with them descriptors of open files.
 
-A message is its length and the number of its descriptors, four bytes each in the order of networks,
+A message is its length and the number of its descriptors, four bytes each in network byte order,
 and then its JSON. A stream of bytes knows no messages and may be cut anywhere. Descriptors travel
 beside it, in their order, and never come later than the byte that they were sent with. So when all
 bytes of a message are there, its descriptors are.
@@ -13,20 +13,18 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import Any, Final, NamedTuple, TypeAlias
-
-Content: TypeAlias = Mapping[str, Any]
+from typing import Any, Final, NamedTuple
 
 _HEADER: Final = struct.Struct("!II")
-_READ_BYTES: Final = 64 * 1024
-_DESCRIPTORS_AT_ONCE: Final = 64  # Linux carries 253 with one piece, and other systems fewer
+_MAX_READ_BYTES: Final = 64 * 1024
+_MAX_DESCRIPTORS_AT_ONCE: Final = 64  # Linux carries 253 with one piece, and other systems fewer
 _CLOSED_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # A peer that reads nothing for so long is as good as gone. Seconds and microseconds.
-_SEND_TIME_LIMIT: Final = struct.pack("@ll", 10, 0)
+_SEND_TIMEOUT: Final = struct.pack("@ll", 10, 0)
 
 
 class Message(NamedTuple):
-    """What came over a channel.
+    """What came over a connection.
 
     Attributes:
         content: As it was sent.
@@ -35,7 +33,7 @@ class Message(NamedTuple):
             have so many files open.
     """
 
-    content: Content
+    content: Mapping[str, Any]
     descriptors: tuple[int, ...]
     is_whole: bool = True
 
@@ -50,19 +48,17 @@ class Connection:
     Any number of threads may send and hang up. One thread receives, and closes at the end.
 
     Args:
-        connection: A Unix stream socket; the channel closes it.
+        stream: A Unix stream socket; the connection closes it.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIME_LIMIT)
-        self._connection = connection
+    def __init__(self, stream: socket.socket) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+        self._stream = stream
         self._sending = Lock()
-        self._received = bytearray()
         self._descriptors: list[int] = []
-        self._taken_bytes = 0  # of all that came, ever
-        self._lost_with: list[int] = []  # the numbers of the bytes whose descriptors found no room
+        self._is_truncated = False  # whether descriptors of the message that is read were lost
 
-    def send(self, content: Content, descriptors: Sequence[int] = ()) -> None:
+    def send(self, content: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Send a message.
 
         Args:
@@ -73,16 +69,16 @@ class Connection:
             ConnectionClosedError: The peer is gone, or does not read.
         """
         groups = [
-            descriptors[start : start + _DESCRIPTORS_AT_ONCE]
-            for start in range(0, len(descriptors), _DESCRIPTORS_AT_ONCE)
+            descriptors[start : start + _MAX_DESCRIPTORS_AT_ONCE]
+            for start in range(0, len(descriptors), _MAX_DESCRIPTORS_AT_ONCE)
         ]
         # Each group needs a byte to travel with. Spaces after JSON mean nothing.
         body = json.dumps(content).encode().ljust(len(groups))
         data = _HEADER.pack(len(body), len(descriptors)) + body
         with self._sending, self._failing_for_good():
             for number, group in enumerate(groups):
-                socket.send_fds(self._connection, [data[number : number + 1]], group)
-            self._connection.sendall(data[len(groups) :])
+                socket.send_fds(self._stream, [data[number : number + 1]], group)
+            self._stream.sendall(data[len(groups) :])
 
     def receive(self) -> Message:
         """Wait for the next message.
@@ -90,66 +86,46 @@ class Connection:
         Raises:
             ConnectionClosedError: The peer is gone, and all that it said was received.
         """
-        start = self._taken_bytes
+        self._is_truncated = False
         with self._failing_for_good():
-            length, count = _HEADER.unpack(self._take(_HEADER.size))
-            content = json.loads(self._take(length))
-        lost = self._lost_since(start, count)
-        own, self._descriptors = (
-            self._descriptors[: count - lost],
-            self._descriptors[count - lost :],
-        )
-        if lost:
-            _close(own)
+            length, count = _HEADER.unpack(self._read(_HEADER.size))
+            content = json.loads(self._read(length))
+        own, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        if len(own) == count:
+            return Message(content, tuple(own))
+        _close(own)
+        if self._is_truncated:
             return Message(content, (), is_whole=False)
-        if count > len(own):
-            raise ConnectionClosedError(
-                f"expected {count} descriptors with a message, got {len(own)}"
-            )
-        return Message(content, tuple(own))
+        raise ConnectionClosedError(f"expected {count} descriptors with a message, got {len(own)}")
 
     def hang_up(self) -> None:
         """Have both ends find that the other one is gone, at once where they wait."""
         with suppress(OSError):  # it is closed, here or there
-            self._connection.shutdown(socket.SHUT_RDWR)
+            self._stream.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection, and what came over it and nobody took."""
-        self._connection.close()
+        self._stream.close()
         _close(self._descriptors)
         self._descriptors.clear()
 
-    def _lost_since(self, start: int, count: int) -> int:
-        """Return how many of the descriptors of a message that was just taken were lost.
-
-        Args:
-            start: The number of its first byte.
-            count: How many were sent with it.
-        """
-        groups = [byte - start for byte in self._lost_with if byte < self._taken_bytes]
-        self._lost_with = self._lost_with[len(groups) :]
-        return sum(
-            min(_DESCRIPTORS_AT_ONCE, count - group * _DESCRIPTORS_AT_ONCE) for group in groups
-        )
-
-    def _take(self, count: int) -> bytes:
-        while len(self._received) < count:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._connection, _READ_BYTES, _DESCRIPTORS_AT_ONCE, _CLOSED_ON_EXEC
+    def _read(self, count: int) -> bytes:
+        """Read so many bytes and none beyond, with which descriptors of the next message come."""
+        data = bytearray()
+        while len(data) < count:
+            piece, descriptors, flags, _ = socket.recv_fds(
+                self._stream,
+                min(count - len(data), _MAX_READ_BYTES),
+                _MAX_DESCRIPTORS_AT_ONCE,
+                _CLOSED_ON_EXEC,
             )
-            if flags & socket.MSG_CTRUNC:  # this process has too many open
-                # What is read at once ends with the byte that descriptors came with.
-                self._lost_with.append(self._taken_bytes + len(self._received) + len(data) - 1)
-                _close(descriptors)
-            else:
-                self._descriptors += descriptors
-            if not data:
+            self._descriptors += descriptors
+            if flags & socket.MSG_CTRUNC:  # this process has too many files open
+                self._is_truncated = True
+            if not piece:
                 raise ConnectionClosedError("the peer is gone")
-            self._received += data
-        taken = bytes(self._received[:count])
-        del self._received[:count]
-        self._taken_bytes += count
-        return taken
+            data += piece
+        return bytes(data)
 
     @contextmanager
     def _failing_for_good(self) -> Iterator[None]:
@@ -167,6 +143,6 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 def connection_pair() -> tuple[Connection, socket.socket]:
-    """Return a channel, and the other end of it, which is for another process."""
+    """Return a connection, and the other end of it, which is for another process."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     return Connection(own), other

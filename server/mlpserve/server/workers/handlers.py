@@ -1,56 +1,58 @@
-"""What a worker does when its supervisor says so; see `orders`."""
+"""Handlers of the rpc methods of a worker: what its supervisor may call, and what that does."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final
 
 from mlpserve.model.folder import VersionKey
+from mlpserve.server.errors import OverloadedError
+from mlpserve.server.models.controller import check_asked
 from mlpserve.server.models.generations import Generations
 from mlpserve.server.models.plan import PassingProblem, Plan
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.telemetry.tallies import Tallies
-from mlpserve.server.workers import methods
-from mlpserve.server.workers.connection import Connection, Content
-from mlpserve.server.workers.remote_manager import RemoteManager, totals
-from mlpserve.server.workers.rpc import RpcChannel
+from mlpserve.server.workers.connection import Connection, ConnectionClosedError
+from mlpserve.server.workers.rpc import Handler, RpcChannel
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
-_Duty: TypeAlias = Callable[[Mapping[str, Any], Sequence[int]], Content]
 
+class WorkerHandlers:
+    """A worker's end of the channel to its supervisor.
 
-class RpcHandlers:
-    """Follows orders, one at a time; looks at files and tells metrics meanwhile.
+    The supervisor makes one call at a time, but for those that may come meanwhile: ``heartbeat``,
+    ``reload`` and ``metrics``.
 
     Args:
         config: How to serve.
-        board: Says which generation is served.
-        channel: Brings the methods.
+        generation: Says which generation is served.
+        connection: Brings the calls.
         on_end: Called, from another thread, when the supervisor is gone.
     """
 
     def __init__(
         self,
         config: ServerConfig,
-        board: SharedGeneration,
-        channel: Connection,
+        generation: SharedGeneration,
+        connection: Connection,
         *,
         on_end: Callable[[], None],
     ) -> None:
         self._config = config
-        self._board = board
-        self._generations = Generations(board, reproducible=config.reproducible)
+        self._shared = generation
+        self._generations = Generations(generation, reproducible=config.reproducible)
         self._server: Server | None = None
-        self._duties: Final[Mapping[str, _Duty]] = {
-            methods.BEGIN: lambda _arguments, _descriptors: {},
-            methods.SIGN: lambda _arguments, _descriptors: {},
-            methods.LOAD: self._load,
-            methods.PREPARE: self._prepare,
-            methods.OPEN: self._open,
-            methods.FOLLOW: self._follow,
-            methods.LOOK: self._look,
-            methods.METRICS: self._metrics,
+        handlers: dict[str, Handler] = {
+            "begin": _do_nothing,  # returns as soon as the worker can be called
+            "heartbeat": _do_nothing,  # returns at once in a process that runs
+            "load": self._load,
+            "prepare": self._prepare,
+            "open": self._open,
+            "activate": self._activate,
+            "reload": self._reload,
+            "metrics": self._metrics,
         }
-        self._supervisor = RpcChannel(channel, self._handle, on_end=on_end)
+        self._supervisor: Final = RpcChannel(connection, handlers, on_end=on_end)
 
     def stop(self, *, drains: bool) -> None:
         """Answer what was accepted, and end; see ``Server.stop``."""
@@ -59,43 +61,83 @@ class RpcHandlers:
         # Calls that wait for the supervisor would keep this process from ending.
         self._supervisor.end()
 
-    def _handle(
-        self, method: str, arguments: Mapping[str, Any], descriptors: Sequence[int]
-    ) -> Content:
-        return self._duties[method](arguments, descriptors)
+    def _load(self, descriptor: int, *, name: str, version: int) -> tuple[str | None, bool]:
+        """Load a version from its snapshot; return why it cannot be served, if it cannot."""
+        problem = self._generations.load(VersionKey(name, version), descriptor)
+        return problem, isinstance(problem, PassingProblem)
 
-    def _load(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Content:
-        (descriptor,) = descriptors
-        problem = self._generations.load(VersionKey(**arguments), descriptor)
-        return {"problem": problem, "passes": isinstance(problem, PassingProblem)}
+    def _prepare(self, *, generation: int, plan: str) -> None:
+        """Prepare a generation, all versions of which are loaded."""
+        self._generations.prepare(generation, Plan.from_json(plan), {})
 
-    def _prepare(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
-        plan = Plan.from_json(arguments["plan"])
-        self._generations.prepare(arguments["generation"], plan, {})
-        return {}
-
-    def _open(self, _arguments: Mapping[str, Any], _descriptors: Sequence[int]) -> Content:
+    def _open(self) -> str:
+        """Listen, and answer requests; return what answers Predict, in words."""
+        manager = RemoteManager(self._supervisor)
         self._server = Server(
             self._config,
             generations=self._generations,
-            manager=RemoteManager(self._supervisor),
-            tallies=Tallies.join(self._board.tallies, self._board.descriptor),
-            totals=lambda: totals(self._supervisor),
+            manager=manager,
+            tallies=Tallies.join(self._shared.tallies, self._shared.descriptor),
+            totals=manager.totals,
         )
         self._server.start()
-        return {"adapter": self._server.adapter}
+        return self._server.adapter
 
-    def _follow(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
-        self._generations.forget_before(arguments["generation"])
+    def _activate(self, *, generation: int) -> None:
+        """Forget what was before a generation that is served now."""
+        self._generations.forget_before(generation)
         if self._server is not None:
             self._server.show_health()
-        return {}
 
-    def _look(self, _arguments: Mapping[str, Any], _descriptors: Sequence[int]) -> Content:
+    def _reload(self) -> None:
+        """Look now whether certificates or tokens have changed."""
         if self._server is not None:
             self._server.look()
-        return {}
 
-    def _metrics(self, arguments: Mapping[str, Any], _: Sequence[int]) -> Content:
-        server = self._server
-        return {} if server is None else {"snapshot": server.metrics(arguments["process"])}
+    def _metrics(self, *, process: str) -> MetricsSnapshot | None:
+        """Return what was counted so far; None where nothing can have been."""
+        return None if self._server is None else self._server.metrics(process)
+
+
+class RemoteManager:
+    """The supervisor's ``ModelManager`` and its totals, as a worker has them.
+
+    Args:
+        supervisor: The channel to it.
+    """
+
+    def __init__(self, supervisor: RpcChannel) -> None:
+        self._supervisor = supervisor
+
+    def load(self, name: str, version: int = 0) -> None:
+        """See ``ModelManager``."""
+        check_asked(name, version)  # here, so that no nonsense goes to the process that all need
+        self._call("load", name=name, version=version)
+
+    def unload(self, name: str, version: int = 0) -> None:
+        """See ``ModelManager``."""
+        check_asked(name, version)
+        self._call("unload", name=name, version=version)
+
+    def reload(self) -> bool:
+        """See ``ModelManager``."""
+        return bool(self._call("reload"))
+
+    def totals(self) -> MetricsSnapshot:
+        """Return what all processes of the server have counted.
+
+        Raises:
+            OverloadedError: The server is stopping.
+        """
+        snapshot: MetricsSnapshot = self._call("totals")
+        return snapshot
+
+    def _call(self, method: str, **arguments: object) -> Any:  # noqa: ANN401 - see RpcChannel.call
+        try:
+            return self._supervisor.call(method, arguments)
+        except ConnectionClosedError as error:
+            raise OverloadedError("the server is stopping; try again later") from error
+
+
+def _do_nothing() -> None:
+    pass

@@ -1,53 +1,52 @@
-"""Finds workers that live but do not run: stopped by a signal, or stuck for good.
+"""Heartbeat of the workers: finds those that live but do not run, stopped or stuck for good.
 
-A process that hangs is not told of by the system as one that dies is. So each is asked for a sign
-of life again and again, and a thread of it that does nothing else answers.
+The system tells of a process that dies, but not of one that hangs. So each is asked for a heartbeat
+again and again, and a thread of it that does nothing else answers.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 
-class Watched(Protocol):
+class Monitored(Protocol):
     """What ``HeartbeatMonitor`` needs of a worker."""
 
     @property
     def is_open(self) -> bool:
-        """Return whether it answers calls; before, all that it is told has limits of its own."""
+        """Return whether it answers requests; before, all calls to it have limits of their own."""
 
     @property
     def has_ended(self) -> bool:
         """Return whether it answers no more."""
 
-    def gives_sign(self) -> bool:
-        """Return whether the last sign came that was asked for; ask for the next."""
+    def has_heartbeat(self) -> bool:
+        """Return whether the last heartbeat came that was asked for; ask for the next."""
 
 
-_WatchedT = TypeVar("_WatchedT", bound=Watched)
+_MonitoredT = TypeVar("_MonitoredT", bound=Monitored)
 
 
-class HeartbeatMonitor(Generic[_WatchedT]):
-    """Counts for how many looks workers give no sign of life. For one thread at a time.
+class HeartbeatMonitor(Generic[_MonitoredT]):
+    """Counts how many heartbeats of each worker are missing. For one thread at a time.
 
-    Looks are counted, and not seconds: while this process is stopped, or all of the machine, time
-    goes on but nobody looks, and so nobody is blamed for it.
+    Checks are counted, and not seconds: while this process is stopped, or all of the machine, time
+    goes on but nobody checks, and so nobody is blamed for it.
 
     Args:
         workers: Returns those that there are.
-        most_looks: So many looks without a sign are too many.
+        max_missed: So many checks in a row without a heartbeat are too many.
     """
 
-    def __init__(self, workers: Callable[[], Iterable[_WatchedT]], *, most_looks: int) -> None:
+    def __init__(self, workers: Callable[[], Iterable[_MonitoredT]], *, max_missed: int) -> None:
         self._workers = workers
-        self._most_looks = most_looks
-        self._silent_looks: dict[_WatchedT, int] = {}
+        self._max_missed = max_missed
+        self._missed: dict[_MonitoredT, int] = {}
 
-    def look(self) -> list[_WatchedT]:
-        """Ask all for a sign, and return those that have just given none for too long."""
-        watched = [worker for worker in self._workers() if worker.is_open and not worker.has_ended]
-        before = self._silent_looks
-        self._silent_looks = {
-            worker: 0 if worker.gives_sign() else before.get(worker, 0) + 1 for worker in watched
+    def check(self) -> list[_MonitoredT]:
+        """Ask all for a heartbeat; return those that have just missed the last that they may."""
+        live = [worker for worker in self._workers() if worker.is_open and not worker.has_ended]
+        before = self._missed
+        self._missed = {
+            worker: 0 if worker.has_heartbeat() else before.get(worker, 0) + 1 for worker in live
         }
-        silent = self._silent_looks.items()
-        return [worker for worker, looks in silent if looks == self._most_looks]
+        return [worker for worker, missed in self._missed.items() if missed == self._max_missed]

@@ -1,8 +1,8 @@
-"""The crew of a server of several processes: all load the same, and change over at one instant.
+"""Pool of worker processes: all load the same, and change over to it at one instant.
 
 Processes load one after another, so that loading slows down one of them at a time, and a version
 that kills the process that loads it kills one. Whether it was the version's fault is found out in
-the process that is started in the place of the dead one, before that answers any call.
+the process that is started in the slot of the dead one, before that answers any call.
 """
 
 import logging
@@ -16,19 +16,19 @@ from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import StartError
 from mlpserve.server.models.plan import Plan
 from mlpserve.server.models.snapshots import Snapshot
-from mlpserve.server.workers.process import Worker, WorkerLostError
+from mlpserve.server.workers.process import WorkerLostError, WorkerProcess
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
 logger = logging.getLogger(__name__)
 
-# Once may be by chance.
-_LOSSES_THAT_CONVICT: Final = 2
-_MOST_TRIES: Final = 3
-_CONVICTION: Final = "it was tried twice, and each time the process that loaded it was lost: {}"
+# A version with which so many workers in a row are lost is to blame; once may be by chance.
+_MAX_LOSSES: Final = 2
+_MAX_TRIES: Final = 3
+_LOST_TWICE: Final = "it was tried twice, and each time the process that loaded it was lost: {}"
 
 
-class _Wanted(NamedTuple):
-    """What ``WorkerPool.prepare`` is told."""
+class _Target(NamedTuple):
+    """What workers are to serve; see ``WorkerPool.prepare``."""
 
     generation: int
     plan: Plan
@@ -39,31 +39,31 @@ class ProcessPool:
     """Several worker processes, one in each slot; see ``WorkerPool``. Safe to use from threads.
 
     Args:
-        board: Where the workers read which generation is served.
-        start_worker: Starts a worker in a place.
-        places: How many there are.
+        generation: Where the workers read which generation is served.
+        start_worker: Starts a worker in a slot.
+        slots: How many there are.
 
     Attributes:
         deaths: How many workers have died and were replaced.
     """
 
     def __init__(
-        self, board: SharedGeneration, start_worker: Callable[[int], Worker], places: int
+        self, generation: SharedGeneration, start_worker: Callable[[int], WorkerProcess], slots: int
     ) -> None:
-        self._board = board
+        self._generation = generation
         self._start_worker = start_worker
-        self._places: Final = range(places)
-        # Held while workers are told anything: none is started anew in the middle of a change.
+        self._slots: Final = range(slots)
+        # Held while workers are called: none is started anew in the middle of a change.
         self._lock = Lock()
-        self._workers: list[Worker] = []
-        self._served = self._prepared = _Wanted(0, Plan({}), {})
+        self._workers: list[WorkerProcess] = []
+        self._served = self._prepared = _Target(0, Plan({}), {})
         self._is_open = False
         self._is_stopping = False
         self.deaths = 0
 
     @property
-    def workers(self) -> list[Worker]:
-        """Return the workers by their places; waits for nobody."""
+    def workers(self) -> list[WorkerProcess]:
+        """Return the workers by their slots; waits for nobody."""
         return list(self._workers)
 
     def has_one_ended_well(self) -> bool:
@@ -76,12 +76,12 @@ class ProcessPool:
         Raises:
             WorkerLostError: One of them died.
         """
-        self._workers = [self._start_worker(place) for place in self._places]
+        self._workers = [self._start_worker(slot) for slot in self._slots]
         for worker in self._workers:
             worker.begin()
 
     def open(self) -> str:
-        """Have all workers answer calls; return what answers Predict, in words.
+        """Have all workers answer requests; return what answers Predict, in words.
 
         Raises:
             StartError: One of them cannot listen.
@@ -99,12 +99,12 @@ class ProcessPool:
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, str]:
-        """See ``WorkerPool.prepare``. A version that loses its worker twice is a problem."""
+        """See ``WorkerPool.prepare``. A version that loses its worker twice has failed."""
         with self._lock:
-            self._prepared = _Wanted(generation, plan, snapshots)
+            self._prepared = _Target(generation, plan, snapshots)
             losses: Counter[VersionKey] = Counter()
-            for place in self._places:
-                if problems := self._prepare_in(place, losses):
+            for slot in self._slots:
+                if problems := self._prepare_in(slot, losses):
                     return problems
             return {}
 
@@ -114,48 +114,48 @@ class ProcessPool:
             for worker in self._live():
                 with self._logging_loss():
                     _catch_up(worker, self._prepared)
-            self._board.generation = generation
+            self._generation.generation = generation
             self._served = self._prepared
             for worker in self._live():
                 with self._logging_loss():
-                    worker.follow(generation)
+                    worker.activate(generation)
 
     def replace_ended(self) -> bool:
-        """Start others in the places of workers that have ended; return whether all live now."""
+        """Start others in the slots of workers that have ended; return whether all live now."""
         with self._lock:
-            for place in self._places:
+            for slot in self._slots:
                 with self._logging_loss():
-                    self._open(self._worker_in(place))
-            return len(self._live()) == len(self._places)
+                    self._open(self._worker_in(slot))
+            return len(self._live()) == len(self._slots)
 
-    def _prepare_in(self, place: int, losses: Counter[VersionKey]) -> Mapping[VersionKey, str]:
-        """Prepare the worker in a place, or, where it is lost, the one that comes after it."""
-        for _ in range(_MOST_TRIES):
+    def _prepare_in(self, slot: int, losses: Counter[VersionKey]) -> Mapping[VersionKey, str]:
+        """Prepare the worker in a slot, or, where it is lost, the one that comes after it."""
+        for _ in range(_MAX_TRIES):
             try:
-                worker = self._worker_in(place)
+                worker = self._worker_in(slot)
                 problems = worker.prepare(*self._prepared)
                 self._open(worker)
             except WorkerLostError as error:
-                suspect = error.loading
-                if suspect is None:
-                    break  # no version's fault: the next worker in this place catches up
-                losses[suspect] += 1
-                if losses[suspect] == _LOSSES_THAT_CONVICT:
-                    return {suspect: _CONVICTION.format(error.reason)}
+                version = error.loading
+                if version is None:
+                    break  # no version's fault: the next worker in this slot catches up
+                losses[version] += 1
+                if losses[version] == _MAX_LOSSES:
+                    return {version: _LOST_TWICE.format(error.reason)}
             else:
                 return problems
         return {}
 
-    def _worker_in(self, place: int) -> Worker:
-        """Return the worker in a place, where need be a new one that has loaded what is served."""
-        ended = self._workers[place]
+    def _worker_in(self, slot: int) -> WorkerProcess:
+        """Return the worker in a slot, where need be a new one that has loaded what is served."""
+        ended = self._workers[slot]
         if not ended.has_ended:
             return ended
         reason = ended.how_it_ended()
         self.deaths += 1
         how = "ended by itself" if ended.has_ended_well else "died"
         logger.error("worker %d %s, another is started: %s", ended.process_id, how, reason)
-        worker = self._workers[place] = self._start_worker(place)
+        worker = self._workers[slot] = self._start_worker(slot)
         worker.begin()
         try:
             _catch_up(worker, self._served)
@@ -163,7 +163,7 @@ class ProcessPool:
             raise WorkerLostError(error.reason) from error
         return worker
 
-    def _open(self, worker: Worker) -> None:
+    def _open(self, worker: WorkerProcess) -> None:
         if not self._is_open or worker.is_open:
             return
         try:
@@ -174,19 +174,19 @@ class ProcessPool:
 
     @contextmanager
     def _logging_loss(self) -> Iterator[None]:
-        """Log that a worker was lost; another one is started in its place later."""
+        """Log that a worker was lost; another one is started in its slot later."""
         try:
             yield
         except WorkerLostError as error:
             if not self._is_stopping:
                 logger.error("a worker is lost: %s", error)  # noqa: TRY400 - it says it all
 
-    def _live(self) -> list[Worker]:
+    def _live(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if not worker.has_ended]
 
 
-def _catch_up(worker: Worker, wanted: _Wanted) -> None:
+def _catch_up(worker: WorkerProcess, target: _Target) -> None:
     """Prepare a worker for what the others have loaded; end it where it cannot."""
-    if worker.generation != wanted.generation and (problems := worker.prepare(*wanted)):
+    if worker.generation != target.generation and (problems := worker.prepare(*target)):
         worker.kill(f"it cannot serve what the others serve: {'; '.join(problems.values())}")
         raise WorkerLostError(worker.how_it_ended())

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process that is told what to do over a channel."""
+"""Process of a worker, as its supervisor sees it: started, called over rpc, and ended."""
 
 import os
 import subprocess
@@ -8,32 +8,30 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import ShortageError
 from mlpserve.server.models.plan import PassingProblem, Plan
 from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.models.worker_pool import LoadedSnapshots
-from mlpserve.server.settings.config import blas_environment
+from mlpserve.server.settings.config import ServerConfig, blas_environment
+from mlpserve.server.settings.declarations import plain_values
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
-from mlpserve.server.workers import methods
-from mlpserve.server.workers.connection import ConnectionClosedError, Content, connection_pair
-from mlpserve.server.workers.methods import Settings
+from mlpserve.server.workers.connection import ConnectionClosedError, connection_pair
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.workers.worker")
 # All but loading is a matter of milliseconds, and takes longer only where the machine is very busy.
-_ORDER_TIMEOUT_S: Final = 60.0
+_CALL_TIMEOUT_S: Final = 60.0
 _METRICS_TIMEOUT_S: Final = 1.0
-_LOOK_TIMEOUT_S: Final = 5.0
+_RELOAD_TIMEOUT_S: Final = 5.0
 _AFTER_CLOSING_S: Final = 1.0
-_NO_ARGUMENTS: Final[Content] = {}
 
 
 class WorkerLostError(Exception):
-    """A worker died, or did not do in time what it was told to; then it was killed.
+    """A worker died, or did not do in time what it was called for; then it was killed.
 
     Attributes:
         reason: How it ended.
@@ -46,47 +44,53 @@ class WorkerLostError(Exception):
         self.loading = loading
 
 
-class Worker:
-    """A process of the server. It is sent orders by one thread at a time.
+class WorkerProcess:
+    """A worker process. For one thread at a time, but where a method says otherwise.
+
+    ``begin``, ``prepare``, ``open`` and ``activate`` raise ``WorkerLostError`` where it dies, fails
+    or takes too long; then it is ended.
 
     Args:
-        settings: How it is to serve.
-        board: Where it reads which generation is served.
-        handle: Answers its calls; see ``RpcChannel``.
+        config: How it is to serve.
+        generation: Where it reads which generation is served.
+        processor: The only one that it may use; None for any.
+        handlers: What it may call; see ``RpcChannel``.
         on_end: Called when it answers no more, from another thread.
-        command: Runs it, with the descriptor of its channel as one more argument.
+        command: Runs it, with the descriptor of its connection as one more argument.
 
     Raises:
         OSError: The system starts no process.
 
     Attributes:
         generation: The newest generation that it has prepared.
-        is_open: Whether it answers calls.
+        is_open: Whether it answers requests.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        board: SharedGeneration,
+        config: ServerConfig,
+        generation: SharedGeneration,
         *,
-        handle: Handler,
+        processor: int | None,
+        handlers: Mapping[str, Handler],
         on_end: Callable[[], None],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
-        self._load_timeout_s = settings.config.load_timeout_s
-        self._held = LoadedSnapshots()
+        self._load_timeout_s = config.load_timeout_s
+        self._loaded = LoadedSnapshots()
         self._plan = Plan({})
-        self._ending: str | None = None
+        self._kill_reason: str | None = None
         self._has_ended = Event()
-        self._sign: Future[Content] | None = None
+        self._last_heartbeat: Future[None] | None = None
         self.generation = 0
         self.is_open = False
         own, other = connection_pair()
         with other:
-            self._process = _started(command, other.fileno(), settings.config.threads)
+            self._process = _started(command, other.fileno(), config.threads)
+        settings = {"config": plain_values(config), "processor": processor}
         with suppress(ConnectionClosedError):  # it has died already, and will be found dead
-            own.send(settings.to_content(), [board.descriptor])
-        self._conversation = RpcChannel(own, handle, on_end=partial(self._end, on_end))
+            own.send(settings, [generation.descriptor])
+        self._rpc = RpcChannel(own, handlers, on_end=partial(self._end, on_end))
 
     @property
     def process_id(self) -> int:
@@ -101,110 +105,81 @@ class Worker:
     @property
     def has_ended_well(self) -> bool:
         """Return whether it answers no more, and has ended as it does when it is told to stop."""
-        return self.has_ended and self.wait_until_ended(_AFTER_CLOSING_S) == 0
+        return self.has_ended and self.wait(_AFTER_CLOSING_S) == 0
 
     def begin(self) -> None:
-        """Wait until it takes methods.
-
-        Raises:
-            WorkerLostError: As all methods.
-        """
-        self._order(methods.BEGIN)
+        """Wait until it can be called."""
+        self._call("begin")
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, str]:
-        """Have it load what it lacks of a plan; see ``WorkerPool.prepare``.
-
-        Raises:
-            WorkerLostError: As all methods.
-        """
-        lacking = self._held.lacking(snapshots)
+        """Have it load what it lacks of a plan; see ``WorkerPool.prepare``."""
+        lacking = self._loaded.lacking(snapshots)
         found = {key: self._load(key, snapshot) for key, snapshot in lacking.items()}
         problems = {key: problem for key, problem in found.items() if problem is not None}
         if not problems:
-            self._order(methods.PREPARE, {"generation": generation, "plan": plan.to_json()})
+            self._call("prepare", {"generation": generation, "plan": plan.to_json()})
             self.generation, self._plan = generation, plan
         return problems
 
     def open(self) -> str:
-        """Have it answer calls; return what answers Predict, in words.
+        """Have it answer requests; return what answers Predict, in words.
 
         Raises:
             StartError: It cannot listen.
-            WorkerLostError: As all methods.
         """
-        adapter = str(self._order(methods.OPEN)["adapter"])
+        adapter = str(self._call("open"))
         self.is_open = True
         return adapter
 
-    def follow(self, generation: int) -> None:
-        """Tell it that this generation is served from now on.
-
-        Raises:
-            WorkerLostError: As all methods.
-        """
-        self._order(methods.FOLLOW, {"generation": generation})
-        self._held.keep(self._plan.version_keys())
+    def activate(self, generation: int) -> None:
+        """Tell it that this generation is served from now on."""
+        self._call("activate", {"generation": generation})
+        self._loaded.keep(self._plan.version_keys())
 
     def metrics(self, process: str) -> MetricsSnapshot | None:
-        """Return what it has counted so far; None where it does not say so soon.
-
-        May be called by any thread, also while the worker follows an order.
+        """Return what it has counted so far; None where it does not say so soon. For any thread.
 
         Args:
             process: What the worker is called in labels.
         """
-        try:
-            answer = self._conversation.call(
-                methods.METRICS, {"process": process}, timeout_s=_METRICS_TIMEOUT_S
-            )
-        except (ConnectionClosedError, PeerError, TimeoutError):
-            return None
-        return answer.get("snapshot")
-
-    def look(self) -> None:
-        """Have it look now whether certificates or tokens changed; where it cannot, leave it so.
-
-        May be called by any thread, also while the worker follows an order.
-        """
+        arguments = {"process": process}
+        snapshot: MetricsSnapshot | None = None
         with suppress(ConnectionClosedError, PeerError, TimeoutError):
-            self._conversation.call(methods.LOOK, timeout_s=_LOOK_TIMEOUT_S)
+            snapshot = self._rpc.call("metrics", arguments, timeout_s=_METRICS_TIMEOUT_S)
+        return snapshot
 
-    def gives_sign(self) -> bool:
-        """Return whether the sign of life came that was asked for the last time; ask for the next.
+    def reload(self) -> None:
+        """Have it look now whether certificates or tokens changed, if it can. For any thread."""
+        with suppress(ConnectionClosedError, PeerError, TimeoutError):
+            self._rpc.call("reload", timeout_s=_RELOAD_TIMEOUT_S)
 
-        For one thread at a time, also while the worker follows an order.
+    def has_heartbeat(self) -> bool:
+        """Return whether the last heartbeat came that was asked for; ask for the next.
+
+        For one thread at a time, also while another one calls.
         """
-        if self._sign is not None and not self._sign.done():
+        if self._last_heartbeat is not None and not self._last_heartbeat.done():
             return False
         with suppress(ConnectionClosedError):  # it has ended, which is found out elsewhere
-            self._sign = self._conversation.ask(methods.SIGN)
+            self._last_heartbeat = self._rpc.call_soon("heartbeat")
         return True
 
-    def give_up(self, reason: str) -> None:
-        """Have it end at once, and wait for nothing.
-
-        Args:
-            reason: What ``how_it_ended`` is to return.
-        """
-        self._ending = reason
-        self._process.kill()
-
-    def tell_to_stop(self) -> None:
+    def terminate(self) -> None:
         """Tell it to answer what it has accepted, and to end."""
         self._process.terminate()
 
     def kill(self, reason: str) -> None:
-        """End it at once.
+        """End it at once, and do not wait for that. For any thread.
 
         Args:
             reason: What ``how_it_ended`` is to return.
         """
-        self.give_up(reason)
-        self._process.wait()
+        self._kill_reason = reason
+        self._process.kill()
 
-    def wait_until_ended(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float) -> int:
         """Wait for the end, bring it about where it does not come in time; return the exit code."""
         try:
             return self._process.wait(timeout_s)
@@ -213,15 +188,15 @@ class Worker:
         return self._process.wait()
 
     def how_it_ended(self) -> str:
-        """Return how a worker that answers no more has ended."""
-        exit_code = self.wait_until_ended(_AFTER_CLOSING_S)
-        return self._ending or f"exit code {exit_code}"
+        """Return how a worker that answers no more, or was killed, has ended."""
+        exit_code = self.wait(_AFTER_CLOSING_S)
+        return self._kill_reason or f"exit code {exit_code}"
 
     def _load(self, key: VersionKey, snapshot: Snapshot) -> str | None:
         """Have it load a version; return what is wrong with that."""
         try:
-            answer = self._order(
-                methods.LOAD,
+            problem, passes = self._call(
+                "load",
                 {"name": key.name, "version": key.version},
                 [snapshot.descriptor],
                 timeout_s=self._load_timeout_s,
@@ -229,23 +204,20 @@ class Worker:
             )
         except ShortageError as error:
             return PassingProblem(f"it cannot be loaded: {error}; it is tried again")
-        problem: str | None = answer["problem"]
-        if problem is not None and answer["passes"]:
-            problem = PassingProblem(problem)
-        self._held.add({key: snapshot}, [] if problem is None else [key])
-        return problem
+        self._loaded.add({key: snapshot}, [] if problem is None else [key])
+        return PassingProblem(problem) if passes else problem
 
-    def _order(
+    def _call(
         self,
         method: str,
-        arguments: Content = _NO_ARGUMENTS,
+        arguments: Mapping[str, Any] | None = None,
         descriptors: Sequence[int] = (),
         *,
-        timeout_s: float = _ORDER_TIMEOUT_S,
+        timeout_s: float = _CALL_TIMEOUT_S,
         loading: VersionKey | None = None,
-    ) -> Content:
+    ) -> Any:  # noqa: ANN401 - see RpcChannel.call
         try:
-            return self._conversation.call(method, arguments, descriptors, timeout_s=timeout_s)
+            return self._rpc.call(method, arguments or {}, descriptors, timeout_s=timeout_s)
         except ConnectionClosedError as error:
             raise WorkerLostError(self.how_it_ended(), loading) from error
         except TimeoutError as error:

@@ -1,8 +1,8 @@
-"""The board: a few numbers that all processes of a server see at the same instant.
+"""Shared generation: the number of what is served, which all processes see at the same instant.
 
-It is a block of memory that the processes share, of no file that anybody else could open. Each
-number is one aligned word, which processors store and load in one step, so that no lock is needed:
-whoever reads finds the number from before a change or that from after it.
+It is in a block of memory that the processes share, of no file that anybody else could open. It is
+one aligned word, which processors store and load in one step, so that no lock is needed: whoever
+reads finds the number from before a change or that from after it.
 """
 
 import mmap
@@ -19,47 +19,46 @@ _WORD_FORMAT: Final = "Q"  # the machine's own, which is copied whole; "<Q" goes
 _REGION_BYTES: Final = 64
 _GENERATION: Final = 0
 _TALLIES: Final = _REGION_BYTES // _WORD_BYTES  # their first word, after the generation's region
-_BOARD_BYTES: Final = _REGION_BYTES + TALLY_WORDS * _WORD_BYTES
+_MEMORY_BYTES: Final = _REGION_BYTES + TALLY_WORDS * _WORD_BYTES
 
 
 class SharedGeneration:
-    """Numbers that processes share: made by ``create`` in one, and attached in the others.
+    """The number of the generation that is served: made by ``create``, attached by other processes.
 
-    Safe to read from many threads and processes. Each number has one thread that writes it; the
-    generation's is of the process that made the board.
+    Safe to read from many threads and processes. One thread writes, in the process that made it.
 
     Args:
-        descriptor: That of the memory; the board closes it.
+        descriptor: That of the memory; this object closes it.
 
     Attributes:
-        descriptor: What another process is to be sent, to attach the board there.
+        descriptor: What another process is to be sent, to attach the memory there.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor: Final = descriptor
-        self._memory = mmap.mmap(descriptor, _BOARD_BYTES)
+        self._memory = mmap.mmap(descriptor, _MEMORY_BYTES)
         self._words = memoryview(self._memory).cast(_WORD_FORMAT)
 
     @classmethod
     def create(cls) -> "SharedGeneration":
-        """Return a board of zeros."""
-        descriptor = anonymous_file("mlpserve-board")
-        os.ftruncate(descriptor, _BOARD_BYTES)
+        """Return a new one, at generation 0."""
+        descriptor = anonymous_file("mlpserve-generation")
+        os.ftruncate(descriptor, _MEMORY_BYTES)
         return cls(descriptor)
 
     @classmethod
     def attach(cls, descriptor: int) -> "SharedGeneration":
-        """Return the board that another process made.
+        """Return the one that another process made.
 
         Args:
-            descriptor: One of this process, for the same memory; the board uses a copy of it.
+            descriptor: One of this process, for the same memory; a copy of it is used.
 
         Raises:
-            ValueError: It is that of no board, or of one with other regions.
+            ValueError: It is that of something else.
         """
         size = os.fstat(descriptor).st_size
-        if size != _BOARD_BYTES:
-            raise ValueError(f"descriptor: expected a board of {_BOARD_BYTES} bytes, got {size}")
+        if size != _MEMORY_BYTES:
+            raise ValueError(f"descriptor: expected memory of {_MEMORY_BYTES} bytes, got {size}")
         return cls(os.dup(descriptor))
 
     @property

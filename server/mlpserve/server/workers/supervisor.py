@@ -1,7 +1,7 @@
-"""The parent of a server's processes: starts them, replaces those that die, stops them.
+"""Supervisor of the worker processes: starts them, replaces those that die, and stops them.
 
-It also looks after the models folder, so that all processes serve the same. Imports neither NumPy
-nor gRPC: a process in which gRPC has begun cannot be the parent of one that uses it.
+It also decides what is served, so that all processes serve the same. Imports neither NumPy nor
+gRPC: a process in which gRPC has begun cannot be the parent of one that uses it.
 """
 
 import logging
@@ -22,25 +22,22 @@ from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry import metrics
 from mlpserve.server.telemetry.process import process_snapshot
 from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merged
-from mlpserve.server.workers import methods
-from mlpserve.server.workers.connection import Content
 from mlpserve.server.workers.heartbeat import HeartbeatMonitor
-from mlpserve.server.workers.methods import Settings
 from mlpserve.server.workers.pool import ProcessPool
-from mlpserve.server.workers.process import WORKER_COMMAND, Worker, WorkerLostError
-from mlpserve.server.workers.remote_manager import fulfil
+from mlpserve.server.workers.process import WORKER_COMMAND, WorkerLostError, WorkerProcess
+from mlpserve.server.workers.rpc import Handler
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
 logger = logging.getLogger(__name__)
 
 # After some were replaced, others are not before this, so that none die in a busy loop; and where
 # they cannot be replaced, it is tried less and less often.
-_SHORTEST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 16.0
+_MIN_PAUSE_S: Final = 1.0
+_MAX_PAUSE_S: Final = 16.0
 # Who stops all processes of a group or a container tells us too, but perhaps some last.
 _TOGETHER_S: Final = 1.0
-_LOOKS: Final = 10  # for signs of life, before the want of them counts
-_SILENCE: Final = "it gave no sign of life for {:g} s, and was killed"
+_MAX_MISSED_HEARTBEATS: Final = 10
+_HANGS: Final = "it gave no heartbeat for {:g} s, and was killed"
 _AFTER_GRACE_S: Final = 1.0
 
 
@@ -49,7 +46,7 @@ class Supervisor:
 
     Args:
         config: How each is to serve.
-        command: Runs a worker; see ``Worker``.
+        command: Runs a worker; see ``WorkerProcess``.
 
     Raises:
         StartError: The port is taken.
@@ -66,15 +63,22 @@ class Supervisor:
         self._config = replace(config, port=self.port, shares_port=True)
         self._command = command
         self._processors = _own_processors(config)
-        self._board = SharedGeneration.create()
-        self._started: list[Worker] = []
+        self._generation = SharedGeneration.create()
+        self._started: list[WorkerProcess] = []
         self._starting = Lock()
         self._stopping = Event()
         self._one_ended = Event()
-        self._crew = ProcessPool(self._board, self._start_worker, len(self._processors))
+        self._pool = ProcessPool(self._generation, self._start_worker, len(self._processors))
         self._hangs = 0
-        self.lifecycle = Lifecycle(config, self._crew)
+        self.lifecycle = Lifecycle(config, self._pool)
         self.aggregate = Aggregate(self._metrics)
+        controller = self.lifecycle.controller
+        self._handlers: Final[Mapping[str, Handler]] = {
+            "load": controller.load,
+            "unload": controller.unload,
+            "reload": controller.reload,
+            "totals": self.aggregate.snapshot,
+        }
 
     def start(self) -> str:
         """Have all workers serve what is there; return what answers Predict, in words.
@@ -83,11 +87,11 @@ class Supervisor:
             StartError: One of them died, or cannot listen.
         """
         try:
-            self._crew.begin()
+            self._pool.begin()
             Thread(target=self._replace_ended, name="replace-ended", daemon=True).start()
-            Thread(target=self._end_silent, name="end-silent", daemon=True).start()
+            Thread(target=self._kill_hanging, name="kill-hanging", daemon=True).start()
             self.lifecycle.start()
-            return self._crew.open()
+            return self._pool.open()
         except WorkerLostError as error:
             self.stop()
             raise StartError(f"a worker died while it started: {error}") from error
@@ -95,25 +99,25 @@ class Supervisor:
             self.stop()
             raise
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Look now whether models changed, and have all workers look at certificates and tokens."""
-        for worker in self._crew.workers:
-            worker.look()
-        self.lifecycle.look()
+        for worker in self._pool.workers:
+            worker.reload()
+        self.lifecycle.reload()
 
     def stop(self) -> None:
         """Have all workers answer what they have accepted, and end."""
-        self._crew.stop()
+        self._pool.stop()
         with self._starting:
             self._stopping.set()
             workers = [worker for worker in self._started if not worker.has_ended]
         self._one_ended.set()
         for worker in workers:
-            worker.tell_to_stop()
+            worker.terminate()
         config = self._config
         deadline_s = time.monotonic() + config.drain_seconds + config.stop_grace_s + _AFTER_GRACE_S
         for worker in workers:
-            worker.wait_until_ended(max(0.0, deadline_s - time.monotonic()))
+            worker.wait(max(0.0, deadline_s - time.monotonic()))
         self._shared_port.close()
         if self._shared_http_port is not None:
             self._shared_http_port.close()
@@ -124,27 +128,27 @@ class Supervisor:
             [
                 process_snapshot("supervisor"),
                 lifecycle_snapshot(self.lifecycle.controller),
-                {metrics.DEATHS.name: [([], self._crew.deaths)]},
+                {metrics.DEATHS.name: [([], self._pool.deaths)]},
                 {metrics.HANGS.name: [([], self._hangs)]},
             ]
         )
-        workers = self._crew.workers
+        workers = self._pool.workers
         # At once: one that hangs is not to keep the others from being heard.
         with ThreadPoolExecutor(len(workers) or 1) as asking:
             told = list(asking.map(_metrics_of, workers, count()))
         keys = [worker.process_id for worker in workers]
         return {"supervisor": own, **dict(zip(keys, told, strict=True))}
 
-    def _start_worker(self, place: int) -> Worker:
+    def _start_worker(self, slot: int) -> WorkerProcess:
         with self._starting:
             if self._stopping.is_set():
                 raise WorkerLostError("the server is stopping")
-            settings = Settings(self._config, self._processors[place])
             try:
-                worker = Worker(
-                    settings,
-                    self._board,
-                    handle=self._handle,
+                worker = WorkerProcess(
+                    self._config,
+                    self._generation,
+                    processor=self._processors[slot],
+                    handlers=self._handlers,
                     on_end=self._one_ended.set,
                     command=self._command,
                 )
@@ -154,45 +158,40 @@ class Supervisor:
             self._started = [*live, worker]
             return worker
 
-    def _handle(self, method: str, arguments: Content, _: Sequence[int]) -> Content:
-        if method == methods.TOTALS:
-            return {"snapshot": self.aggregate.snapshot()}
-        return fulfil(self.lifecycle.controller, arguments)
-
     def _replace_ended(self) -> None:
         """Replace workers that end, until the server stops."""
-        pause_s = _SHORTEST_PAUSE_S
+        pause_s = _MIN_PAUSE_S
         while not self._stopping.is_set():
             self._one_ended.wait()
             self._one_ended.clear()
-            if self._crew.has_one_ended_well() and self._stopping.wait(_TOGETHER_S):
+            if self._pool.has_one_ended_well() and self._stopping.wait(_TOGETHER_S):
                 break
             if self._do_all_live():
-                pause_s = _SHORTEST_PAUSE_S
+                pause_s = _MIN_PAUSE_S
             else:
                 self._one_ended.set()  # try again
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
             self._stopping.wait(pause_s)
 
-    def _end_silent(self) -> None:
-        """End workers that give no sign of life, until the server stops; they are replaced then."""
+    def _kill_hanging(self) -> None:
+        """Kill workers that give no heartbeat, until the server stops; they are replaced then."""
         timeout_s = self._config.worker_timeout_s
-        vigil = HeartbeatMonitor(lambda: self._crew.workers, most_looks=_LOOKS)
-        while not self._stopping.wait(timeout_s / _LOOKS):
-            for worker in vigil.look():
+        monitor = HeartbeatMonitor(lambda: self._pool.workers, max_missed=_MAX_MISSED_HEARTBEATS)
+        while not self._stopping.wait(timeout_s / _MAX_MISSED_HEARTBEATS):
+            for worker in monitor.check():
                 self._hangs += 1
-                worker.give_up(_SILENCE.format(timeout_s))
+                worker.kill(_HANGS.format(timeout_s))
 
     def _do_all_live(self) -> bool:
         try:
-            return self._crew.replace_ended()
+            return self._pool.replace_ended()
         except Exception:  # the next attempt may go well; those that live go on
             logger.exception("workers that ended could not be replaced; it is tried again")
             return False
 
 
-def _metrics_of(worker: Worker, place: int) -> MetricsSnapshot | None:
-    return worker.metrics(f"worker-{place}")
+def _metrics_of(worker: WorkerProcess, slot: int) -> MetricsSnapshot | None:
+    return worker.metrics(f"worker-{slot}")
 
 
 def _shared_http_port(config: ServerConfig, taken: SharedPort) -> SharedPort | None:

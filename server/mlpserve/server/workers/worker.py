@@ -1,22 +1,22 @@
-"""One of several processes of a server: started by the supervisor, and told by it what to do.
+"""Program of a worker: one of several processes of a server, started and called by the supervisor.
 
-Its argument is the descriptor of its channel to the supervisor. Where that ends, the supervisor is
-gone, and so is the worker. SIGTERM stops it.
+Its argument is the descriptor of its connection to the supervisor. Where that ends, the supervisor
+is gone, and so is the worker. SIGTERM stops it.
 """
 
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
+from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.settings.declarations import from_plain_values
 from mlpserve.server.system import signals
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError
-from mlpserve.server.workers.methods import Settings
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
 _EXIT_ABANDONED: Final = 2
@@ -26,33 +26,28 @@ def main() -> int:
     """Serve until told to stop; return the exit code."""
     signals.block()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all; the supervisor decides
-    channel = Connection(socket.socket(fileno=int(sys.argv[1])))
+    connection = Connection(socket.socket(fileno=int(sys.argv[1])))
     try:
-        content, (descriptor,), _ = channel.receive()
+        settings, (descriptor,), _ = connection.receive()
     except ConnectionClosedError:
         return _EXIT_ABANDONED
-    settings = Settings.from_content(content)
-    log_to_stderr(settings.config.log_format, settings.config.log_level)
-    stopping, abandoned = Event(), Event()
-    board = SharedGeneration.attach(descriptor)
+    config = from_plain_values(ServerConfig, settings["config"])
+    log_to_stderr(config.log_format, config.log_level)
+    generation = SharedGeneration.attach(descriptor)
     os.close(descriptor)
-    duties = _duties(settings, board, channel, partial(_end, stopping, abandoned))
+    if settings["processor"] is not None:
+        os.sched_setaffinity(0, {settings["processor"]})
+    # Not before the signals are blocked: NumPy and gRPC start threads.
+    from mlpserve.server.workers.handlers import WorkerHandlers  # noqa: PLC0415
+
+    stopping, abandoned = Event(), Event()
+    on_end = partial(_end, stopping, abandoned)
+    handlers = WorkerHandlers(config, generation, connection, on_end=on_end)
     signal.sigwait({signal.SIGTERM})
     stopping.set()
     # Without a supervisor the port is to be free at once, for a server that takes this one's place.
-    duties.stop(drains=not abandoned.is_set())
+    handlers.stop(drains=not abandoned.is_set())
     return 0
-
-
-def _duties(
-    settings: Settings, board: SharedGeneration, channel: Connection, on_end: Callable[[], None]
-) -> Any:  # noqa: ANN401 - RpcHandlers, imported late
-    if settings.processor is not None:
-        os.sched_setaffinity(0, {settings.processor})
-    # Not before the signals are blocked: NumPy and gRPC start threads.
-    from mlpserve.server.workers.handlers import RpcHandlers  # noqa: PLC0415
-
-    return RpcHandlers(settings.config, board, channel, on_end=on_end)
 
 
 def _end(stopping: Event, abandoned: Event) -> None:
