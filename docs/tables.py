@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.settings.sources import as_markdown
+from mlpserve.server.settings.fields import Setting, settings_of
 from mlpserve.server.telemetry.metrics import METRICS, Metric
 
 FOLDER: Final = Path(__file__).parent
@@ -17,6 +17,18 @@ def with_current_table(name: str) -> str:
     before, _, rest = (FOLDER / name).read_text().partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}{_TABLES[name]()}\n{end}{after}"
+
+
+def _settings() -> str:
+    head = ("| setting | flag | what it is | values | default |", "|---|---|---|---|---|")
+    return "\n".join((*head, *map(_setting_row, settings_of(ServerConfig))))
+
+
+def _setting_row(setting: Setting) -> str:
+    metavar = setting.kind.metavar.replace("|", "\\|")
+    usage = f" {metavar}" if metavar else f", --no-{setting.flag.removeprefix('--')}"
+    cells = (f"`{setting.flag}{usage}`", setting.help, setting.kind.expected, setting.default_text)
+    return f"| `{setting.name}` | {' | '.join(cells)} |".replace("<", "&lt;")
 
 
 def _metrics() -> str:
@@ -31,7 +43,7 @@ def _row(metric: Metric) -> str:
 
 _TITLES: Final = {"configuration.md": "settings", "metrics.md": "metrics"}
 _TABLES: Final[Mapping[str, Callable[[], str]]] = {
-    "configuration.md": lambda: as_markdown(ServerConfig),
+    "configuration.md": _settings,
     "metrics.md": _metrics,
 }
 

@@ -17,13 +17,13 @@ from mlpserve.server.models.plan import Plan
 from mlpserve.server.security.exposure import exposure_warnings
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.settings.config import ServerConfig, blas_environment
+from mlpserve.server.settings.fields import VARIABLE_PREFIX
 from mlpserve.server.settings.sources import (
-    VARIABLE_PREFIX,
     add_flags,
     as_toml,
     given_settings,
+    settings_from,
     unknown_variables,
-    values,
 )
 from mlpserve.server.system import signals
 from mlpserve.server.system.descriptors import allow_many, warn_of_few
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         given = given_settings(ServerConfig, vars(options), os.environ)
-        config = ServerConfig(**values(ServerConfig, given))
+        config = settings_from(ServerConfig, given)
         if options.command == "healthcheck":
             return _healthcheck(config, options)
         if options.command == "token":

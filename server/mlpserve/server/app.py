@@ -29,7 +29,6 @@ from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.limits import CallLimit, OpenRequests
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
-from mlpserve.server.settings.shares import parse_shares
 from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.process import Telemetry
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
@@ -73,7 +72,7 @@ class App:
         self._telemetry = Telemetry(config)
         self._statistics = Statistics()
         self._router = Router(
-            lambda: generations.current, parse_shares(config.split), header=config.split_header
+            lambda: generations.current, config.split.of_labels, header=config.split_header
         )
         self._shadow: Shadow | None = None
         if config.shadow:

@@ -17,7 +17,7 @@ from mlpserve.server.inference.registry import Registry
 from mlpserve.server.inference.router import Router
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.settings.shares import DEFAULT_SPLIT_HEADER, parse_shares
+from mlpserve.server.settings.values import Shares
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0
@@ -28,7 +28,7 @@ SHARES = st.dictionaries(
 
 
 def splitter(shares: dict[str, int]) -> Router:
-    return Router(lambda: Registry({}), shares, header=DEFAULT_SPLIT_HEADER)
+    return Router(lambda: Registry({}), shares, header=ServerConfig.split_header)
 
 
 @given(SHARES, st.integers(1, 2000))
@@ -90,18 +90,18 @@ def test_a_place_in_one_model_says_nothing_of_that_in_another() -> None:
 )
 def test_what_is_no_list_of_shares_is_refused(text: str) -> None:
     with pytest.raises(StartError, match=r"split: expected labels, each once"):
-        parse_shares(text)
+        ServerConfig(split=text)  # type: ignore[arg-type] # as a source gives it
 
 
 @pytest.mark.parametrize("header", ["X-User-Id", "user id", "", "ü"])
 def test_what_is_no_header_is_refused(header: str, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="split_header: "):
-        ServerConfig(models=tmp_path, split="a=1", split_header=header)
+        ServerConfig(models=tmp_path, split_header=header)
 
 
 def test_shares_are_read_as_they_are_written() -> None:
-    assert parse_shares("stable=95, canary=5") == {"stable": 95, "canary": 5}
-    assert parse_shares(" ") == {}
+    assert Shares.parse("stable=95, canary=5").of_labels == {"stable": 95, "canary": 5}
+    assert not Shares.parse(" ")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from mlpserve.server.models.selection import Rules
 from mlpserve.server.models.snapshot_cache import SnapshotTaker
 from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.models.worker_pool import WorkerPool
-from mlpserve.server.settings.policies import Policies
+from mlpserve.server.settings.values import Policies
 
 Publish = Callable[..., None]
 LookAfter = Callable[..., Any]

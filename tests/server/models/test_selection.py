@@ -11,14 +11,7 @@ from mlpserve.server.models.overrides import Overrides
 from mlpserve.server.models.plan import Plan, PlannedModel
 from mlpserve.server.models.scanner import FolderState, ModelState
 from mlpserve.server.models.selection import Rules, select
-from mlpserve.server.settings.policies import (
-    All,
-    Listed,
-    Newest,
-    Policies,
-    Policy,
-    parse_policies,
-)
+from mlpserve.server.settings.values import Policies, Policy
 
 NAMES = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(1, 8)
@@ -33,9 +26,9 @@ MODEL_STATES = st.builds(
 STATES = st.builds(FolderState, st.dictionaries(NAMES, MODEL_STATES))
 QUARANTINES = st.dictionaries(KEYS, st.just("it is broken"))
 POLICIES: st.SearchStrategy[Policy] = st.one_of(
-    st.builds(Newest, st.integers(1, 4)),
-    st.builds(All),
-    st.builds(Listed, st.frozensets(NUMBERS, min_size=1)),
+    st.builds(Policy, newest=st.integers(1, 4)),
+    st.builds(Policy),
+    st.builds(Policy, listed=st.frozensets(NUMBERS, min_size=1)),
 )
 RULES = st.builds(
     Rules,
@@ -64,7 +57,7 @@ def planned(
         FolderState({"digits": ModelState(versions, labels or {})}),
         {VersionKey("digits", number): f"{number} is broken" for number in quarantined},
         wishes,
-        Rules(parse_policies(policy), "stable"),
+        Rules(Policies.parse(policy), "stable"),
     )
     return plan.models.get("digits")
 
@@ -110,7 +103,7 @@ def test_the_policy_chooses_among_the_versions(policy: str, expected: tuple[int,
 )
 def test_a_policy_that_means_nothing_is_refused(text: str, message: str) -> None:
     with pytest.raises(StartError, match=message):
-        parse_policies(text)
+        Policies.parse(text)
 
 
 def test_a_version_in_quarantine_leaves_its_place_to_an_older_one() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import re
 import runpy
 import tomllib
@@ -16,13 +17,13 @@ from hypothesis import strategies as st
 from mlpserve.server.__main__ import main
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.settings.declarations import settings_of
+from mlpserve.server.settings.fields import settings_of
 from mlpserve.server.settings.sources import (
     add_flags,
     as_toml,
     given_settings,
+    settings_from,
     unknown_variables,
-    values,
 )
 
 REPOSITORY = Path(__file__).parents[3]
@@ -36,7 +37,7 @@ def configured(
     add_flags(parser, ServerConfig)
     options = vars(parser.parse_args(flags))
     found = given_settings(ServerConfig, options, environment or {})
-    config = ServerConfig(**values(ServerConfig, found))
+    config = settings_from(ServerConfig, found)
     return config, as_toml(config, found)
 
 
@@ -144,6 +145,53 @@ def test_a_misspelt_variable_is_pointed_out_and_those_of_other_programs_are_not(
     assert unknown_variables(ServerConfig, environment) == [
         "MLPSERVE_WORKRES: there is no such setting; did you mean 'MLPSERVE_WORKERS'?"
     ]
+
+
+def test_the_variables_of_a_kubernetes_service_are_told_from_settings() -> None:
+    links = {
+        "MLPSERVE_SERVICE_HOST": "10.0.0.1",
+        "MLPSERVE_SERVICE_PORT": "50051",
+        "MLPSERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "MLPSERVE_PORT_50051_TCP_PORT": "50051",
+    }
+    assert unknown_variables(ServerConfig, links) == []
+    assert configured(environment=links)[0] == ServerConfig()
+    with pytest.raises(StartError) as caught:
+        configured(environment={**links, "MLPSERVE_PORT": "tcp://10.0.0.1:50051"})
+    assert str(caught.value).startswith(
+        "MLPSERVE_PORT: expected a whole number, from 0 to 65535, got 'tcp://10.0.0.1:50051'; "
+        "Kubernetes sets it where there is a Service of this name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-streams", "9"], "--max-streams: expected at most 5, 3 less than request_threads"),
+        (["--request-threads", "4"], "max_streams: expected at most 1, 3 less than"),
+        (["--tls-key", "key"], "tls_certificate, tls_key: expected both or neither"),
+        (["--split", "a=1,a=2"], "--split: expected labels, each once"),
+        (["--versions", ""], "--versions: expected a text that is not empty, got ''"),
+        (["--versions", "ftp://key:geheim@host"], "--versions: expected a number N for the newest"),
+        (["--split-header", "X Y"], "--split-header: expected lower-case letters"),
+    ],
+    ids=str,
+)
+def test_what_no_setting_means_or_goes_with_no_other_is_named_by_its_source(
+    flags: list[str], message: str
+) -> None:
+    with pytest.raises(StartError) as caught:
+        configured(*flags)
+    assert str(caught.value).startswith(message)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("versions", ["2", "all", "1,4,7", "7,", "3 digits=all letters=1,4,7"])
+def test_settings_are_the_same_when_a_worker_has_got_them(versions: str) -> None:
+    config, printed = configured("--versions", versions, "--split", "stable=95, canary=5")
+    assert ServerConfig(**json.loads(json.dumps(config.to_plain()))) == config
+    assert f'versions = "{versions}"  # --versions\n' in printed
+    assert 'split = "stable=95,canary=5"  # --split\n' in printed
 
 
 def test_print_config_prints_all_settings_and_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from mlpserve.server.models.sync_process import SyncProcess, in_words_of_setting
 from mlpserve.server.models.watcher import Watcher
 from mlpserve.server.models.worker_pool import WorkerPool
 from mlpserve.server.settings.config import WATCH, ServerConfig
-from mlpserve.server.settings.policies import parse_policies
 
 
 class Lifecycle:
@@ -34,7 +33,7 @@ class Lifecycle:
         self.controller: Final = Controller(
             SnapshotTaker(models, config.max_version_mb),
             pool,
-            Rules(parse_policies(config.versions), config.default_label),
+            Rules(config.versions, config.default_label),
         )
         self._watcher = Watcher(models, self.controller.reload) if config.reload == WATCH else None
 

@@ -8,7 +8,7 @@ from mlpserve.model.labels import Label
 from mlpserve.server.models.overrides import Overrides
 from mlpserve.server.models.plan import Plan, PlannedModel
 from mlpserve.server.models.scanner import FolderState, ModelState
-from mlpserve.server.settings.policies import Policies
+from mlpserve.server.settings.values import Policies
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Where settings come from: flags, then environment variables, then a TOML file, then defaults.
+"""Sources of settings: flags come before environment variables, these before a TOML file.
 
     --workers 4            MLPSERVE_WORKERS=4            workers = 4
 
-All that is wrong is said at once, each with the place that it came from.
+All mistakes are named at once, each with the source that it came from.
 """
 
 import argparse
@@ -10,23 +10,29 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.settings.declarations import Setting, problem, settings_of
+from mlpserve.server.settings.fields import (
+    VARIABLE_PREFIX,
+    Settings,
+    SettingsError,
+    plain,
+    settings_of,
+)
 
-VARIABLE_PREFIX: Final = "MLPSERVE_"
-CONFIG_FLAG: Final = "--config"
-CONFIG_VARIABLE: Final = f"{VARIABLE_PREFIX}CONFIG"
-_LARGEST_FILE_BYTES: Final = 1 << 20
+_CONFIG_VARIABLE: Final = f"{VARIABLE_PREFIX}CONFIG"
+# Where there is a service called mlpserve, Kubernetes and Docker set these too.
+_LINK_VARIABLES: Final = (f"{VARIABLE_PREFIX}SERVICE_HOST", f"{VARIABLE_PREFIX}SERVICE_PORT")
+_LINK_SCHEMES: Final = ("tcp://", "udp://")
+_MAX_FILE_BYTES: Final = 1 << 20
+_T = TypeVar("_T", bound=Settings)
 
 
-@dataclass(frozen=True)
-class Given:
-    """The value of a setting, and who gave it.
+class Given(NamedTuple):
+    """Value of a setting, and who gave it.
 
     Attributes:
         value: The value as its source has it: text of a flag or a variable, anything of a file.
@@ -37,21 +43,21 @@ class Given:
     source: str
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+def add_flags(parser: argparse.ArgumentParser, config: type[Settings]) -> None:
     """Give a parser a flag for each setting, and ``--config``; none has a default of its own."""
     parser.add_argument(
-        CONFIG_FLAG, metavar="FILE", help=f"TOML file with settings; default: ${CONFIG_VARIABLE}"
+        "--config", metavar="FILE", help=f"TOML file with settings; default: ${_CONFIG_VARIABLE}"
     )
     for setting in settings_of(config):
-        help_text = f"{setting.help}; default: {default_text(setting)}"
-        if setting.is_switch:
+        help_text = f"{setting.help}; default: {setting.default_text}"
+        if not setting.kind.metavar:
             parser.add_argument(setting.flag, action=argparse.BooleanOptionalAction, help=help_text)
         else:
-            parser.add_argument(setting.flag, metavar=setting.metavar, help=help_text)
+            parser.add_argument(setting.flag, metavar=setting.kind.metavar, help=help_text)
 
 
 def given_settings(
-    config: type[Any], options: Mapping[str, object], environment: Mapping[str, str]
+    config: type[Settings], options: Mapping[str, object], environment: Mapping[str, str]
 ) -> dict[str, Given]:
     """Return what the sources give, by the names of the settings; what none gives is left out.
 
@@ -64,58 +70,41 @@ def given_settings(
         StartError: The file cannot be read, or has settings that there are not.
     """
     settings = settings_of(config)
-    found = dict(_of_file(settings, options.get("config") or environment.get(CONFIG_VARIABLE)))
+    path = options.get("config") or environment.get(_CONFIG_VARIABLE)
+    found = dict(_of_file(Path(str(path)), {each.name for each in settings})) if path else {}
     for setting in settings:
-        variable = variable_name(setting)
-        if environment.get(variable):  # one that is empty counts as not set
-            found[setting.name] = Given(environment[variable], variable)
+        if text := environment.get(setting.variable):  # one that is empty counts as not set
+            found[setting.name] = Given(text, setting.variable)
         if (option := options.get(setting.name)) is not None:
             found[setting.name] = Given(option, setting.flag)
     return found
 
 
-def values(config: type[Any], given: Mapping[str, Given]) -> dict[str, Any]:
-    """Return the values that were given, read and checked.
+def settings_from(config: type[_T], given: Mapping[str, Given]) -> _T:
+    """Return the settings with the values that were given.
 
     Raises:
-        StartError: Some cannot be used; all of them are named, a line each.
+        SettingsError: Some cannot be used; all of them are named by their sources.
     """
-    read: dict[str, Any] = {}
-    problems: list[str] = []
-    for setting in settings_of(config):
-        if setting.name in given:
-            value, wrong = _read(setting, given[setting.name])
-            read[setting.name] = value
-            problems.extend([] if wrong is None else [wrong])
-    if problems:
-        raise StartError("\n".join(problems))
-    return read
+    try:
+        return config(**{name: value for name, (value, _) in given.items()})
+    except SettingsError as error:
+        problems = dict(_with_source(given, *problem) for problem in error.problems.items())
+        raise SettingsError(problems) from error
 
 
-def variable_name(setting: Setting) -> str:
-    """Return the environment variable of a setting."""
-    return VARIABLE_PREFIX + setting.name.upper()
-
-
-def default_text(setting: Setting) -> str:
-    """Return how people are told of a default."""
-    if isinstance(setting.default, bool):
-        return "on" if setting.default else "off"
-    return "none" if setting.default in {None, ""} else str(setting.default)
-
-
-def unknown_variables(config: type[Any], environment: Mapping[str, str]) -> list[str]:
+def unknown_variables(config: type[Settings], environment: Mapping[str, str]) -> list[str]:
     """Return variables that look like misspelt settings: other programs of ours have their own."""
-    known = {variable_name(setting) for setting in settings_of(config)} | {CONFIG_VARIABLE}
-    candidates = [name for name in environment if name.startswith(VARIABLE_PREFIX)]
+    known = {_CONFIG_VARIABLE, *(setting.variable for setting in settings_of(config))}
     return [
-        f"{name}: there is no such setting{_hint(name, known)}"
-        for name in candidates
-        if name not in known and _hint(name, known)
+        f"{name}: there is no such setting{hint}"
+        for name in environment
+        if name.startswith(VARIABLE_PREFIX) and name not in {*known, *_LINK_VARIABLES}
+        if (hint := _hint(name, known))
     ]
 
 
-def as_toml(config: Any, given: Mapping[str, Given]) -> str:  # noqa: ANN401 - any dataclass of settings
+def as_toml(config: Settings, given: Mapping[str, Given]) -> str:
     """Return all settings as a TOML file, each with where its value came from.
 
     Secrets of URLs are not shown.
@@ -124,35 +113,14 @@ def as_toml(config: Any, given: Mapping[str, Given]) -> str:  # noqa: ANN401 - a
     for setting in settings_of(type(config)):
         value = getattr(config, setting.name)
         source = given[setting.name].source if setting.name in given else "default"
-        line = f"{setting.name} = {_toml(value)}"
+        line = f"{setting.name} = {_toml(plain(value))}"
         lines.append(f"# {line}" if value is None else f"{line}  # {source}")
     return "\n".join(lines)
 
 
-def as_markdown(config: type[Any]) -> str:
-    """Return a table of all settings."""
-    rows = [
-        f"| `{setting.name}` | `{_usage(setting)}` | {setting.help} | {setting.expected} "
-        f"| {default_text(setting)} |"
-        for setting in settings_of(config)
-    ]
-    head = ("| setting | flag | what it is | values | default |", "|---|---|---|---|---|")
-    return "\n".join((*head, *(row.replace("<", "&lt;") for row in rows)))
-
-
-def _usage(setting: Setting) -> str:
-    if setting.is_switch:
-        return f"{setting.flag}, --no-{setting.flag.removeprefix('--')}"
-    return f"{setting.flag} {setting.metavar}".replace("|", "\\|")
-
-
-def _of_file(settings: list[Setting], path: object) -> Iterator[tuple[str, Given]]:
-    if not path:
-        return
-    known = {setting.name for setting in settings}
-    document = _document(Path(str(path)))
-    unknown = [name for name in document if name not in known]
-    if unknown:
+def _of_file(path: Path, known: set[str]) -> Iterator[tuple[str, Given]]:
+    document = _document(path)
+    if unknown := [name for name in document if name not in known]:
         raise StartError(
             "\n".join(
                 f"{path}: there is no setting {name!r}{_hint(name, known)}" for name in unknown
@@ -165,10 +133,10 @@ def _of_file(settings: list[Setting], path: object) -> Iterator[tuple[str, Given
 def _document(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE_BYTES + 1)
-        if len(content) > _LARGEST_FILE_BYTES:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
             raise StartError(
-                f"{path}: expected a file of settings, got over {_LARGEST_FILE_BYTES} bytes"
+                f"{path}: expected a file of settings, got over {_MAX_FILE_BYTES} bytes"
             )
         return tomllib.loads(content.decode())
     except OSError as error:
@@ -177,14 +145,17 @@ def _document(path: Path) -> dict[str, Any]:
         raise StartError(f"{path}: expected TOML: {error}") from error
 
 
-def _read(setting: Setting, given: Given) -> tuple[object, str | None]:
-    value = given.value
-    if isinstance(value, str):
-        try:
-            value = setting.from_text(value)
-        except ValueError:
-            value = given.value  # which is none that is accepted
-    return value, problem(setting, value, source=given.source)
+def _with_source(given: Mapping[str, Given], name: str, problem: str) -> tuple[str, str]:
+    """Return the source of a setting, and what is wrong with it."""
+    if name not in given:
+        return name, problem
+    value, source = given[name]
+    if source.startswith(VARIABLE_PREFIX) and str(value).startswith(_LINK_SCHEMES):
+        problem += (
+            "; Kubernetes sets it where there is a Service of this name: have the pod say "
+            "enableServiceLinks: false, or set the variable to the value that is meant"
+        )
+    return source, problem
 
 
 def _hint(name: str, known: set[str]) -> str:

@@ -16,7 +16,6 @@ from mlpserve.server.models.plan import PassingProblem, Plan
 from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.models.worker_pool import LoadedSnapshots
 from mlpserve.server.settings.config import ServerConfig, blas_environment
-from mlpserve.server.settings.declarations import plain_values
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers.connection import ConnectionClosedError, connection_pair
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
@@ -87,7 +86,7 @@ class WorkerProcess:
         own, other = connection_pair()
         with other:
             self._process = _started(command, other.fileno(), config.threads)
-        settings = {"config": plain_values(config), "processor": processor}
+        settings = {"config": config.to_plain(), "processor": processor}
         with suppress(ConnectionClosedError):  # it has died already, and will be found dead
             own.send(settings, [generation.descriptor])
         self._rpc = RpcChannel(own, handlers, on_end=partial(self._end, on_end))

@@ -13,7 +13,6 @@ from threading import Event
 from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.settings.declarations import from_plain_values
 from mlpserve.server.system import signals
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError
@@ -31,7 +30,7 @@ def main() -> int:
         settings, (descriptor,), _ = connection.receive()
     except ConnectionClosedError:
         return _EXIT_ABANDONED
-    config = from_plain_values(ServerConfig, settings["config"])
+    config = ServerConfig(**settings["config"])
     log_to_stderr(config.log_format, config.log_level)
     generation = SharedGeneration.attach(descriptor)
     os.close(descriptor)
