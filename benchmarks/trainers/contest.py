@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class CostDifference:
-    """How far two forms of the seed recipe come apart.
+    """The differences between the costs of two forms of the seed recipe.
 
     Attributes:
         before: The largest difference of their costs before the unstable iterations.

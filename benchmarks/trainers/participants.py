@@ -1,4 +1,4 @@
-"""Who takes part, and where each is found. Imports none of them."""
+"""Table of the participants, and where each is found. Imports none of them."""
 
 import importlib
 import importlib.util

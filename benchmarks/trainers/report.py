@@ -1,4 +1,4 @@
-"""What a run of the training benchmark found, as Markdown for readers and JSON for programs."""
+"""Report of the training benchmark: Markdown for readers, JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _GIGA: Final = 1e9
 _NOTHING: Final = "-"
 # The fast form of the seed recipe may come apart from the exact one by so much before the unstable
 # iterations, and at the end.
-LARGEST_COST_DIFFERENCE: Final = 2e-4
+MAX_COST_DIFFERENCE: Final = 2e-4
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Report:
     def holds(self) -> bool:
         """Return whether the fast form follows the exact one, as far as that was asked."""
         found = self.cost_difference
-        return found is None or max(found.before, found.at_the_end) <= LARGEST_COST_DIFFERENCE
+        return found is None or max(found.before, found.at_the_end) <= MAX_COST_DIFFERENCE
 
     def markdown(self) -> str:
         """Return the report for readers."""
@@ -93,7 +93,7 @@ class Report:
             "The fast form of the seed recipe follows the cost of the exact one to "
             f"{found.before:.1e} before iteration {UNSTABLE_ITERATIONS.start} and to "
             f"{found.at_the_end:.1e} at the end, {relation} the limit of "
-            f"{LARGEST_COST_DIFFERENCE:.0e}. In iterations {UNSTABLE_ITERATIONS.start} to "
+            f"{MAX_COST_DIFFERENCE:.0e}. In iterations {UNSTABLE_ITERATIONS.start} to "
             f"{UNSTABLE_ITERATIONS.stop - 1}, in which the learning rate is too high and "
             f"any rounding grows, it comes off by up to {found.during:.1e}."
         )

@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DataShape:
-    """What the layer sizes and the operations depend on besides a task."""
+    """The sizes of a data set, on which layer sizes and operations depend besides a task."""
 
     images: int
     values_per_image: int

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: what a share of its peak is a share of."""
+"""Peak of this machine: how fast it multiplies matrices, which shares of the peak refer to."""
 
 import time
 from typing import Final

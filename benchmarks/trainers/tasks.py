@@ -1,4 +1,4 @@
-"""What a participant is asked, what it answers, and how the two travel between processes.
+"""Tasks of a participant and their outcomes, and how the two travel between processes.
 
 Imports no numerical library: a process reads its task before it loads the first of them.
 """
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found.
+    """The outcome of a task.
 
     Attributes:
         seconds: How long each timed epoch took.

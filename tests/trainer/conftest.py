@@ -1,4 +1,4 @@
-"""What tests of the trainer's commands need: small data, and the command as a process."""
+"""Fixtures for tests of the trainer's commands: small data, and the command as a process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a run shows: as lines, as JSON lines, on a terminal, and to nobody."""
+"""Displays of a run: as lines, as JSON lines, on a terminal, and to nobody."""
 
 import json
 import os

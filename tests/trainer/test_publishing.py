@@ -1,4 +1,4 @@
-"""What a run publishes, and what it takes to be published at all."""
+"""Publication by a run: of what, and under which conditions."""
 
 import json
 import re

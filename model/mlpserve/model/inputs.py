@@ -1,4 +1,4 @@
-"""How images become the inputs of a network: flattened, and scaled to 0..1."""
+"""Inputs of a network: images, flattened and scaled to 0..1."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ UINT8_DIVISOR: Final = 255
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network takes.
+    """The images that a network takes.
 
     Attributes:
         shape: The shape of one image, before it is flattened.

@@ -14,7 +14,7 @@ def test_the_tutorials_learning_rate_is_a_half_and_then_a_tenth(step: int, rate:
 
 @given(steps=st.integers(1, 10**12), data=st.data())
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_share_is_above_0_and_at_most_1(name: str, steps: int, data: st.DataObject) -> None:
+def test_a_factor_is_above_0_and_at_most_1(name: str, steps: int, data: st.DataObject) -> None:
     for step in (0, data.draw(st.integers(0, steps - 1)), steps - 1):
         assert 0 < SCHEDULES[name](step, steps) <= 1
 

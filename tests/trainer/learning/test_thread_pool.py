@@ -10,7 +10,7 @@ from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
 
 
 class _ShardError(Exception):
-    """What a shard of the work raises here."""
+    """An error of a shard, for these tests."""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -1,6 +1,6 @@
 """Evaluation of a network on a split: accuracy, confusions, calibration.
 
-Knows neither how the network was trained nor how the findings are shown.
+Knows neither how the network was trained nor how the results are shown.
 """
 
 import math
@@ -24,7 +24,7 @@ _CHUNK_ROWS: Final = 1000  # at a time: what stays in the processor's cache
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network said of each image of a split, beside the truth; checked when it is made.
+    """The answers of a network to a split, beside the truth; checked when it is made.
 
     Attributes:
         probabilities: (N, K) float32, each row sums to 1.
@@ -145,7 +145,7 @@ def confusion_matrix(evaluation: Evaluation) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often images of one class were taken for another.
+    """A confusion of two classes: images of one were taken for the other.
 
     Attributes:
         truth: The class that they are of.

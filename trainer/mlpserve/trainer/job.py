@@ -142,16 +142,7 @@ class _Run:
             )
             fit.start(snapshot)
             self.is_resumed = snapshot is not None
-            try:
-                self._display.begin(
-                    recipe,
-                    len(material.dataset.class_labels),
-                    steps=training.steps,
-                    steps_done=training.position.steps,
-                )
-                outcome = self._run(fit, training)
-            finally:
-                self._display.end()
+            outcome = self._run(fit, training)
         self._show_trained(outcome, training)
         return outcome
 
@@ -166,18 +157,23 @@ class _Run:
         Raises:
             StoppedError: A stop was wanted; a checkpoint was written first.
         """
-        while (reason := fit.end_reason()) is None:
-            if self._signals.is_stop_wanted:
-                self._save(fit)
-                raise StoppedError
-            record = fit.step()
-            self._display.step(training.position, training.steps)
-            if record is not None:
-                self._display.epoch(record)
-            # The last step is worth one of its own: the large networks take long to judge.
-            is_last = training.position.steps == training.steps
-            if is_last or time.monotonic() >= self._save_due_s:
-                self._save(fit)
+        steps, steps_done = training.steps, training.position.steps
+        try:
+            self._display.begin(self._material.recipe, steps=steps, steps_done=steps_done)
+            while (reason := fit.end_reason()) is None:
+                if self._signals.is_stop_wanted:
+                    self._save(fit)
+                    raise StoppedError
+                record = fit.step()
+                self._display.step(training.position, steps)
+                if record is not None:
+                    self._display.epoch(record)
+                # The last step is worth one of its own: large networks take long to evaluate.
+                is_last = training.position.steps == steps
+                if is_last or time.monotonic() >= self._save_due_s:
+                    self._save(fit)
+        finally:
+            self._display.end()
         return fit.outcome(reason)
 
     def _save(self, fit: Fit) -> None:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -21,18 +21,17 @@ _UPDATES_PER_EPOCH: Final = 50
 _COLUMNS_BESIDE_BAR: Final = 74
 
 
-class Display(Protocol):
-    """Shows what happens in a run."""
+class Display:
+    """Display of a run; this one shows nothing, and the others show what they override."""
 
     def data(self, dataset: Dataset) -> None:
         """Show what is learned from."""
 
-    def begin(self, recipe: Recipe, class_count: int, *, steps: int, steps_done: int) -> None:
+    def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
         """Show that the training begins.
 
         Args:
             recipe: How it is done.
-            class_count: How many classes there are.
             steps: How many steps there are, over all epochs.
             steps_done: How many of them were done before, where it goes on from a checkpoint.
         """
@@ -87,59 +86,36 @@ LINES: Final[Mapping[str, Callable[[EpochRecord, int, int], str]]] = {
 }
 
 
-@dataclass
-class _Run:
-    """What the lines of a run need to know of it."""
-
-    recipe: Recipe
-    class_count: int
-
-    def is_reported(self, record: EpochRecord) -> bool:
-        return record.epoch % self.recipe.report_every_epochs == 0
-
-    def line(self, record: EpochRecord) -> str:
-        return LINES[self.recipe.report_line](record, self.class_count, self.recipe.epochs)
-
-
-class LinesDisplay:
+class LinesDisplay(Display):
     """Plain lines, one for each epoch that the recipe wants reported."""
 
     def __init__(self, print_line: Callable[[str], None]) -> None:
         self._print_line = print_line
-        self._run: _Run | None = None
+        self._recipe: Recipe | None = None
+        self._class_count = 0
 
     def data(self, dataset: Dataset) -> None:
         """See ``Display.data``."""
+        self._class_count = len(dataset.class_labels)
         self._print_line(describe_data(dataset))
 
-    def begin(
-        self,
-        recipe: Recipe,
-        class_count: int,
-        *,
-        steps: int,  # noqa: ARG002 - lines are for epochs
-        steps_done: int,  # noqa: ARG002
-    ) -> None:
+    def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:  # noqa: ARG002 - lines are for epochs
         """See ``Display.begin``."""
-        self._run = _Run(recipe, class_count)
-
-    def step(self, position: Position, steps: int) -> None:
-        """Show nothing: lines are for epochs."""
+        self._recipe = recipe
 
     def epoch(self, record: EpochRecord) -> None:
         """See ``Display.epoch``."""
-        if self._run is not None and self._run.is_reported(record):
-            self._print_line(self._run.line(record))
-
-    def end(self) -> None:
-        """Show nothing."""
+        recipe = self._recipe
+        if recipe is not None and record.epoch % recipe.report_every_epochs == 0:
+            line = LINES[recipe.report_line](record, self._class_count, recipe.epochs)
+            self._print_line(line)
 
     def event(self, name: str, text: str, **details: object) -> None:  # noqa: ARG002 - for people
         """See ``Display.event``."""
         self._print_line(text)
 
 
-class JsonDisplay:
+class JsonDisplay(Display):
     """One JSON object a line, with what it is about under ``event``."""
 
     def __init__(self, print_line: Callable[[str], None]) -> None:
@@ -156,26 +132,13 @@ class JsonDisplay:
             classes=len(dataset.class_labels),
         )
 
-    def begin(
-        self,
-        recipe: Recipe,
-        class_count: int,  # noqa: ARG002 - ``data`` told it
-        *,
-        steps: int,
-        steps_done: int,
-    ) -> None:
+    def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
         """See ``Display.begin``."""
         self._print("begin", recipe=asdict(recipe), steps=steps, steps_done=steps_done)
-
-    def step(self, position: Position, steps: int) -> None:
-        """Show nothing: lines are for epochs."""
 
     def epoch(self, record: EpochRecord) -> None:
         """See ``Display.epoch``; all of them, whatever the recipe wants reported."""
         self._print("epoch", **asdict(record))
-
-    def end(self) -> None:
-        """Show nothing."""
 
     def event(self, name: str, text: str, **details: object) -> None:
         """See ``Display.event``."""
@@ -204,9 +167,9 @@ class TerminalDisplay(LinesDisplay):
         self._task = TaskID(0)
         self._steps_per_epoch = 1
 
-    def begin(self, recipe: Recipe, class_count: int, *, steps: int, steps_done: int) -> None:
+    def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
         """See ``Display.begin``."""
-        super().begin(recipe, class_count, steps=steps, steps_done=steps_done)
+        super().begin(recipe, steps=steps, steps_done=steps_done)
         self._steps_per_epoch = steps // recipe.epochs
         self._task = self._progress.add_task(
             self._epoch_of(steps_done + 1), total=steps, completed=steps_done, state=""
@@ -230,7 +193,7 @@ class TerminalDisplay(LinesDisplay):
 
     def _epoch_of(self, step: int) -> str:
         """Return which epoch a step is of; the first step is 1."""
-        epochs = 0 if self._run is None else self._run.recipe.epochs
+        epochs = 0 if self._recipe is None else self._recipe.epochs
         return f"epoch {min(epochs, 1 + (step - 1) // self._steps_per_epoch)}/{epochs}"
 
     def _state(self, position: Position) -> str:

@@ -40,7 +40,7 @@ _GOLDEN_IMAGES: Final = 16
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a network was made from.
+    """The data and the recipe that a network was made from.
 
     Attributes:
         dataset: All images.
@@ -96,7 +96,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Threshold:
-    """How good a version must be to be published.
+    """The quality that a version must have to be published.
 
     Attributes:
         accuracy: The share of the test images that it must classify rightly, 0 to 1; None for any.

@@ -75,7 +75,7 @@ _MAX_KEPT_SHARE: Final = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step learns from.
+    """The images of one step, and their classes.
 
     Attributes:
         labels: (N,) true classes, each from 0 to K - 1.

@@ -1,4 +1,7 @@
-"""Initializations: the parameters that a network begins with. All biases begin at 0."""
+"""Initializations: the parameters that a network begins with. All biases begin at 0.
+
+A new one is a function and a line of ``INITIALIZATIONS``.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final

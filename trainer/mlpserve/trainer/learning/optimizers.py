@@ -16,7 +16,7 @@ from mlpserve.trainer.learning.parameters import BLOCK_VALUES, Vector, blocks
 
 @dataclass(frozen=True)
 class Step:
-    """What all parts of one step have in common.
+    """One step of an optimizer, as all parts of the parameters take it.
 
     Attributes:
         number: The number of the step, from 1.

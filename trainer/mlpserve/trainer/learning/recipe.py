@@ -20,7 +20,7 @@ _DTYPES: Final = ("float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is built and trained; checked when it is made.
+    """The settings of a network and its training; checked when it is made.
 
     Attributes:
         name: What the recipe is called.

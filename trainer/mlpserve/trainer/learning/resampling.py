@@ -29,7 +29,7 @@ _BORDER_AFTER_PX: Final = 2  # even the first black pixel after the image has a 
 
 @dataclass(frozen=True, eq=False)
 class _Samples:
-    """Where W warps read a padded, flattened image of P pixels.
+    """The positions at which W warps read a padded, flattened image of P pixels.
 
     Attributes:
         indices: (W, P) of the upper left one of the four pixels around each position.

@@ -1,7 +1,7 @@
-"""Learning rate schedules: which share of the peak rate each step has.
+"""Learning rate schedules. A new one is a function and a line of ``SCHEDULES``.
 
-Each schedule takes the index of the step, from 0, and the number of steps, and returns a share
-above 0 and up to 1 by which the peak learning rate is multiplied.
+Each takes the index of the step, from 0, and the number of steps, and returns a factor above 0 and
+up to 1 by which the peak learning rate is multiplied.
 """
 
 import math
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 _TUTORIAL_LAST_FULL_STEP: Final = 75
-_TUTORIAL_LOWER_SHARE: Final = 0.2
+_TUTORIAL_LOWER_FACTOR: Final = 0.2
 _ONE_CYCLE_WARM_UP_SHARE: Final = 0.3
-_START_SHARE: Final = 0.04
+_START_FACTOR: Final = 0.04
 _COSINE_WARM_UP_SHARE: Final = 0.05
 
 
@@ -22,7 +22,7 @@ def constant(step: int, steps: int) -> float:  # noqa: ARG001 - of the shape of 
 
 def tutorial(step: int, steps: int) -> float:  # noqa: ARG001 - as above
     """Return 1 up to step 75 and 0.2 above: the tutorial's learning rates, 0.5 and then 0.1."""
-    return 1.0 if step <= _TUTORIAL_LAST_FULL_STEP else _TUTORIAL_LOWER_SHARE
+    return 1.0 if step <= _TUTORIAL_LAST_FULL_STEP else _TUTORIAL_LOWER_FACTOR
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -46,7 +46,7 @@ def cosine(step: int, steps: int) -> float:
 def _rise_and_fall(step: int, steps: int, warm_up_share: float) -> float:
     warm_up_steps = warm_up_share * steps
     if step < warm_up_steps:
-        return _START_SHARE + (1 - _START_SHARE) * _rise(step / warm_up_steps)
+        return _START_FACTOR + (1 - _START_FACTOR) * _rise(step / warm_up_steps)
     return _rise((steps - step) / (steps - warm_up_steps))
 
 

@@ -46,7 +46,7 @@ _WIDE_LAYER: Final = 64
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training has come.
+    """The progress of a training: its steps, and what the epoch has found so far.
 
     Attributes:
         steps: Steps done, over all epochs.
@@ -133,8 +133,8 @@ class Training:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        share_of_peak = SCHEDULES[self._recipe.schedule](step, self.steps)
-        return self._recipe.learning_rate * share_of_peak
+        factor = SCHEDULES[self._recipe.schedule](step, self.steps)
+        return self._recipe.learning_rate * factor
 
     def step(self) -> None:
         """Learn from one batch.

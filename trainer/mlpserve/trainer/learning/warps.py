@@ -35,7 +35,7 @@ import numpy.typing as npt
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.resampling import FloatArray, resample
 
-_LARGEST: Final = {
+_MAX: Final = {
     "rotation_degrees": 180.0,
     "log_scale": 3.0,
     "shear": 10.0,
@@ -51,7 +51,7 @@ _WARPS_AT_ONCE: Final = 16  # what stays in the processor's cache
 
 @dataclass(frozen=True)
 class WarpSettings:
-    """How far images are distorted; 0 leaves out a distortion. Checked when it is made.
+    """The limits of random distortions; 0 leaves out a distortion. Checked when they are made.
 
     Attributes:
         rotation_degrees: The largest angle, either way.
@@ -77,7 +77,7 @@ class WarpSettings:
 
     def __post_init__(self) -> None:
         settings = asdict(self)
-        for field, largest in _LARGEST.items():
+        for field, largest in _MAX.items():
             # Written so that a NaN, which compares false, is refused as well.
             if not 0 <= settings[field] <= largest:
                 raise TrainingError(
