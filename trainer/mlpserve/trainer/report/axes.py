@@ -1,4 +1,4 @@
-"""The axes of a chart: which range they show, where their ticks are, where on them a value is."""
+"""Axes of charts: the range that they show, their ticks, and where on them a value is."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from typing import Final
 
 _STEPS: Final = (1, 2, 5)  # of ticks, times a power of ten: what people count in
 _TICKS: Final = 5  # about so many
-_MOST_LOGARITHMIC_TICKS: Final = 9
-_SMALLEST_SHARE: Final = 1e-3  # of its values that an axis spans: less is no difference
-_MOST_DECIMALS: Final = 4
+_MAX_LOGARITHMIC_TICKS: Final = 9
+_MIN_SHARE: Final = 1e-3  # of its values that an axis spans: less is no difference
+_MAX_DECIMALS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def linear_axis(
         lowest: The value that the axis may not go below.
         highest: The value that it may not go above.
     """
-    span = max(max(values) - min(values), _SMALLEST_SHARE * abs(max(values))) or 1.0
+    span = max(max(values) - min(values), _MIN_SHARE * abs(max(values))) or 1.0
     step = _round_step(span / _TICKS)
     first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
     if first == last:
@@ -89,9 +89,9 @@ def logarithmic_axis(values: Sequence[float]) -> Axis:
     low = max(mark for mark in marks if mark <= min(values))
     high = min(mark for mark in marks if mark >= max(values) and mark > low)
     ticks = [mark for mark in marks if low <= mark <= high]
-    if len(ticks) > _MOST_LOGARITHMIC_TICKS:
+    if len(ticks) > _MAX_LOGARITHMIC_TICKS:
         decades = [mark for mark in marks[:: len(_STEPS)] if low <= mark <= high]
-        ticks = decades[:: -(-len(decades) // _MOST_LOGARITHMIC_TICKS)]
+        ticks = decades[:: -(-len(decades) // _MAX_LOGARITHMIC_TICKS)]
     return Axis(low, high, tuple(ticks), "{:g}".format, is_logarithmic=True)
 
 
@@ -104,7 +104,7 @@ def _round_step(smallest: float) -> float:
 def _decimals(step: float, suffix: str) -> Callable[[float], str]:
     """Return what writes the multiples of a step with as many decimals as the step has."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if decimals > _MOST_DECIMALS:
+    if decimals > _MAX_DECIMALS:
         return lambda value: f"{value:.6g}{suffix}"
     # Adding 0.0 turns a -0.0 into 0.0.
     return lambda value: f"{round(value, decimals) + 0.0:.{decimals}f}{suffix}"

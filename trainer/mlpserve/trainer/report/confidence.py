@@ -1,7 +1,8 @@
-"""How far the network's confidence can be trusted: reliability, before and after calibration."""
+"""Confidence: how far it can be trusted, before and after calibration."""
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from mlpserve.model.metadata import Calibration
 from mlpserve.trainer.calibration import without_temperature
@@ -13,39 +14,23 @@ from mlpserve.trainer.evaluation import (
     reliability,
 )
 from mlpserve.trainer.report.axes import linear_axis
-from mlpserve.trainer.report.blocks import (
-    captioned,
-    counted,
-    folded,
-    paragraph,
-    percent,
-    section,
-    table,
-)
-from mlpserve.trainer.report.charts import UncertainPoint, reliability_chart
-from mlpserve.trainer.report.markup import Markup, element
+from mlpserve.trainer.report.charts import Chart, UncertainPoint
+from mlpserve.trainer.report.formats import Table, counted, percent
 
 _Z_95: Final = 1.96  # 95 % of a normal distribution is within so many standard deviations
-_HOW_TO_READ: Final = (
-    "Images are put together by how sure the network is of them, in "
-    f"{CALIBRATION_BINS} ranges. Where it is as often right as it is sure, the point is on the "
-    "dotted line; below it, the network is too sure. Bars are 95 % confidence intervals, long "
-    "where there are few images. The error is how far confidence and accuracy are apart, "
-    "as the mean of all images."
-)
 
 
-def confidence_section(evaluation: Evaluation, calibration: Calibration | None) -> Markup:
+def confidence_section(
+    evaluation: Evaluation, calibration: Calibration | None
+) -> Mapping[str, Any]:
     """Return reliability charts of the network as it is, and as it was before its calibration."""
     judged = _judged(evaluation, calibration)
-    charts = [_chart(title, style, each) for title, style, each in judged]
-    tables = [_table(title, each) for title, _, each in judged]
-    text = element("div", paragraph(_HOW_TO_READ), paragraph(_explanation(calibration)))
-    return section(
-        "How far its confidence can be trusted",
-        element("div", text, *charts, class_="charts"),
-        folded("All figures", element("div", *tables, class_="beside-each-other")),
-    )
+    return {
+        "bins": CALIBRATION_BINS,
+        "explanation": _explanation(calibration),
+        "charts": [_chart(title, style, each) for title, style, each in judged],
+        "tables": [_table(title, each) for title, _, each in judged],
+    }
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -84,16 +69,18 @@ def _explanation(calibration: Calibration | None) -> str:
     )
 
 
-def _chart(title: str, style: str, evaluation: Evaluation) -> Markup:
+def _chart(title: str, style: str, evaluation: Evaluation) -> Chart:
     error = percent(expected_calibration_error(evaluation))
-    chart = reliability_chart(
-        [_point(part) for part in reliability(evaluation)],
-        linear_axis([0, 100], suffix=" %"),
-        style=style,
-        x_label="confidence",
+    axis = linear_axis([0, 100], suffix=" %")
+    return Chart(
+        title=f"Accuracy {title} (error {error})",
         description=f"accuracy by confidence {title}; expected calibration error {error}",
+        x_label="confidence",
+        x_axis=axis,
+        y_axis=axis,
+        points=[_point(part) for part in reliability(evaluation)],
+        style=style,
     )
-    return captioned(f"Accuracy {title} (error {error})", chart)
 
 
 def _point(part: ReliabilityBin) -> UncertainPoint:
@@ -105,8 +92,9 @@ def _point(part: ReliabilityBin) -> UncertainPoint:
     return UncertainPoint(100 * part.confidence, 100 * part.accuracy, 100 * low, 100 * high, text)
 
 
-def _table(title: str, evaluation: Evaluation) -> Markup:
-    rows = (
+def _table(title: str, evaluation: Evaluation) -> Table:
+    heads = ("range", "images", "mean confidence", "accuracy")
+    rows = [
         (
             f"{percent(part.lower, decimals=1)} to {percent(part.upper, decimals=1)}",
             f"{part.count:,}",
@@ -114,5 +102,5 @@ def _table(title: str, evaluation: Evaluation) -> Markup:
             percent(part.accuracy),
         )
         for part in reliability(evaluation)
-    )
-    return table(title.capitalize(), ("range", "images", "mean confidence", "accuracy"), rows)
+    ]
+    return title.capitalize(), heads, rows

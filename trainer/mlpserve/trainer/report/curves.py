@@ -1,45 +1,32 @@
-"""How the network learned: loss, accuracy and learning rate, epoch by epoch."""
+"""Learning curves: loss, accuracy and learning rate, epoch by epoch."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.report.axes import Axis, count_axis, linear_axis, logarithmic_axis
-from mlpserve.trainer.report.blocks import (
-    captioned,
-    duration,
-    figure,
-    folded,
-    paragraph,
-    percent,
-    section,
-    table,
-)
-from mlpserve.trainer.report.charts import Line, line_chart
-from mlpserve.trainer.report.markup import Markup, element
+from mlpserve.trainer.report.charts import Chart, Line
+from mlpserve.trainer.report.formats import Table, duration, figure, percent
 
-_MOST_POINTS: Final = 300  # of a line: about one a pixel
-_MOST_ROWS: Final = 100
+_MAX_POINTS: Final = 300  # of a line: about one a pixel
+_MAX_ROWS: Final = 100
 _LOGARITHMIC_FROM: Final = 5.0  # times between the lowest and the highest loss
 _NO_LOSS: Final = 1e-9  # and less: rounding, which a logarithmic axis would make much of
-_TITLE: Final = "How it learned"
 
-Value = Callable[[EpochRecord], float | None]
+Value: TypeAlias = Callable[[EpochRecord], float | None]
 
 
-def curves_section(history: Sequence[EpochRecord]) -> Markup:
-    """Return the learning curves, and all their figures in a table."""
+def curves_section(history: Sequence[EpochRecord]) -> Mapping[str, Any]:
+    """Return the learning curves, and all their figures in a table; nothing without a history."""
     if not history:
-        return section(_TITLE, paragraph("No history of the training was kept."))
-    charts = (_loss_chart(history), _accuracy_chart(history), _learning_rate_chart(history))
-    return section(
-        _TITLE,
-        paragraph(_explanation(history)),
-        _legend(history),
-        element("div", *charts, class_="charts"),
-        folded("All figures", _history_table(history)),
-    )
+        return {}
+    return {
+        "explanation": _explanation(history),
+        "has_validation": _has_validation(history),
+        "charts": (_loss_chart(history), _accuracy_chart(history), _learning_rate_chart(history)),
+        "table": _history_table(history),
+    }
 
 
 def thinned(history: Sequence[EpochRecord], limit: int) -> list[EpochRecord]:
@@ -64,14 +51,7 @@ def _has_validation(history: Sequence[EpochRecord]) -> bool:
     return any(record.validation_loss is not None for record in history)
 
 
-def _legend(history: Sequence[EpochRecord]) -> Markup:
-    keys = [element("span", "training", class_="key first")]
-    if _has_validation(history):
-        keys.append(element("span", "validation", class_="key second"))
-    return element("p", *keys, class_="legend")
-
-
-def _loss_chart(history: Sequence[EpochRecord]) -> Markup:
+def _loss_chart(history: Sequence[EpochRecord]) -> Chart:
     lines = [
         _line("training", "first", history, lambda record: record.train_loss),
         _line("validation", "second", history, lambda record: record.validation_loss),
@@ -84,7 +64,7 @@ def _loss_chart(history: Sequence[EpochRecord]) -> Markup:
     return _chart(f"Loss (cross-entropy in nats{scale})", "loss", lines, axis, history)
 
 
-def _accuracy_chart(history: Sequence[EpochRecord]) -> Markup:
+def _accuracy_chart(history: Sequence[EpochRecord]) -> Chart:
     lines = [
         _line("training", "first", history, lambda record: 100 * record.train_accuracy),
         _line("validation", "second", history, _validation_percent),
@@ -98,7 +78,7 @@ def _validation_percent(record: EpochRecord) -> float | None:
     return None if record.validation_accuracy is None else 100 * record.validation_accuracy
 
 
-def _learning_rate_chart(history: Sequence[EpochRecord]) -> Markup:
+def _learning_rate_chart(history: Sequence[EpochRecord]) -> Chart:
     line = _line("learning rate", "third", history, lambda record: record.learning_rate)
     axis = linear_axis([0.0, *(y for _, y in line.points)], lowest=0)
     return _chart("Learning rate (at the end of the epoch)", "learning rate", [line], axis, history)
@@ -106,31 +86,31 @@ def _learning_rate_chart(history: Sequence[EpochRecord]) -> Markup:
 
 def _line(name: str, style: str, history: Sequence[EpochRecord], value: Value) -> Line:
     """Return a value of each epoch, counted from 1; what is no finite number is left out."""
-    values = ((record.epoch + 1, value(record)) for record in thinned(history, _MOST_POINTS))
+    values = ((record.epoch + 1, value(record)) for record in thinned(history, _MAX_POINTS))
     points = [(float(x), y) for x, y in values if y is not None and math.isfinite(y)]
     return Line(name, style, points)
 
 
 def _chart(
     title: str, subject: str, lines: Sequence[Line], axis: Axis, history: Sequence[EpochRecord]
-) -> Markup:
+) -> Chart:
     ends = "; ".join(
         f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}"
         for line in lines
         if line.points
     )
-    chart = line_chart(
-        lines,
-        count_axis(max(record.epoch for record in history) + 1),
-        axis,
-        x_label="epoch",
+    return Chart(
+        title=title,
         description=f"{subject} by epoch: {ends}",
+        x_label="epoch",
+        x_axis=count_axis(max(record.epoch for record in history) + 1),
+        y_axis=axis,
+        lines=lines,
     )
-    return captioned(title, chart)
 
 
-def _history_table(history: Sequence[EpochRecord]) -> Markup:
-    shown = thinned(history, _MOST_ROWS)
+def _history_table(history: Sequence[EpochRecord]) -> Table:
+    shown = thinned(history, _MAX_ROWS)
     caption = "Every epoch" if len(shown) == len(history) else "Epochs at equal distances"
     heads = (
         "epoch",
@@ -142,7 +122,7 @@ def _history_table(history: Sequence[EpochRecord]) -> Markup:
         "time so far",
         "images/s",
     )
-    return table(caption, heads, map(_history_row, shown))
+    return caption, heads, [_history_row(record) for record in shown]
 
 
 def _history_row(record: EpochRecord) -> tuple[str, ...]:

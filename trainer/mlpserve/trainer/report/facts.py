@@ -1,4 +1,4 @@
-"""How good the version is, in a few figures, and how it was made."""
+"""Facts: the few figures that are asked for first, and how the version was made."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,25 +8,25 @@ from mlpserve.model.metadata import Calibration, Training
 from mlpserve.model.weights import Model
 from mlpserve.trainer.evaluation import Evaluation, expected_calibration_error
 from mlpserve.trainer.history import EpochRecord
-from mlpserve.trainer.report.blocks import counted, duration, percent, section
-from mlpserve.trainer.report.markup import Markup, element, joined
+from mlpserve.trainer.report.formats import counted, duration, percent
 
 
-def headline(training: Training, history: Sequence[EpochRecord], evaluation: Evaluation) -> Markup:
-    """Return the few figures that are asked for first."""
-    figures = [
+def headline(
+    training: Training, history: Sequence[EpochRecord], evaluation: Evaluation
+) -> Sequence[tuple[str, str, str]]:
+    """Return the few figures that are asked for first, each with its name and a note."""
+    return [
         *_accuracies(training, evaluation),
         ("Test loss", f"{evaluation.cross_entropy:.4f}", "mean cross-entropy, nats"),
         _calibration_figure(evaluation, training.calibration),
         *_time_figures(history),
     ]
-    return element("dl", *(_figure(*each) for each in figures), class_="figures")
 
 
-def facts_section(model: Model, evaluation: Evaluation) -> Markup:
-    """Return how the version was made: all that is needed to make it again."""
+def facts_section(model: Model, evaluation: Evaluation) -> Mapping[str, Mapping[str, str]]:
+    """Return how the version was made, in groups: all that is needed to make it again."""
     training = model.metadata.training
-    groups = {
+    return {
         "Network": _network_facts(model),
         "Recipe": {
             "name": training.recipe,
@@ -43,8 +43,6 @@ def facts_section(model: Model, evaluation: Evaluation) -> Markup:
             **_texts(training.library_versions),
         },
     }
-    drawn = (_group(title, facts) for title, facts in groups.items())
-    return section("How it was made", element("div", *drawn, class_="facts"))
 
 
 def _network_facts(model: Model) -> dict[str, str]:
@@ -84,19 +82,5 @@ def _time_figures(history: Sequence[EpochRecord]) -> Iterable[tuple[str, str, st
         yield "Training time", duration(history[-1].elapsed_s), f"{epochs}, {speed:,.0f} images/s"
 
 
-def _figure(name: str, value: str, note: str) -> Markup:
-    return element(
-        "div",
-        element("dt", name),
-        element("dd", value),
-        element("dd", note, class_="note"),
-    )
-
-
 def _texts(values: Mapping[str, str | int | float]) -> dict[str, str]:
     return {name.replace("_", " "): str(value) for name, value in values.items()}
-
-
-def _group(title: str, facts: Mapping[str, str]) -> Markup:
-    pairs = (joined([element("dt", name), element("dd", text)]) for name, text in facts.items())
-    return element("div", element("h3", title), element("dl", *pairs))

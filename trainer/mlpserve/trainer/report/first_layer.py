@@ -1,23 +1,22 @@
-"""What the first layer looks for: its weights as pictures."""
+"""First layer: what it looks for, its weights as pictures."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.network import Network
-from mlpserve.trainer.report.blocks import counted, paragraph, section
-from mlpserve.trainer.report.markup import Markup, element
+from mlpserve.trainer.report.formats import counted
 from mlpserve.trainer.report.pictures import weights_uri
 
-_MOST_UNITS: Final = 48
+_MAX_UNITS: Final = 48
 _FULL_COLOUR_SHARE: Final = 0.99  # of the weights shown; single larger ones would pale all others
 
 
 def first_layer_section(
     network: Network, shape: tuple[int, ...], class_labels: Sequence[str]
-) -> Markup:
+) -> Mapping[str, Any]:
     """Return the weights of the first layer's most influential units as pictures.
 
     Args:
@@ -25,26 +24,18 @@ def first_layer_section(
         shape: The shape of one image.
         class_labels: What each class is called.
     """
-    chosen = influential_units(network)[:_MOST_UNITS]
+    chosen = influential_units(network)[:_MAX_UNITS]
     weights = network.layers[0].weights.T[chosen]
     largest = float(np.quantile(np.abs(weights), _FULL_COLOUR_SHARE)) or 1.0
     names = _names(network, class_labels)
-    pictures = (
-        _picture(names[unit], weights_uri(row, shape, largest))
-        for unit, row in zip(chosen.tolist(), weights, strict=True)
-    )
-    return section(
-        "What the first layer looks for",
-        paragraph(
-            _explanation(network, len(chosen)),
-            " Bright parts of an image speak for the unit where it is ",
-            element("span", "blue", class_="positive"),
-            " and against it where it is ",
-            element("span", "orange", class_="negative"),
-            f". Full colour is a weight of {largest:.2g} or more.",
-        ),
-        element("div", *pictures, class_="pictures small"),
-    )
+    return {
+        "explanation": _explanation(network, len(chosen)),
+        "largest": f"{largest:.2g}",
+        "pictures": [
+            (names[unit], weights_uri(row, shape, largest))
+            for unit, row in zip(chosen.tolist(), weights, strict=True)
+        ],
+    }
 
 
 def influential_units(network: Network) -> npt.NDArray[np.int64]:
@@ -75,11 +66,3 @@ def _explanation(network: Network, shown: int) -> str:
     if shown == count:
         return f"All {counted(count, 'unit', 'units')}, the most influential first."
     return f"The {shown} most influential of {count:,} units."
-
-
-def _picture(name: str, uri: str) -> Markup:
-    return element(
-        "figure",
-        element("img", src=uri, alt=f"weights of {name}"),
-        element("p", element("span", name, title=name)),
-    )

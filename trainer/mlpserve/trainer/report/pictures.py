@@ -1,15 +1,20 @@
-"""Images and weights as pictures, whatever shape one image of the data has."""
+"""Pictures of images and weights, whatever shape one image of the data has: PNG as data URIs.
 
+The PNG is written with zlib and struct alone. Source: Portable Network Graphics (PNG)
+Specification, W3C, sections 5 and 11.
+"""
+
+import base64
 import math
-from typing import Any, Final
+import struct
+import zlib
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.trainer.report.png import palette_picture_uri, picture_uri
-
-_MOST_PIXELS_A_SIDE: Final = 64  # more is not seen at the size that pictures are shown in
-_LONGEST_TO_SHORTEST: Final = 8  # a picture that is longer still would be a hair
+_MAX_PIXELS_A_SIDE: Final = 64  # more is not seen at the size that pictures are shown in
+_MAX_ASPECT_RATIO: Final = 8  # a picture that is longer still would be a hair
 _COLOUR_CHANNELS: Final = 3
 _WHITE: Final = 255
 
@@ -19,7 +24,12 @@ NEGATIVE_COLOUR: Final = (222, 110, 24)
 POSITIVE_COLOUR: Final = (42, 135, 214)
 _STEPS: Final = 31  # of each colour: more are not told apart, and cost bytes
 
-Grid = npt.NDArray[np.floating[Any]]
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOUR, _PALETTE = 0, 2, 3  # colour types
+_BITS: Final = 8
+_NO_FILTER: Final = 0
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Grid: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def image_uri(image: npt.NDArray[Any]) -> str:
@@ -27,7 +37,7 @@ def image_uri(image: npt.NDArray[Any]) -> str:
     values = image / _WHITE if image.dtype == np.uint8 else image
     grid = _compact(_grid(np.asarray(values, np.float64)))
     pixels = np.rint(grid * _WHITE).astype(np.uint8)
-    return picture_uri(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    return _picture_uri(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def weights_uri(weights: npt.NDArray[Any], shape: tuple[int, ...], largest: float) -> str:
@@ -42,7 +52,7 @@ def weights_uri(weights: npt.NDArray[Any], shape: tuple[int, ...], largest: floa
     """
     grid = _compact(_grid(weights.astype(np.float64).reshape(shape)).sum(axis=2, keepdims=True))
     steps = np.rint(np.clip(grid[:, :, 0] / largest, -1, 1) * _STEPS)
-    return palette_picture_uri((steps + _STEPS).astype(np.uint8), _diverging_palette())
+    return _palette_picture_uri((steps + _STEPS).astype(np.uint8), _diverging_palette())
 
 
 def _diverging_palette() -> npt.NDArray[np.uint8]:
@@ -72,7 +82,7 @@ def _grid(image: Grid) -> Grid:
 
 def _compact(grid: Grid) -> Grid:
     """Return a picture of at most 64 pixels a side, and not too thin to be seen."""
-    step = -(-max(grid.shape[:2]) // _MOST_PIXELS_A_SIDE)
+    step = -(-max(grid.shape[:2]) // _MAX_PIXELS_A_SIDE)
     for axis in (0, 1):
         # The mean of each ``step`` rows or columns; the last ones may be fewer.
         starts = np.arange(0, grid.shape[axis], step)
@@ -80,5 +90,48 @@ def _compact(grid: Grid) -> Grid:
         counts = np.diff([*starts.tolist(), grid.shape[axis]])
         grid = sums / np.expand_dims(counts, tuple(other for other in range(3) if other != axis))
     short = int(np.argmin(grid.shape[:2]))
-    times = grid.shape[1 - short] // (_LONGEST_TO_SHORTEST * grid.shape[short])
+    times = grid.shape[1 - short] // (_MAX_ASPECT_RATIO * grid.shape[short])
     return np.repeat(grid, max(times, 1), axis=short)
+
+
+def _picture_uri(pixels: Bytes) -> str:
+    """Return a picture as a data URI.
+
+    Args:
+        pixels: (height, width) greys, or (height, width, 3) red, green and blue.
+    """
+    colour_type = _GREY if pixels.ndim == 2 else _COLOUR  # noqa: PLR2004 - a matrix
+    return _uri(pixels, colour_type)
+
+
+def _palette_picture_uri(indices: Bytes, palette: Bytes) -> str:
+    """Return a picture whose pixels are indices into a palette as a data URI.
+
+    Args:
+        indices: (height, width), each below the length of the palette.
+        palette: (count, 4) red, green, blue and opacity, at most 256.
+    """
+    extra = _chunk(b"PLTE", palette[:, :3].tobytes()) + _chunk(b"tRNS", palette[:, 3].tobytes())
+    return _uri(indices, _PALETTE, extra)
+
+
+def _uri(pixels: Bytes, colour_type: int, extra: bytes = b"") -> str:
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, _BITS, colour_type, 0, 0, 0)
+    # Each row of pixels begins with the number of its filter.
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)), constant_values=_NO_FILTER)
+    data = b"".join(
+        (
+            _SIGNATURE,
+            _chunk(b"IHDR", header),
+            extra,
+            _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)),
+            _chunk(b"IEND", b""),
+        )
+    )
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
