@@ -1,17 +1,21 @@
-"""The habits of our commands: exit codes, error lines, output that may end early, tables.
+"""The habits of our commands: exit codes, error lines, output that may end early, tables, logs.
 
 All commands but the client's have them from here; its image is without this part.
 """
 
 import io
+import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+DETAILS: Final = "details"  # the attribute of log records that carries facts for programs
 _GAP: Final = "  "
 
 
@@ -83,3 +87,28 @@ def printable(text: str) -> str:
 def percent(share: float | None) -> str:
     """Return a share, from 0 to 1, in percent; a dash for one that is not known."""
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+class TextFormatter(logging.Formatter):
+    """Writes events for people; an event is a line, but for a traceback after it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes each event as an object of JSON on a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        event: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "logger": record.name,
+            "process": record.process,
+            **getattr(record, DETAILS, {}),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event, default=str)

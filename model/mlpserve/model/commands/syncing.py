@@ -7,20 +7,19 @@ Needs no NumPy.
 """
 
 import argparse
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Final, TypeAlias
 
+from mlpserve.model.command_line import EXIT_INTERRUPTED, JsonFormatter, TextFormatter
 from mlpserve.model.errors import SyncError
 from mlpserve.model.sync.follower import Follower
 from mlpserve.model.sync.synchronizer import Synchronizer
@@ -31,7 +30,6 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BYTES_PER_MB: Final = 1 << 20
 _STANDARD_INPUT: Final = 0  # its descriptor
 _EXIT_STOPPED: Final = 0
-_EXIT_INTERRUPTED: Final = 130
 
 
 class _Event(Enum):
@@ -70,7 +68,7 @@ def sync(options: argparse.Namespace) -> Iterator[str]:
 def _once(events: _Events, synchronizer: Synchronizer, follower: Follower) -> Iterator[str]:
     while (event := events.get()) is _Event.LOOK:
         pass  # it is under way
-    _stop(follower, exit_code=_EXIT_INTERRUPTED)
+    _stop(follower, exit_code=EXIT_INTERRUPTED)
     if event is _Event.STOP:
         raise KeyboardInterrupt
     if synchronizer.difference:
@@ -122,8 +120,9 @@ def _forward_signals(events: _Events) -> None:
 
 
 def _forward_eof(events: _Events) -> None:
-    with suppress(OSError):  # it is closed
-        while os.read(_STANDARD_INPUT, 1024):
+    with suppress(OSError):
+        # Where it was closed, its descriptor may be another file's by now.
+        while sys.stdin is not None and os.read(_STANDARD_INPUT, 1024):
             pass
     events.put(_Event.STOP)
 
@@ -131,25 +130,5 @@ def _forward_eof(events: _Events) -> None:
 def _log_to_stderr(*, is_json: bool) -> None:
     logging.raiseExceptions = False  # a line that cannot be written is dropped
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if is_json else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-_TEXT: Final = "%(asctime)s %(levelname)s %(message)s"
-
-
-class _JsonFormatter(logging.Formatter):
-    """Writes each event as an object of JSON on a line of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        event = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            "logger": record.name,
-            "process": record.process,
-        }
-        if record.exc_info:
-            event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event)

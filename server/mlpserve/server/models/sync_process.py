@@ -85,7 +85,8 @@ class SyncProcess:
                 process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join(_STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         """Run the program, again and again, until the server stops."""
@@ -102,26 +103,23 @@ class SyncProcess:
     def _run_once(self) -> str:
         """Run the program until it ends; return how it ended."""
         try:
-            process = self._started()
-        except OSError as error:
-            return f"it cannot be started: {error.strerror}"
-        if process is None:
-            return "the server is stopping"
-        with process:
-            waiting = Thread(target=self._wait_for_look, args=(process.stdout,), daemon=True)
-            waiting.start()
-            last_words = self._relay_log(process.stderr)
-            waiting.join()
-            code = process.wait()
-        if last_words.startswith(_REFUSAL):
-            self._refusal = in_words_of_settings(last_words.removeprefix(_REFUSAL))
+            with self._started() as process:
+                waiting = Thread(target=self._wait_for_look, args=(process.stdout,), daemon=True)
+                waiting.start()
+                refusal = self._relay_log(process.stderr)
+                waiting.join()
+        except (OSError, RuntimeError) as error:  # no more processes or threads are to be had
+            return f"it cannot be started: {error}"
+        if refusal:
+            self._refusal = refusal
             self._has_looked.set()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        code = process.returncode
+        return refusal or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
-    def _started(self) -> subprocess.Popen[str] | None:
+    def _started(self) -> subprocess.Popen[str]:
         with self._starting:
             if self._stopping.is_set():
-                return None
+                raise RuntimeError("the server is stopping")
             # It unblocks none of its own; one that comes before it waits for signals is kept.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
             try:
@@ -147,42 +145,46 @@ class SyncProcess:
             self._has_looked.set()
 
     def _relay_log(self, lines: IO[str] | None) -> str:
-        """Log what the program logs, and return its last words, if these are no event."""
-        last_words = ""
+        """Log what the program logs; return why it refuses to run, or nothing where it does not."""
+        refusal = ""
         for line in _pipe(lines):
-            last_words = hide_secrets(line.rstrip("\n"), self._url)
-            if _relay(last_words):
-                last_words = ""
-            elif not last_words.startswith(_REFUSAL):
-                logger.warning("what copies from the object store says: %s", last_words)
-        return last_words
+            said = hide_secrets(line.rstrip("\n"), self._url)
+            record = _record(line)
+            if record is not None:
+                record.msg = hide_secrets(record.msg, self._url)
+                _log(record)
+            elif said.startswith(_REFUSAL):
+                refusal = in_words_of_settings(said.removeprefix(_REFUSAL))
+            else:
+                logger.warning("what copies from the object store says: %s", said)
+        return refusal
 
 
-def _relay(line: str) -> bool:
-    """Log an event of the program as one of ours; return whether it was one."""
+def _record(line: str) -> logging.LogRecord | None:
+    """Return the event that the program has logged; None where the line is none."""
     try:
         event: dict[str, Any] = json.loads(line)
-        level = logging.getLevelNamesMapping()[event["level"].upper()]
-        target = logging.getLogger(event["logger"])
-        message = "\n".join([event["message"], *event.get("traceback", "").splitlines()])
+        level = event["level"].upper()
+        facts = {
+            "name": event["logger"],
+            "levelno": logging.getLevelNamesMapping()[level],
+            "levelname": level,
+            "msg": "\n".join([event["message"], *event.get("traceback", "").splitlines()]),
+            "process": event["process"],
+        }
     except (ValueError, TypeError, KeyError, AttributeError):
-        return False
-    if target.isEnabledFor(level):
-        record = logging.makeLogRecord(
-            {
-                "name": target.name,
-                "levelno": level,
-                "levelname": logging.getLevelName(level),
-                "msg": message,
-                "process": event.get("process"),
-            }
-        )
+        return None
+    return logging.makeLogRecord(facts)
+
+
+def _log(record: logging.LogRecord) -> None:
+    target = logging.getLogger(record.name)
+    if target.isEnabledFor(record.levelno):
         target.handle(record)
-    return True
 
 
 def in_words_of_settings(refusal: str) -> str:
-    """Return what the program says of its arguments as said of the settings."""
+    """Return a refusal of the program with the settings named that its arguments come from."""
     for argument, setting in _SETTINGS.items():
         if refusal.startswith(argument):
             return setting + refusal.removeprefix(argument)

@@ -54,7 +54,8 @@ class Watcher:
     def stop(self) -> None:
         """Stop watching; a look that takes long is not waited for."""
         self._stopping.set()
-        self._thread.join(_LONGEST_JOIN_S)
+        if self._thread.is_alive():
+            self._thread.join(_LONGEST_JOIN_S)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

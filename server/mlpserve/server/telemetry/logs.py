@@ -5,20 +5,19 @@ disk is full, the reader gone or slow, are dropped and counted. For this they ar
 thread of their own, which nobody waits for.
 """
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Final
+
+from mlpserve.model.command_line import DETAILS, JsonFormatter, TextFormatter
 
 _MOST_WAITING: Final = 1000  # lines
 _LAST_WORDS_S: Final = 1.0
 _STANDARD_ERROR: Final = 2  # its descriptor
-_DETAILS: Final = "details"  # the attribute of records that carries facts for programs
 
 
 def log_to_stderr(log_format: str = "auto", level: str = "info") -> None:
@@ -43,7 +42,7 @@ def log_to_stderr(log_format: str = "auto", level: str = "info") -> None:
 
 def details(**facts: object) -> dict[str, Mapping[str, object]]:
     """Return the ``extra`` of a log call: facts for programs, beside the words for people."""
-    return {_DETAILS: facts}
+    return {DETAILS: facts}
 
 
 def lines_dropped() -> int:
@@ -53,31 +52,6 @@ def lines_dropped() -> int:
         for handler in logging.root.handlers
         if isinstance(handler, BackgroundHandler)
     )
-
-
-class TextFormatter(logging.Formatter):
-    """Writes events for people; an event is a line, but for a traceback after it."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
-
-class JsonFormatter(logging.Formatter):
-    """Writes each event as an object of JSON on a line of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        event: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            "logger": record.name,
-            "process": record.process,
-            **getattr(record, _DETAILS, {}),
-        }
-        if record.exc_info:
-            event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
 
 
 class BackgroundHandler(logging.Handler):

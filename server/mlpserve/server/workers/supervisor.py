@@ -118,6 +118,7 @@ class Supervisor:
         deadline_s = time.monotonic() + config.drain_seconds + config.stop_grace_s + _AFTER_GRACE_S
         for worker in workers:
             worker.wait(max(0.0, deadline_s - time.monotonic()))
+        self.lifecycle.stop()
         self._shared_port.close()
         if self._shared_http_port is not None:
             self._shared_http_port.close()
