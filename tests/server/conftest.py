@@ -18,9 +18,8 @@ import pytest
 from mlpserve.server.grpc_api.fast_lane import lane
 from mlpserve.server.inference.registry import Registry
 from mlpserve.server.models.controller import Controller
-from mlpserve.server.models.generations import Generations, LocalGeneration
+from mlpserve.server.models.generations import Generations, LocalPool
 from mlpserve.server.models.lifecycle import Lifecycle
-from mlpserve.server.models.worker_pool import LocalPool
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL, ServerConfig
 from processes import children
@@ -58,11 +57,10 @@ def look_after() -> Callable[..., Local]:
 
     def started(models: Path, **settings: Any) -> Local:
         config = ServerConfig(models=models, reload=MANUAL, **settings)
-        board = LocalGeneration()
-        generations = Generations(board, reproducible=config.reproducible)
-        lifecycle = Lifecycle(config, LocalPool(generations, board, activated=lambda: None))
+        pool = LocalPool(reproducible=config.reproducible, activated=lambda: None)
+        lifecycle = Lifecycle(config, pool)
         lifecycle.start()
-        return Local(generations, lifecycle.controller)
+        return Local(pool.generations, lifecycle.controller)
 
     return started
 

@@ -21,10 +21,8 @@ from mlpserve.server.grpc_api.messages import SERVICE_NAME
 from mlpserve.server.grpc_api.services import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.grpc_api.transport import transport_options
 from mlpserve.server.inference.model_manager import ModelManager
-from mlpserve.server.models.generations import Generations, LocalGeneration
+from mlpserve.server.models.generations import Generations, LocalPool
 from mlpserve.server.models.lifecycle import Lifecycle
-from mlpserve.server.models.metrics import lifecycle_snapshot
-from mlpserve.server.models.worker_pool import LocalPool
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.security.tls import Encryption, server_encryption
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
@@ -76,10 +74,9 @@ class Server:
         self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
-            board = LocalGeneration()
-            generations = Generations(board, reproducible=config.reproducible)
-            crew = LocalPool(generations, board, activated=self.show_health)
-            self.lifecycle = Lifecycle(config, crew)
+            pool = LocalPool(reproducible=config.reproducible, activated=self.show_health)
+            generations = pool.generations
+            self.lifecycle = Lifecycle(config, pool)
             manager = self.lifecycle.controller
         self.generations = generations
         self.app = App(
@@ -138,7 +135,7 @@ class Server:
         own = self.app.metrics(process)
         if self.lifecycle is None:
             return own
-        return merged([own, lifecycle_snapshot(self.lifecycle.controller)])
+        return merged([own, self.lifecycle.controller.metrics()])
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""

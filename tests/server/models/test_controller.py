@@ -18,12 +18,11 @@ from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
-from mlpserve.server.models.controller import Controller
+from mlpserve.server.models.controller import Controller, WorkerPool
 from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.quarantine import LoadError
 from mlpserve.server.models.selection import Rules
-from mlpserve.server.models.snapshot_cache import SnapshotTaker
 from mlpserve.server.models.snapshots import Snapshot
-from mlpserve.server.models.worker_pool import WorkerPool
 from mlpserve.server.settings.values import Policies
 
 Publish = Callable[..., None]
@@ -227,23 +226,23 @@ def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
     assert is_gone() is None
 
 
-class StubbornCrew:
-    """Has serve nothing for a while: the first attempts fail, whatever is planned."""
+class FailingPool:
+    """Serves nothing for a while: the first attempts fail, whatever is planned."""
 
-    def __init__(self, crew: WorkerPool, *, failures: int) -> None:
+    def __init__(self, pool: WorkerPool, *, failures: int) -> None:
         self.failures = failures
-        self.crew = crew
+        self.pool = pool
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
-    ) -> Mapping[VersionKey, str]:
+    ) -> Mapping[VersionKey, LoadError]:
         self.failures -= 1
         if self.failures >= 0:
             raise ConnectionError("a worker is away")
-        return self.crew.prepare(generation, plan, snapshots)
+        return self.pool.prepare(generation, plan, snapshots)
 
     def activate(self, generation: int) -> None:
-        self.crew.activate(generation)
+        self.pool.activate(generation)
 
 
 def test_a_change_that_could_not_be_made_is_made_the_next_time(
@@ -251,10 +250,8 @@ def test_a_change_that_could_not_be_made_is_made_the_next_time(
 ) -> None:
     publish("digits", versions=1)
     local = look_after(models)
-    crew = StubbornCrew(local.controller._crew, failures=1)  # noqa: SLF001 - to put one before it
-    controller = Controller(
-        SnapshotTaker(models, max_version_mb=1), crew, Rules(Policies(), "stable")
-    )
+    pool = FailingPool(local.controller._pool, failures=1)  # noqa: SLF001 - to put one before it
+    controller = Controller(models, pool, Rules(Policies(), "stable"), max_version_mb=1)
     controller._generation = 100  # noqa: SLF001 - above those of the other controller
     with pytest.raises(ConnectionError):
         controller.reload()

@@ -1,4 +1,4 @@
-"""What is served is a pure function of what is there, what is wished and what failed."""
+"""What is served is a pure function of what is there, what is overridden and what failed."""
 
 import pytest
 from hypothesis import given
@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
 from mlpserve.server.errors import StartError
-from mlpserve.server.models.overrides import Overrides
 from mlpserve.server.models.plan import Plan, PlannedModel
 from mlpserve.server.models.scanner import FolderState, ModelState
-from mlpserve.server.models.selection import Rules, select
+from mlpserve.server.models.selection import Overrides, Rules, select
 from mlpserve.server.settings.values import Policies, Policy
 
 NAMES = st.sampled_from(["a", "b"])
@@ -35,7 +34,7 @@ RULES = st.builds(
     st.builds(Policies, POLICIES, st.dictionaries(NAMES, POLICIES)),
     st.sampled_from(["stable", "canary"]),
 )
-WISHES = st.builds(
+OVERRIDES = st.builds(
     Overrides,
     st.frozensets(KEYS, max_size=3),
     st.frozensets(KEYS, max_size=3),
@@ -50,13 +49,13 @@ def planned(
     quarantined: tuple[int, ...] = (),
     *,
     policy: str = "2",
-    wishes: Overrides = Overrides(),  # noqa: B008 - it cannot be changed
+    overrides: Overrides = Overrides(),  # noqa: B008 - it cannot be changed
 ) -> PlannedModel | None:
     """Return what is planned for a model with such a folder."""
     plan = select(
         FolderState({"digits": ModelState(versions, labels or {})}),
         {VersionKey("digits", number): f"{number} is broken" for number in quarantined},
-        wishes,
+        overrides,
         Rules(Policies.parse(policy), "stable"),
     )
     return plan.models.get("digits")
@@ -142,33 +141,33 @@ def test_a_label_means_what_it_meant_before_where_its_version_cannot_be_used(
 
 
 def test_what_was_loaded_stands_beside_what_the_policy_chooses() -> None:
-    loaded = Overrides().loading(VersionKey("digits", 1))
-    assert served((5, 4, 3, 2, 1), wishes=loaded) == (5, 4, 1)
+    loaded = Overrides().load(VersionKey("digits", 1))
+    assert served((5, 4, 3, 2, 1), overrides=loaded) == (5, 4, 1)
     # Known only because it was asked for: it takes the place of no other.
-    assert served((5, 4), wishes=Overrides().loading(VersionKey("digits", 6))) == (6, 5, 4)
+    assert served((5, 4), overrides=Overrides().load(VersionKey("digits", 6))) == (6, 5, 4)
 
 
-def test_the_last_wish_counts() -> None:
+def test_the_last_override_counts() -> None:
     one = VersionKey("digits", 1)
-    assert served((2, 1), wishes=Overrides().loading(one).unloading(one)) == (2,)
-    assert served((2, 1), wishes=Overrides().unloading(one).loading(one)) == (2, 1)
-    gone = Overrides().loading(one).unloading_model("digits")
-    assert planned((2, 1), wishes=gone) is None
-    assert served((2, 1), wishes=gone.loading(one)) == (1,)
-    assert served((2, 1), wishes=gone.loading_model("digits")) == (2, 1)
+    assert served((2, 1), overrides=Overrides().load(one).unload(one)) == (2,)
+    assert served((2, 1), overrides=Overrides().unload(one).load(one)) == (2, 1)
+    gone = Overrides().load(one).unload_model("digits")
+    assert planned((2, 1), overrides=gone) is None
+    assert served((2, 1), overrides=gone.load(one)) == (1,)
+    assert served((2, 1), overrides=gone.load_model("digits")) == (2, 1)
 
 
-@given(STATES, QUARANTINES, WISHES, RULES)
+@given(STATES, QUARANTINES, OVERRIDES, RULES)
 def test_what_is_planned_can_be_used_and_is_complete(
-    state: FolderState, quarantined: dict[VersionKey, str], wishes: Overrides, rules: Rules
+    state: FolderState, quarantined: dict[VersionKey, str], overrides: Overrides, rules: Rules
 ) -> None:
-    plan = select(state, quarantined, wishes, rules)
+    plan = select(state, quarantined, overrides, rules)
     keys = set(plan.version_keys())
     assert not keys & quarantined.keys()
-    assert not keys & wishes.unloaded
-    assert keys >= wishes.loaded - wishes.unloaded - quarantined.keys()
-    assert keys <= state.version_keys() | wishes.loaded
-    assert {key for key in keys if key.name in wishes.unloaded_models} <= wishes.loaded
+    assert not keys & overrides.unloaded
+    assert keys >= overrides.loaded - overrides.unloaded - quarantined.keys()
+    assert keys <= state.version_keys() | overrides.loaded
+    assert {key for key in keys if key.name in overrides.unloaded_models} <= overrides.loaded
     for model in plan.models.values():
         assert list(model.versions) == sorted(set(model.versions), reverse=True)
         assert set(model.labels.values()) <= set(model.versions)
@@ -195,13 +194,13 @@ def test_a_version_that_a_label_means_is_served_where_it_can_be(
         assert {VersionKey(name, number) for number in at_least} <= set(plan.version_keys())
 
 
-@given(STATES, QUARANTINES, WISHES, RULES)
+@given(STATES, QUARANTINES, OVERRIDES, RULES)
 def test_the_same_is_planned_for_the_same_and_survives_the_way_to_a_worker(
-    state: FolderState, quarantined: dict[VersionKey, str], wishes: Overrides, rules: Rules
+    state: FolderState, quarantined: dict[VersionKey, str], overrides: Overrides, rules: Rules
 ) -> None:
-    plan = select(state, quarantined, wishes, rules)
+    plan = select(state, quarantined, overrides, rules)
     mirrored = FolderState(dict(reversed(list(state.models.items()))))
-    assert select(mirrored, dict(reversed(list(quarantined.items()))), wishes, rules) == plan
+    assert select(mirrored, dict(reversed(list(quarantined.items()))), overrides, rules) == plan
     assert Plan.from_json(plan.to_json()) == plan
     assert list(plan.models) == sorted(plan.models)
 

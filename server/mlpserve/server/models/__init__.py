@@ -1,4 +1,4 @@
-"""Which versions of which models are served: found, checked, loaded, changed over, let go.
+"""Models that are served: which versions are found, checked, loaded, changed over to and let go.
 
     models folder --scanner--> FolderState --selection--> Plan --snapshots--> WorkerPool
 

@@ -1,6 +1,6 @@
-"""Brings about that what is served is what the models folder, its labels and people say.
+"""Controller of what is served: has it be what the models folder, its labels and callers say.
 
-    scan -> select -> snapshots -> crew.prepare -> crew.activate
+    scan -> select -> snapshots -> pool.prepare -> pool.activate
               ^------- quarantine <------' (what failed its checks; then select again)
 
 Whatever goes wrong with a version, what was served before goes on being served.
@@ -9,61 +9,97 @@ Whatever goes wrong with a version, what was served before goes on being served.
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from mlpserve.model.folder import VersionKey, is_model_name
 from mlpserve.server.errors import NotServedError, RequestError, UnusableError
-from mlpserve.server.models.overrides import Overrides
 from mlpserve.server.models.plan import Plan, PlannedModel
-from mlpserve.server.models.quarantine import Failure, Quarantine
-from mlpserve.server.models.scanner import FolderState, scan, scan_model
-from mlpserve.server.models.selection import Rules, select
-from mlpserve.server.models.snapshot_cache import SnapshotCache, SnapshotTaker
-from mlpserve.server.models.snapshots import Snapshot
-from mlpserve.server.models.worker_pool import WorkerPool
+from mlpserve.server.models.quarantine import LoadError, Quarantine
+from mlpserve.server.models.scanner import FolderState, scan, scan_model, signature
+from mlpserve.server.models.selection import Overrides, Rules, select
+from mlpserve.server.models.snapshots import Snapshot, SnapshotCache
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 
 logger = logging.getLogger(__name__)
 
-_SHOWN_CHARACTERS: Final = 80
+_MAX_SHOWN_CHARACTERS: Final = 80
 _STATES: Final = {True: "ready", False: "not ready"}
+
+
+class WorkerPool(Protocol):
+    """The processes that serve. For one thread at a time."""
+
+    def prepare(
+        self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
+    ) -> Mapping[VersionKey, LoadError]:
+        """Load and check what is planned, in every process; requests see nothing of it yet.
+
+        Args:
+            generation: A number that is higher than all before.
+            plan: What is to be served.
+            snapshots: The weights of all versions of the plan. A version that is loaded already is
+                loaded anew only where its snapshot is another object than then.
+
+        Returns:
+            Why versions cannot be served; none where the generation can be activated.
+        """
+
+    def activate(self, generation: int) -> None:
+        """Serve a generation that was prepared, in all processes from the same moment on.
+
+        What older generations alone hold is then forgotten.
+        """
 
 
 class Controller:
     """Decides what is served, and has it served. Safe to use from many threads.
 
     Args:
-        taker: Copies versions out of the models folder.
-        crew: Who serves.
+        models: The models folder.
+        pool: The processes that serve.
         rules: What the operator has decided.
-
-    Attributes:
-        loads: How often versions of a model were loaded (True), or failed their checks (False).
+        max_version_mb: A weights file of more MB is not read.
     """
 
-    def __init__(self, taker: SnapshotTaker, crew: WorkerPool, rules: Rules) -> None:
-        self._taker = taker
-        self._crew = crew
+    def __init__(
+        self, models: Path, pool: WorkerPool, rules: Rules, *, max_version_mb: int
+    ) -> None:
+        self._models = models
+        self._pool = pool
         self._rules = rules
         self._lock = Lock()
         self._state = FolderState()
-        self._wishes = Overrides()
+        self._overrides = Overrides()
         self._quarantine = Quarantine()
-        self._holdings = SnapshotCache(taker)
-        self._generation = 0
-        self.loads: Counter[tuple[str, bool]] = Counter()
+        self._snapshots = SnapshotCache(models, self._quarantine, max_version_mb=max_version_mb)
+        self._generation = 0  # of the latest plan, whether it could be served or not
+        self._loads: Counter[str] = Counter()
         self._plan = Plan({})
         self._is_started = False
-
-    @property
-    def generation(self) -> int:
-        """Return the number of the latest plan, whether it could be served or not."""
-        return self._generation
 
     @property
     def plan(self) -> Plan:
         """Return what is served."""
         return self._plan
+
+    def metrics(self) -> MetricsSnapshot:
+        """Return what is served, and how often versions were loaded or failed their checks."""
+        models = self._plan.models
+        loaded, failed = self._loads.copy(), self._quarantine.failures.copy()
+        return {
+            metrics.GENERATION.name: [([], self._generation)],
+            metrics.SERVED_VERSIONS.name: [([n], len(m.versions)) for n, m in models.items()],
+            metrics.QUARANTINED_VERSIONS.name: [
+                ([name], len(model.quarantined)) for name, model in models.items()
+            ],
+            metrics.LOADS.name: [
+                *(([name, "loaded"], count) for name, count in loaded.items()),
+                *(([name, "failed"], count) for name, count in failed.items()),
+            ],
+        }
 
     def reload(self) -> bool:
         """Look into the models folder, and serve what is to be served now.
@@ -72,12 +108,12 @@ class Controller:
             Whether anything changed.
         """
         with self._lock:
-            self._see(scan(self._taker.models, self._state))
+            self._take_state(scan(self._models, self._state))
             there = self._state.version_keys()
-            self._wishes = self._wishes.only(there)
+            self._overrides = self._overrides.only(there)
             self._quarantine.keep(there)
-            self._quarantine.release_changed(self._taker.signature)
-            has_changed = self._bring_about()
+            self._quarantine.release_changed(lambda key: signature(self._models, key))
+            has_changed = self._apply()
             self._is_started = True
             return has_changed
 
@@ -93,16 +129,16 @@ class Controller:
             NotServedError: There is no such model or version in the models folder.
             UnusableError: It was tried, and failed its checks.
         """
-        check_asked(name, version)
+        check_load_request(name, version)
         with self._lock:
-            seen = scan_model(self._taker.models, name, self._state)
-            found = seen.models[name].versions
+            state = scan_model(self._models, name, self._state)
+            found = state.models[name].versions
             if not found or (version and version not in found):
                 raise NotServedError(f"{_words(name, version)} is not in the models folder")
             if version:
                 self._load_version(VersionKey(name, version))
             else:
-                self._see(seen)
+                self._take_state(state)
                 self._load_model(name, found)
 
     def unload(self, name: str, version: int = 0) -> None:
@@ -116,32 +152,32 @@ class Controller:
             RequestError: As for ``load``.
             NotServedError: No such model or version is served.
         """
-        check_asked(name, version)
+        check_load_request(name, version)
         with self._lock:
             served = self._planned(name).versions
             if not served or (version and version not in served):
                 raise NotServedError(f"{_words(name, version)} is not served")
             if version:
-                self._wishes = self._wishes.unloading(VersionKey(name, version))
+                self._overrides = self._overrides.unload(VersionKey(name, version))
             else:
-                self._wishes = self._wishes.unloading_model(name)
-            self._bring_about()
+                self._overrides = self._overrides.unload_model(name)
+            self._apply()
 
     def _load_version(self, key: VersionKey) -> None:
-        wishes = self._wishes
-        self._wishes = wishes.loading(key)
+        before = self._overrides
+        self._overrides = before.load(key)
         self._quarantine.release([key])
-        self._bring_about()
+        self._apply()
         if key.version not in self._planned(key.name).versions:
             reason = self._quarantine.reasons[key]
-            self._wishes = wishes
-            self._bring_about()
+            self._overrides = before
+            self._apply()
             raise UnusableError(f"{_words(*key)} failed its checks: {reason}")
 
     def _load_model(self, name: str, versions: tuple[int, ...]) -> None:
-        self._wishes = self._wishes.loading_model(name)
+        self._overrides = self._overrides.load_model(name)
         self._quarantine.release(VersionKey(name, version) for version in versions)
-        self._bring_about()
+        self._apply()
         planned = self._planned(name)
         if not planned.versions:
             reasons = [f"version {version}: {why}" for version, why in planned.quarantined.items()]
@@ -151,54 +187,37 @@ class Controller:
     def _planned(self, name: str) -> PlannedModel:
         return self._plan.models.get(name, PlannedModel(()))
 
-    def _see(self, state: FolderState) -> None:
+    def _take_state(self, state: FolderState) -> None:
         if state.problems != self._state.problems:
             for problem in state.problems:
                 logger.warning("%s; what was known of it before stays", problem)
         self._state = state
 
-    def _bring_about(self) -> bool:
-        """Serve what is selected; whoever fails goes into quarantine, and it is selected anew."""
+    def _apply(self) -> bool:
+        """Serve what is selected; what fails goes into quarantine, and it is selected anew."""
         while True:
-            plan = select(self._state, self._quarantine.reasons, self._wishes, self._rules)
-            snapshots = self._snapshots(plan)
-            if snapshots is None:
+            plan = select(self._state, self._quarantine.reasons, self._overrides, self._rules)
+            found = {key: self._snapshots.get(key) for key in plan.version_keys()}
+            snapshots = {key: snapshot for key, snapshot in found.items() if snapshot is not None}
+            if len(snapshots) < len(found):
                 continue
-            if plan == self._plan and snapshots == self._holdings.served:
-                self._holdings.commit(plan.version_keys())
+            if plan == self._plan and snapshots == self._snapshots.served:
+                self._snapshots.commit(plan.version_keys())
                 return False
             self._generation += 1
-            problems = self._crew.prepare(self._generation, plan, snapshots)
-            if not problems:
-                self._change_to(plan)
+            errors = self._pool.prepare(self._generation, plan, snapshots)
+            if not errors:
+                self._activate(plan)
                 return True
-            self._reject(problems)
+            for key, error in errors.items():
+                self._snapshots.reject(key, error)
 
-    def _snapshots(self, plan: Plan) -> dict[VersionKey, Snapshot] | None:
-        """Return the snapshots of a plan; None where versions went into quarantine instead."""
-        found = {key: self._holdings.get(key) for key in plan.version_keys()}
-        snapshots = {key: held for key, held in found.items() if isinstance(held, Snapshot)}
-        for key, failure in found.items():
-            if isinstance(failure, Failure):
-                self._put_into_quarantine(key, failure)
-        return snapshots if len(snapshots) == len(found) else None
-
-    def _reject(self, problems: Mapping[VersionKey, str]) -> None:
-        for key, reason in problems.items():
-            failure = self._holdings.reject(key, reason)
-            if failure is not None:
-                self._put_into_quarantine(key, failure)
-
-    def _put_into_quarantine(self, key: VersionKey, failure: Failure) -> None:
-        self._quarantine.add(key, failure)
-        self.loads[key.name, False] += 1
-
-    def _change_to(self, plan: Plan) -> None:
-        self._crew.activate(self._generation)
+    def _activate(self, plan: Plan) -> None:
+        self._pool.activate(self._generation)
         before, self._plan = self._plan, plan
         added = set(plan.version_keys()).difference(before.version_keys())
-        self.loads.update((key.name, True) for key in added)
-        self._holdings.commit(plan.version_keys())
+        self._loads.update(key.name for key in added)
+        self._snapshots.commit(plan.version_keys())
         self._quarantine.note_passed(plan.version_keys())
         # What is served at the start is said by whoever starts the server.
         if self._is_started and plan.summary != before.summary:
@@ -206,16 +225,15 @@ class Controller:
             logger.info("%s: serving %s", state, plan.summary)
 
 
-def check_asked(name: str, version: int) -> None:
+def check_load_request(name: str, version: int) -> None:
     """Check what a caller wants to be loaded or unloaded.
 
     Raises:
         RequestError: ``name`` is no name of a model, or ``version`` is negative.
     """
     if not is_model_name(name):
-        raise RequestError(
-            f"model_name: expected the name of a model, got {name[:_SHOWN_CHARACTERS]!r}"
-        )
+        shown = name[:_MAX_SHOWN_CHARACTERS]
+        raise RequestError(f"model_name: expected the name of a model, got {shown!r}")
     if version < 0:
         raise RequestError(f"model_version: expected a positive number, or 0, got {version}")
 

@@ -1,29 +1,26 @@
-"""The models of one process that serves, one registry for each generation that is prepared."""
+"""Generations: the models of one process that serves, one registry for each that is prepared."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.models.loader import load_checked
 from mlpserve.server.models.plan import Plan, PlannedModel
-from mlpserve.server.models.worker_pool import GenerationNumber
+from mlpserve.server.models.quarantine import LoadError
+from mlpserve.server.models.snapshots import LoadedSnapshots, Snapshot
 
-_MOST_TRIES: Final = 1000
+_MAX_TRIES: Final = 1000
 
 
-@dataclass
-class LocalGeneration:
-    """The board of a server of one process.
+class GenerationNumber(Protocol):
+    """Where the processes read which generation is served."""
 
-    Attributes:
-        generation: The number of the generation that is served.
-    """
-
-    generation: int = 0
+    @property
+    def generation(self) -> int:
+        """Return its number."""
 
 
 class Generations:
@@ -32,12 +29,12 @@ class Generations:
     Generation 0 is there from the beginning, and has no models.
 
     Args:
-        board: Says which generation is served; read at each request.
+        number: Says which generation is served; read at each request.
         reproducible: As ``CompiledModel`` has it; checked with each version.
     """
 
-    def __init__(self, board: GenerationNumber, *, reproducible: bool) -> None:
-        self._board = board
+    def __init__(self, number: GenerationNumber, *, reproducible: bool) -> None:
+        self._number = number
         self._reproducible = reproducible
         self._lock = Lock()
         self._loaded: dict[VersionKey, CompiledModel] = {}
@@ -46,16 +43,16 @@ class Generations:
     @property
     def current(self) -> Registry:
         """Return the models that are served now; for one request, take it once."""
-        registry = self._registries.get(self._board.generation)
+        registry = self._registries.get(self._number.generation)
         return self._current_after_change() if registry is None else registry
 
     def prepare(
         self, generation: int, plan: Plan, files: Mapping[VersionKey, int]
-    ) -> dict[VersionKey, str]:
+    ) -> dict[VersionKey, LoadError]:
         """Load and check what is planned; requests see nothing of it.
 
         What was loaded stays loaded until a later generation is activated, also where others have
-        problems, so that the next attempt needs no file of it.
+        failed, so that the next attempt needs no file of it.
 
         Args:
             generation: Its number.
@@ -64,21 +61,21 @@ class Generations:
                 them is the one that was loaded before. They may be closed afterwards.
 
         Returns:
-            Why versions cannot be served, in a sentence each; none where all is prepared.
+            Why versions cannot be served; none where all is prepared.
         """
         with self._lock:
-            found = {key: self._load(key, descriptor) for key, descriptor in files.items()}
-            problems = {key: problem for key, problem in found.items() if problem is not None}
-            if not problems:
+            results = {key: self._load(key, descriptor) for key, descriptor in files.items()}
+            errors = {key: error for key, error in results.items() if error is not None}
+            if not errors:
                 registry = _registry(plan, self._loaded)
                 self._registries = {**self._registries, generation: registry}
-            return problems
+            return errors
 
-    def load(self, key: VersionKey, descriptor: int) -> str | None:
+    def load(self, key: VersionKey, descriptor: int) -> LoadError | None:
         """Load and check one version; a later ``prepare`` needs no file of it.
 
         Returns:
-            Why it cannot be served, in a sentence; None where it can.
+            Why it cannot be served; None where it can.
         """
         with self._lock:
             return self._load(key, descriptor)
@@ -96,20 +93,20 @@ class Generations:
             }
             self._loaded = {key: model for key, model in self._loaded.items() if key in in_use}
 
-    def _load(self, key: VersionKey, descriptor: int) -> str | None:
-        found = load_checked(descriptor, key, reproducible=self._reproducible)
-        if not isinstance(found, CompiledModel):
-            return found
-        self._loaded = {**self._loaded, key: found}
+    def _load(self, key: VersionKey, descriptor: int) -> LoadError | None:
+        loaded = load_checked(descriptor, key, reproducible=self._reproducible)
+        if isinstance(loaded, LoadError):
+            return loaded
+        self._loaded = {**self._loaded, key: loaded}
         return None
 
     def _current_after_change(self) -> Registry:
         # The number was read, and its generation forgotten before it was looked up.
-        for _ in range(_MOST_TRIES):
-            registry = self._registries.get(self._board.generation)
+        for _ in range(_MAX_TRIES):
+            registry = self._registries.get(self._number.generation)
             if registry is not None:
                 return registry
-        raise LookupError(f"generation {self._board.generation} was not prepared in this process")
+        raise LookupError(f"generation {self._number.generation} was not prepared in this process")
 
 
 def _registry(plan: Plan, loaded: Mapping[VersionKey, CompiledModel]) -> Registry:
@@ -127,3 +124,41 @@ def _served_model(
         default_version=planned.default_version,
         quarantined=planned.quarantined,
     )
+
+
+class LocalPool:
+    """The ``WorkerPool`` of a server of one process: that process.
+
+    Args:
+        reproducible: See ``Generations``.
+        activated: Called after each change.
+
+    Attributes:
+        generation: The number of the generation that is served.
+        generations: What is served, and prepared to be.
+    """
+
+    def __init__(self, *, reproducible: bool, activated: Callable[[], None]) -> None:
+        self.generation = 0
+        self.generations: Final = Generations(self, reproducible=reproducible)
+        self._activated = activated
+        self._loaded = LoadedSnapshots()
+        self._prepared = Plan({})
+
+    def prepare(
+        self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
+    ) -> Mapping[VersionKey, LoadError]:
+        """See ``WorkerPool.prepare``."""
+        lacking = self._loaded.lacking(snapshots)
+        files = {key: snapshot.descriptor for key, snapshot in lacking.items()}
+        errors = self.generations.prepare(generation, plan, files)
+        self._loaded.add(lacking, failed=errors)
+        self._prepared = plan
+        return errors
+
+    def activate(self, generation: int) -> None:
+        """See ``WorkerPool.activate``."""
+        self.generation = generation
+        self.generations.forget_before(generation)
+        self._loaded.keep(self._prepared.version_keys())
+        self._activated()

@@ -8,12 +8,10 @@ from mlpserve.model.errors import SyncError
 from mlpserve.model.sync.local_copy import default_folder
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
-from mlpserve.server.models.controller import Controller
+from mlpserve.server.models.controller import Controller, WorkerPool
 from mlpserve.server.models.selection import Rules
-from mlpserve.server.models.snapshot_cache import SnapshotTaker
 from mlpserve.server.models.sync_process import SyncProcess, in_words_of_settings
 from mlpserve.server.models.watcher import Watcher
-from mlpserve.server.models.worker_pool import WorkerPool
 from mlpserve.server.settings.config import WATCH, ServerConfig
 
 
@@ -22,7 +20,7 @@ class Lifecycle:
 
     Args:
         config: The settings.
-        pool: Who serves.
+        pool: The processes that serve.
 
     Raises:
         StartError: The models folder is no folder. It may be missing: then it is waited for.
@@ -30,10 +28,9 @@ class Lifecycle:
 
     def __init__(self, config: ServerConfig, pool: WorkerPool) -> None:
         self._sync, models = _folder(config)
+        rules = Rules(config.versions, config.default_label)
         self.controller: Final = Controller(
-            SnapshotTaker(models, config.max_version_mb),
-            pool,
-            Rules(config.versions, config.default_label),
+            models, pool, rules, max_version_mb=config.max_version_mb
         )
         self._watcher = Watcher(models, self.controller.reload) if config.reload == WATCH else None
 

@@ -1,22 +1,13 @@
-"""What is to be served: which versions of which models, and what their labels mean."""
+"""Plan of what is to be served: which versions of which models, and what their labels mean."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from mlpserve.model.folder import VersionKey
 
-_MOST_IN_SUMMARY: Final = 10
-
-
-class PassingProblem(str):
-    """Why a version cannot be served now, though its files may be well: for want of memory, say.
-
-    Any other reason is a plain ``str``, and lasts until the version's files change.
-    """
-
-    __slots__ = ()
+_MAX_IN_SUMMARY: Final = 10
 
 
 @dataclass(frozen=True)
@@ -70,18 +61,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON."""
-        return json.dumps(
-            {
-                name: {
-                    "versions": model.versions,
-                    "labels": dict(model.labels),
-                    "default_version": model.default_version,
-                    # Not an object: its keys would be strings.
-                    "quarantined": list(model.quarantined.items()),
-                }
-                for name, model in self.models.items()
-            }
-        )
+        return json.dumps({name: asdict(model) for name, model in self.models.items()})
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -89,13 +69,10 @@ class Plan:
         return cls({name: _planned_model(model) for name, model in json.loads(text).items()})
 
 
-def _planned_model(model: Mapping[str, Any]) -> PlannedModel:
-    return PlannedModel(
-        versions=tuple(model["versions"]),
-        labels=model["labels"],
-        default_version=model["default_version"],
-        quarantined=dict(model["quarantined"]),
-    )
+def _planned_model(values: Mapping[str, Any]) -> PlannedModel:
+    versions = tuple(values["versions"])
+    quarantined = {int(version): reason for version, reason in values["quarantined"].items()}
+    return PlannedModel(**{**values, "versions": versions, "quarantined": quarantined})
 
 
 def _labels(model: PlannedModel) -> str:
@@ -104,6 +81,6 @@ def _labels(model: PlannedModel) -> str:
 
 
 def _listed(things: Sequence[object], separator: str) -> str:
-    more = len(things) - _MOST_IN_SUMMARY
-    words = [str(thing) for thing in things[:_MOST_IN_SUMMARY]]
+    more = len(things) - _MAX_IN_SUMMARY
+    words = [str(thing) for thing in things[:_MAX_IN_SUMMARY]]
     return separator.join([*words, f"{more} more"] if more > 0 else words)

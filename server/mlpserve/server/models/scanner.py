@@ -1,4 +1,4 @@
-"""What is in the models folder at one time; files are looked at only where it matters."""
+"""Scanner of the models folder: what is in it at one time."""
 
 import os
 from collections.abc import Mapping
@@ -59,27 +59,27 @@ def scan(models: Path, before: FolderState) -> FolderState:
 
     Args:
         models: The folder; may be missing.
-        before: What was in it at the last look.
+        before: What was in it at the last scan.
     """
     try:
         names = model_names(models)
     except ModelError as error:
         is_awaited = isinstance(error.__cause__, FileNotFoundError) and not before.models
         return replace(before, problems=() if is_awaited else (str(error),))
-    looked_at = [_looked_at(models, name, before) for name in names]
+    found = [_scan_one(models, name, before) for name in names]
     return FolderState(
-        dict(zip(names, (model for model, _ in looked_at), strict=True)),
-        tuple(problem for _, problem in looked_at if problem),
+        dict(zip(names, (model for model, _ in found), strict=True)),
+        tuple(problem for _, problem in found if problem),
     )
 
 
 def scan_model(models: Path, name: str, before: FolderState) -> FolderState:
-    """Return a state in which what is in the folder of one model was looked at anew."""
-    model, problem = _looked_at(models, name, before)
+    """Return a state in which the folder of one model was scanned anew."""
+    model, problem = _scan_one(models, name, before)
     return FolderState({**before.models, name: model}, (problem,) if problem else ())
 
 
-def _looked_at(models: Path, name: str, before: FolderState) -> tuple[ModelState, str]:
+def _scan_one(models: Path, name: str, before: FolderState) -> tuple[ModelState, str]:
     """Return what is in the folder of a model, and what is wrong with it, if anything."""
     known = before.models.get(name, ModelState(()))
     numbers = known.versions

@@ -1,11 +1,10 @@
-"""Decides what is served: a pure function of what is there, what is wished and what failed."""
+"""Selection of what is served: a pure function of folder, overrides and failures."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import Label
-from mlpserve.server.models.overrides import Overrides
 from mlpserve.server.models.plan import Plan, PlannedModel
 from mlpserve.server.models.scanner import FolderState, ModelState
 from mlpserve.server.settings.values import Policies
@@ -24,8 +23,50 @@ class Rules:
     default_label: str
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What callers asked for, whatever policy and labels say. The last about a version counts.
+
+    Attributes:
+        loaded: Versions to serve.
+        unloaded: Versions not to serve.
+        unloaded_models: Models of which nothing is to be served but what is in ``loaded``.
+    """
+
+    loaded: frozenset[VersionKey] = frozenset()
+    unloaded: frozenset[VersionKey] = frozenset()
+    unloaded_models: frozenset[str] = frozenset()
+
+    def load(self, key: VersionKey) -> "Overrides":
+        """Return these, but a version is to be served as well."""
+        return replace(self, loaded=self.loaded | {key}, unloaded=self.unloaded - {key})
+
+    def load_model(self, name: str) -> "Overrides":
+        """Return these, but the policy alone is to decide about a model."""
+        return Overrides(
+            _others(self.loaded, name), _others(self.unloaded, name), self.unloaded_models - {name}
+        )
+
+    def unload(self, key: VersionKey) -> "Overrides":
+        """Return these, but a version is not to be served."""
+        return replace(self, loaded=self.loaded - {key}, unloaded=self.unloaded | {key})
+
+    def unload_model(self, name: str) -> "Overrides":
+        """Return these, but nothing of a model is to be served."""
+        others = self.load_model(name)
+        return replace(others, unloaded_models=others.unloaded_models | {name})
+
+    def only(self, keys: frozenset[VersionKey]) -> "Overrides":
+        """Return those about these versions, and those about models."""
+        return replace(self, loaded=self.loaded & keys, unloaded=self.unloaded & keys)
+
+
+def _others(keys: frozenset[VersionKey], name: str) -> frozenset[VersionKey]:
+    return frozenset(key for key in keys if key.name != name)
+
+
 def select(
-    state: FolderState, quarantined: Mapping[VersionKey, str], wishes: Overrides, rules: Rules
+    state: FolderState, quarantined: Mapping[VersionKey, str], overrides: Overrides, rules: Rules
 ) -> Plan:
     """Return what is to be served.
 
@@ -37,12 +78,12 @@ def select(
     Args:
         state: What is in the models folder.
         quarantined: Versions that failed their checks, and why.
-        wishes: What was asked for explicitly.
+        overrides: What was asked for explicitly.
         rules: The operator's decisions.
     """
-    names = {*state.models, *(key.name for key in wishes.loaded)}
+    names = {*state.models, *(key.name for key in overrides.loaded)}
     models = {
-        name: _planned(name, state.models.get(name, ModelState(())), quarantined, wishes, rules)
+        name: _planned(name, state.models.get(name, ModelState(())), quarantined, overrides, rules)
         for name in sorted(names)
     }
     return Plan(
@@ -54,20 +95,19 @@ def _planned(
     name: str,
     model: ModelState,
     quarantined: Mapping[VersionKey, str],
-    wishes: Overrides,
+    overrides: Overrides,
     rules: Rules,
 ) -> PlannedModel:
-    wished = {key.version for key in wishes.loaded if key.name == name}
-    is_unloaded = name in wishes.unloaded_models
+    loaded = {key.version for key in overrides.loaded if key.name == name}
+    is_unloaded = name in overrides.unloaded_models
     in_folder = frozenset[int]() if is_unloaded else frozenset(model.versions)
-    numbers = sorted(in_folder | wished, reverse=True)
-    keys = [VersionKey(name, number) for number in numbers]
-    allowed = [key for key in keys if key not in wishes.unloaded]
+    keys = [VersionKey(name, number) for number in sorted(in_folder | loaded, reverse=True)]
+    allowed = [key for key in keys if key not in overrides.unloaded]
     usable = [key.version for key in allowed if key not in quarantined]
     labels = dict(_meant(model.labels, frozenset(usable)))
     # What was loaded explicitly stands beside what the policy chooses, not in its place.
     candidates = [version for version in usable if version in in_folder]
-    chosen = {*rules.policies.of(name).choose(candidates), *labels.values(), *wished}
+    chosen = {*rules.policies.of(name).choose(candidates), *labels.values(), *loaded}
     versions = tuple(version for version in usable if version in chosen)
     newest = next(iter(versions), 0)
     return PlannedModel(

@@ -1,36 +1,31 @@
-"""Private copies of weights files, which nobody can change, truncate or delete.
+"""Snapshots: private copies of weights files, which nobody can change, truncate or delete.
 
 A file in the models folder may be any of these at any time, and a process that has mapped it would
 then be killed or compute with other weights than were checked. So each is copied once, into memory
 without a name, and all processes map this one copy. Needs no NumPy.
 """
 
-import errno
 import hashlib
-import io
+import logging
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+from mlpserve.model.digests import DIGEST_FILE_NAME, read_digest
+from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.folder import VersionKey, weights_path
+from mlpserve.server.models.quarantine import LoadError, Quarantine
+from mlpserve.server.models.scanner import Signature, signature
 from mlpserve.server.system.anonymous_file import anonymous_file
 
+logger = logging.getLogger(__name__)
+
 _CHUNK_BYTES: Final = 1 << 20
-
-
-class SnapshotError(Exception):
-    """A file cannot be copied; the message says why, without the file's path.
-
-    Attributes:
-        is_lasting: Whether it would fail again until the file changes.
-    """
-
-    def __init__(self, message: str, *, is_lasting: bool) -> None:
-        super().__init__(message)
-        self.is_lasting = is_lasting
+_BYTES_PER_MB: Final = 1 << 20
 
 
 class Snapshot:
@@ -49,25 +44,32 @@ class Snapshot:
         weakref.finalize(self, os.close, descriptor)
 
 
-def take_snapshot(path: Path, *, max_bytes: int) -> Snapshot:
+def take_snapshot(path: Path, *, max_bytes: int) -> Snapshot | LoadError:
     """Copy a file.
 
     Args:
         path: The file.
         max_bytes: A larger file is refused before anything of it is read.
 
-    Raises:
-        SnapshotError: The file is missing, no plain file, too large or cannot be read.
+    Returns:
+        The copy; or why there is none, where the file is missing, no plain file, too large or
+        cannot be read. The reason does not have the file's path.
     """
     try:
         with _opened(path) as source:
-            size_bytes = _checked_size(source, max_bytes)
-            return _copied(source, size_bytes)
-    except FileNotFoundError as error:
-        raise SnapshotError(f"{path.name} is missing", is_lasting=True) from error
+            status = os.fstat(source)
+            if not stat.S_ISREG(status.st_mode):
+                return LoadError("expected a file, got a folder, a pipe or a device")
+            if status.st_size > max_bytes:
+                return LoadError(
+                    f"expected a weights file of at most {max_bytes} bytes, got {status.st_size}; "
+                    "--max-version-mb allows larger ones"
+                )
+            return _copied(source, status.st_size)
+    except FileNotFoundError:
+        return LoadError(f"{path.name} is missing")
     except OSError as error:
-        message = f"{path.name} cannot be read: {error.strerror}"
-        raise SnapshotError(message, is_lasting=False) from error
+        return LoadError(f"{path.name} cannot be read: {error.strerror}", is_transient=True)
 
 
 @contextmanager
@@ -78,19 +80,6 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _checked_size(source: int, max_bytes: int) -> int:
-    status = os.fstat(source)
-    if not stat.S_ISREG(status.st_mode):
-        raise SnapshotError("expected a file, got a folder, a pipe or a device", is_lasting=True)
-    if status.st_size > max_bytes:
-        raise SnapshotError(
-            f"expected a weights file of at most {max_bytes} bytes, got {status.st_size}; "
-            "--max-version-mb allows larger ones",
-            is_lasting=True,
-        )
-    return status.st_size
 
 
 def _copied(source: int, size_bytes: int) -> Snapshot:
@@ -115,45 +104,132 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-class SnapshotFile(io.RawIOBase):
-    """Reads a snapshot at a position of its own; does not close it.
+class _Cached(NamedTuple):
+    """A snapshot, with the signature of the files that it was taken of or compared with last."""
 
-    The system's position belongs to the copy, and so to all processes that read it at once.
+    snapshot: Snapshot
+    signature: Signature
+
+
+class SnapshotCache:
+    """The snapshots that are served, and candidates to be. For one thread at a time.
+
+    A version that is served goes on being served from its snapshot, whatever becomes of its file:
+    only other weights that pass their checks take its place.
 
     Args:
-        descriptor: Of the snapshot.
+        models: The models folder.
+        quarantine: Where versions go that fail.
+        max_version_mb: A weights file of more MB is not read.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._position = 0
+    def __init__(self, models: Path, quarantine: Quarantine, *, max_version_mb: int) -> None:
+        self._models = models
+        self._quarantine = quarantine
+        self._max_bytes = max_version_mb * _BYTES_PER_MB
+        self._served: dict[VersionKey, _Cached] = {}
+        self._candidates: dict[VersionKey, _Cached] = {}
+        self._last_reasons: dict[VersionKey, str] = {}
 
-    def fileno(self) -> int:
-        """Return the snapshot's descriptor."""
-        return self._descriptor
+    @property
+    def served(self) -> dict[VersionKey, Snapshot]:
+        """Return the snapshots of what is served."""
+        return {key: cached.snapshot for key, cached in self._served.items()}
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
+    def get(self, key: VersionKey) -> Snapshot | None:
+        """Return the snapshot of a version as its files are now; None where it was quarantined."""
+        # Taken before, so that a change during the copy is one more reason to look again.
+        now = signature(self._models, key)
+        known = self._candidates.get(key) or self._served.get(key)
+        if known is None or known.signature != now:
+            known = self._renewed(key, now)
+        if known is None:
+            return None
+        self._candidates[key] = known
+        return known.snapshot
 
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
+    def reject(self, key: VersionKey, error: LoadError) -> None:
+        """Give a candidate up that failed its checks.
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position, and return it."""
-        starts = {
-            io.SEEK_SET: 0,
-            io.SEEK_CUR: self._position,
-            io.SEEK_END: os.fstat(self._descriptor).st_size,
+        It is quarantined, but where the version goes on being served from an earlier snapshot.
+        """
+        candidate = self._candidates.pop(key)
+        served = self._served.get(key)
+        if served is not None and served.snapshot is candidate.snapshot:
+            del self._served[key]
+        kept = self._kept(key, error, candidate.signature)
+        if kept is not None:
+            self._served[key] = kept
+
+    def commit(self, keys: Iterable[VersionKey]) -> None:
+        """Note that these versions are served now, and let go of all others."""
+        self._served = {key: self._candidates[key] for key in keys}
+        self._candidates = {}
+        self._last_reasons = {
+            key: why for key, why in self._last_reasons.items() if key in self._served
         }
-        if (position := starts[whence] + offset) < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as any file has it
-        self._position = position
-        return position
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - Python 3.11 has no name for it
-        """Read into a buffer, and return how many bytes were read."""
-        count = os.preadv(self._descriptor, [buffer], self._position)
-        self._position += count
-        return count
+    def _renewed(self, key: VersionKey, now: Signature) -> _Cached | None:
+        """Copy a version whose files are new or have changed."""
+        taken = self._take(key)
+        if isinstance(taken, LoadError):
+            return self._kept(key, taken, now)
+        served = self._served.get(key)
+        is_same = served is not None and taken.digest == served.snapshot.digest
+        return _Cached(served.snapshot if served and is_same else taken, now)
+
+    def _take(self, key: VersionKey) -> Snapshot | LoadError:
+        """Copy the weights of a version, and compare the copy with the digest beside them."""
+        path = weights_path(self._models, *key)
+        try:
+            expected = read_digest(path.parent)
+        except WeightsFileError as error:
+            return LoadError(str(error).removeprefix(f"{path.parent}/"), is_transient=True)
+        taken = take_snapshot(path, max_bytes=self._max_bytes)
+        if isinstance(taken, LoadError) or expected in {None, taken.digest}:
+            return taken
+        return LoadError(
+            f"expected the SHA-256 {expected}, which {DIGEST_FILE_NAME} has, got {taken.digest}: "
+            "the file was changed after it was published"
+        )
+
+    def _kept(self, key: VersionKey, error: LoadError, failed: Signature) -> _Cached | None:
+        """Return what is still served of a version; quarantine it where that is nothing."""
+        served = self._served.get(key)
+        if served is None:
+            self._quarantine.add(key, error, failed)
+            return None
+        if self._last_reasons.get(key) != error.reason:
+            logger.warning(
+                "%s goes on being served as it was loaded; its files cannot be used any more: %s",
+                key,
+                error.reason,
+            )
+        self._last_reasons[key] = error.reason
+        return _Cached(served.snapshot, served.signature if error.is_transient else failed)
+
+
+class LoadedSnapshots:
+    """Which snapshots one process has loaded, so that it is given only what it lacks."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[VersionKey, Snapshot] = {}
+
+    def lacking(self, snapshots: Mapping[VersionKey, Snapshot]) -> dict[VersionKey, Snapshot]:
+        """Return those of the snapshots that the process has not loaded."""
+        known = self._loaded
+        return {
+            key: snapshot for key, snapshot in snapshots.items() if known.get(key) is not snapshot
+        }
+
+    def add(
+        self, snapshots: Mapping[VersionKey, Snapshot], failed: Iterable[VersionKey] = ()
+    ) -> None:
+        """Note that the process has loaded the snapshots, but for those that failed."""
+        without = set(failed)  # it goes on with what it had of them before
+        self._loaded.update((key, new) for key, new in snapshots.items() if key not in without)
+
+    def keep(self, keys: Iterable[VersionKey]) -> None:
+        """Note that the process has forgotten all but these."""
+        kept = set(keys)
+        self._loaded = {key: known for key, known in self._loaded.items() if key in kept}

@@ -1,8 +1,8 @@
-"""Follows the models folder: looks when the file system says that it changed, and once a second.
+"""Watcher of the models folder: has it reloaded at each change, and once a second.
 
-File systems of networks and of some containers say nothing, a folder that is missing cannot, and
-who writes into a version that exists is not told of. So the looks that nobody asked for find the
-rest, and are what can be relied on.
+File systems of networks and of some containers tell of no change, a folder that is missing cannot,
+and nobody tells of writes into a version that exists. So it is polled as well, and that is what can
+be relied on.
 """
 
 import logging
@@ -18,29 +18,29 @@ from mlpserve.model.folder import is_model_name
 logger = logging.getLogger(__name__)
 
 DEFAULT_PERIOD_S: Final = 1.0
-# Changes that come soon after one another are looked at together, but within this time.
-_LONGEST_WAIT_MS: Final = 250
+# Changes that come soon after one another are taken together, but within this time.
+_MAX_WAIT_MS: Final = 250
 _QUIET_MS: Final = 50
-_LONGEST_JOIN_S: Final = 1.0
+_MAX_JOIN_S: Final = 1.0
 
 # The folders whose names are watched, each with what tells it from another that takes its place.
 _Folders: TypeAlias = tuple[tuple[Path, int, int], ...]
 
 
 class Watcher:
-    """Calls for a look at the models folder, from a thread of its own.
+    """Calls for reloads of the models folder, from a thread of its own.
 
     Args:
         models: The folder; may be missing, come and go.
-        look: Looks; what it raises is logged, and ends nothing.
-        period_s: So long after a look the next one comes, whether anything has changed or not.
+        reload: Reloads it; what it raises is logged, and ends nothing.
+        period_s: So long after a reload the next one comes, whether anything has changed or not.
     """
 
     def __init__(
-        self, models: Path, look: Callable[[], object], *, period_s: float = DEFAULT_PERIOD_S
+        self, models: Path, reload: Callable[[], object], *, period_s: float = DEFAULT_PERIOD_S
     ) -> None:
         self._models = models
-        self._look = look
+        self._reload = reload
         self._period_s = period_s
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="watcher", daemon=True)
@@ -48,31 +48,31 @@ class Watcher:
         self._is_without_events = False
 
     def start(self) -> None:
-        """Begin to watch; the first look comes at once."""
+        """Begin to watch; the first reload comes at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching; a look that takes long is not waited for."""
+        """Stop watching; a reload that takes long is not waited for."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(_LONGEST_JOIN_S)
+            self._thread.join(_MAX_JOIN_S)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             folders = self._folders()
-            self._look_once()
+            self._reload_once()
             for _ in self._changes(folders):
-                self._look_once()
+                self._reload_once()
                 if self._folders() != folders:
                     break  # to watch these instead
 
-    def _look_once(self) -> None:
+    def _reload_once(self) -> None:
         try:
-            self._look()
-        except Exception as error:  # the next look may go well; what is served goes on
+            self._reload()
+        except Exception as error:  # the next one may go well; what is served goes on
             # A problem that lasts would fill the log.
             if repr(error) != self._last_failure:
-                logger.exception("the models folder could not be followed; it is tried again")
+                logger.exception("the models folder could not be reloaded; it is tried again")
             self._last_failure = repr(error)
         else:
             self._last_failure = ""
@@ -92,7 +92,7 @@ class Watcher:
         if folders:
             try:
                 yield from self._events(folders)
-            except Exception as error:  # noqa: BLE001 - looking once a second is left
+            except Exception as error:  # noqa: BLE001 - polling is left
                 if not self._is_without_events:
                     logger.info("the file system tells of no change: %s", error)
                 self._is_without_events = True
@@ -105,7 +105,7 @@ class Watcher:
         for _ in watchfiles.watch(
             *(path for path, _, _ in folders),
             watch_filter=None,
-            debounce=_LONGEST_WAIT_MS,
+            debounce=_MAX_WAIT_MS,
             step=_QUIET_MS,
             stop_event=self._stopping,
             rust_timeout=round(1000 * self._period_s),
@@ -113,7 +113,7 @@ class Watcher:
             raise_interrupt=False,
             recursive=False,
         ):
-            yield  # whatever has changed, all is looked at
+            yield  # whatever has changed, all is reloaded
 
 
 def _is_model(entry: "os.DirEntry[str]") -> bool:

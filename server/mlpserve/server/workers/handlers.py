@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.models.controller import check_asked
+from mlpserve.server.models.controller import check_load_request
 from mlpserve.server.models.generations import Generations
-from mlpserve.server.models.plan import PassingProblem, Plan
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.quarantine import LoadError
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
@@ -61,10 +62,9 @@ class WorkerHandlers:
         # Calls that wait for the supervisor would keep this process from ending.
         self._supervisor.end()
 
-    def _load(self, descriptor: int, *, name: str, version: int) -> tuple[str | None, bool]:
+    def _load(self, descriptor: int, *, name: str, version: int) -> LoadError | None:
         """Load a version from its snapshot; return why it cannot be served, if it cannot."""
-        problem = self._generations.load(VersionKey(name, version), descriptor)
-        return problem, isinstance(problem, PassingProblem)
+        return self._generations.load(VersionKey(name, version), descriptor)
 
     def _prepare(self, *, generation: int, plan: str) -> None:
         """Prepare a generation, all versions of which are loaded."""
@@ -111,12 +111,14 @@ class RemoteManager:
 
     def load(self, name: str, version: int = 0) -> None:
         """See ``ModelManager``."""
-        check_asked(name, version)  # here, so that no nonsense goes to the process that all need
+        check_load_request(
+            name, version
+        )  # here, so that no nonsense goes to the process that all need
         self._call("load", name=name, version=version)
 
     def unload(self, name: str, version: int = 0) -> None:
         """See ``ModelManager``."""
-        check_asked(name, version)
+        check_load_request(name, version)
         self._call("unload", name=name, version=version)
 
     def reload(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import StartError
 from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.quarantine import LoadError
 from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.workers.process import WorkerLostError, WorkerProcess
 from mlpserve.server.workers.shared_generation import SharedGeneration
@@ -98,14 +99,14 @@ class ProcessPool:
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
-    ) -> Mapping[VersionKey, str]:
+    ) -> Mapping[VersionKey, LoadError]:
         """See ``WorkerPool.prepare``. A version that loses its worker twice has failed."""
         with self._lock:
             self._prepared = _Target(generation, plan, snapshots)
             losses: Counter[VersionKey] = Counter()
             for slot in self._slots:
-                if problems := self._prepare_in(slot, losses):
-                    return problems
+                if errors := self._prepare_in(slot, losses):
+                    return errors
             return {}
 
     def activate(self, generation: int) -> None:
@@ -128,12 +129,12 @@ class ProcessPool:
                     self._open(self._worker_in(slot))
             return len(self._live()) == len(self._slots)
 
-    def _prepare_in(self, slot: int, losses: Counter[VersionKey]) -> Mapping[VersionKey, str]:
+    def _prepare_in(self, slot: int, losses: Counter[VersionKey]) -> Mapping[VersionKey, LoadError]:
         """Prepare the worker in a slot, or, where it is lost, the one that comes after it."""
         for _ in range(_MAX_TRIES):
             try:
                 worker = self._worker_in(slot)
-                problems = worker.prepare(*self._prepared)
+                errors = worker.prepare(*self._prepared)
                 self._open(worker)
             except WorkerLostError as error:
                 version = error.loading
@@ -141,9 +142,9 @@ class ProcessPool:
                     break  # no version's fault: the next worker in this slot catches up
                 losses[version] += 1
                 if losses[version] == _MAX_LOSSES:
-                    return {version: _LOST_TWICE.format(error.reason)}
+                    return {version: LoadError(_LOST_TWICE.format(error.reason))}
             else:
-                return problems
+                return errors
         return {}
 
     def _worker_in(self, slot: int) -> WorkerProcess:
@@ -187,6 +188,7 @@ class ProcessPool:
 
 def _catch_up(worker: WorkerProcess, target: _Target) -> None:
     """Prepare a worker for what the others have loaded; end it where it cannot."""
-    if worker.generation != target.generation and (problems := worker.prepare(*target)):
-        worker.kill(f"it cannot serve what the others serve: {'; '.join(problems.values())}")
+    if worker.generation != target.generation and (errors := worker.prepare(*target)):
+        reasons = "; ".join(error.reason for error in errors.values())
+        worker.kill(f"it cannot serve what the others serve: {reasons}")
         raise WorkerLostError(worker.how_it_ended())

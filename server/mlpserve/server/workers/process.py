@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import ShortageError
-from mlpserve.server.models.plan import PassingProblem, Plan
-from mlpserve.server.models.snapshots import Snapshot
-from mlpserve.server.models.worker_pool import LoadedSnapshots
+from mlpserve.server.models.plan import Plan
+from mlpserve.server.models.quarantine import LoadError
+from mlpserve.server.models.snapshots import LoadedSnapshots, Snapshot
 from mlpserve.server.settings.config import ServerConfig, blas_environment
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers.connection import ConnectionClosedError, connection_pair
@@ -112,15 +112,15 @@ class WorkerProcess:
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
-    ) -> Mapping[VersionKey, str]:
+    ) -> Mapping[VersionKey, LoadError]:
         """Have it load what it lacks of a plan; see ``WorkerPool.prepare``."""
         lacking = self._loaded.lacking(snapshots)
-        found = {key: self._load(key, snapshot) for key, snapshot in lacking.items()}
-        problems = {key: problem for key, problem in found.items() if problem is not None}
-        if not problems:
+        results = {key: self._load(key, snapshot) for key, snapshot in lacking.items()}
+        errors = {key: error for key, error in results.items() if error is not None}
+        if not errors:
             self._call("prepare", {"generation": generation, "plan": plan.to_json()})
             self.generation, self._plan = generation, plan
-        return problems
+        return errors
 
     def open(self) -> str:
         """Have it answer requests; return what answers Predict, in words.
@@ -191,10 +191,10 @@ class WorkerProcess:
         exit_code = self.wait(_AFTER_CLOSING_S)
         return self._kill_reason or f"exit code {exit_code}"
 
-    def _load(self, key: VersionKey, snapshot: Snapshot) -> str | None:
-        """Have it load a version; return what is wrong with that."""
+    def _load(self, key: VersionKey, snapshot: Snapshot) -> LoadError | None:
+        """Have it load a version; return why it cannot be served, if it cannot."""
         try:
-            problem, passes = self._call(
+            result = self._call(
                 "load",
                 {"name": key.name, "version": key.version},
                 [snapshot.descriptor],
@@ -202,9 +202,11 @@ class WorkerProcess:
                 loading=key,
             )
         except ShortageError as error:
-            return PassingProblem(f"it cannot be loaded: {error}; it is tried again")
-        self._loaded.add({key: snapshot}, [] if problem is None else [key])
-        return PassingProblem(problem) if passes else problem
+            return LoadError(f"it cannot be loaded: {error}; it is tried again", is_transient=True)
+        if result is not None:
+            return LoadError(*result)
+        self._loaded.add({key: snapshot})
+        return None
 
     def _call(
         self,

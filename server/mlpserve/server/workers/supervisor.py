@@ -16,7 +16,6 @@ from typing import Final
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.models.lifecycle import Lifecycle
-from mlpserve.server.models.metrics import lifecycle_snapshot
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry import metrics
@@ -128,7 +127,7 @@ class Supervisor:
         own = merged(
             [
                 process_snapshot("supervisor"),
-                lifecycle_snapshot(self.lifecycle.controller),
+                self.lifecycle.controller.metrics(),
                 {metrics.DEATHS.name: [([], self._pool.deaths)]},
                 {metrics.HANGS.name: [([], self._hangs)]},
             ]
