@@ -1,4 +1,4 @@
-"""The command `mlpserve-predict`: images of files or of a data set in, predictions out."""
+"""The command ``mlpserve-predict``: images of files or of a data set in, predictions out."""
 
 import argparse
 import io
@@ -34,8 +34,8 @@ from mlpserve.client import (
     UnavailableError,
     VersionInfo,
 )
-from mlpserve.client.batches import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.client import DEFAULT_TIMEOUT_S
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 
 _EXIT_FAILED: Final = 1
 _EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it

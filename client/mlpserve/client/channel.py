@@ -1,7 +1,8 @@
-"""How the client's channel behaves: balancing, retries, message sizes."""
+"""The gRPC channel of the client: targets, balancing, retries, message sizes, trace context."""
 
 import json
 import re
+import sys
 from typing import Final
 
 import grpc
@@ -40,7 +41,8 @@ _RETRY_BUFFER_BYTES: Final = 8 * 1024 * 1024
 # A server that is started again is found within the attempts; gRPC's own second is longer than all.
 _FIRST_RECONNECT_MS: Final = 100
 _LAST_RECONNECT_MS: Final = 1000
-_LARGEST_PORT: Final = 65_535
+_TRACING_API: Final = "opentelemetry.trace"
+_MAX_PORT: Final = 65_535
 _HOST_AND_PORT: Final = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})")
 
 
@@ -53,7 +55,7 @@ def checked_target(target: str) -> str:
     if target.startswith(_URI_SCHEMES):
         return target
     parts = _HOST_AND_PORT.fullmatch(target)
-    if parts is None or not 0 < int(parts[1]) <= _LARGEST_PORT:
+    if parts is None or not 0 < int(parts[1]) <= _MAX_PORT:
         raise InvalidRequestError(
             f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}"
         )
@@ -77,3 +79,22 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None
     if credentials is None:
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, credentials, options)
+
+
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """Return what tells the server which span is current: ``traceparent``, as the W3C has it.
+
+    What else is sent along, or in which other form, is set by OpenTelemetry's own OTEL_PROPAGATORS.
+    Empty where no span is current. Nothing is imported for a program that does not trace.
+    """
+    if (
+        _TRACING_API not in sys.modules
+    ):  # then there is no span, and to import it would take a while
+        return ()
+    from opentelemetry import propagate, trace  # noqa: PLC0415 - only where the program has it
+
+    if not trace.get_current_span().get_span_context().is_valid:
+        return ()
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return tuple((key.lower(), value) for key, value in carrier.items())  # gRPC's keys are so

@@ -11,10 +11,17 @@ from typing import Any, Final, Self
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.batches import MAX_IMAGES_PER_REQUEST, as_wire_array, split
-from mlpserve.client.channel import checked_target, open_channel
+from mlpserve.client.channel import checked_target, open_channel, trace_metadata
 from mlpserve.client.errors import ClientError, InvalidRequestError, client_error
-from mlpserve.client.requests import Asked, StreamRequests, get_model_request, predict_request
+from mlpserve.client.requests import (
+    MAX_IMAGES_PER_REQUEST,
+    ModelSelector,
+    StreamRequests,
+    as_wire_array,
+    get_model_request,
+    predict_request,
+    split,
+)
 from mlpserve.client.results import (
     ModelInfo,
     Predictions,
@@ -22,7 +29,6 @@ from mlpserve.client.results import (
     read_model,
     read_predictions,
 )
-from mlpserve.client.tracing import trace_metadata
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -115,18 +121,18 @@ class Client:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         deadline_s = time.monotonic() + self._allowed_s(timeout_s)
-        asked = Asked(model, version, label)
+        selector = ModelSelector(model, version, label)
         first_batch, *batches = split(as_wire_array(images), max_images=max_images_per_request)
         with self._translated():
             # Not a future: a call that is waited for is spared a hand-off between threads.
             response = self._stub.Predict(
-                predict_request(first_batch, asked),
+                predict_request(first_batch, selector),
                 timeout=_remaining_s(deadline_s),
                 metadata=self._metadata(),
             )
         first = read_predictions(response, len(first_batch))
         # The version that answered first is the one that the rest is asked of.
-        rest = self._pipelined(batches, Asked(model, first.model_version), deadline_s)
+        rest = self._pipelined(batches, ModelSelector(model, first.model_version), deadline_s)
         return join_predictions([first, *rest])
 
     def predict_stream(
@@ -158,7 +164,7 @@ class Client:
             InvalidRequestError: A batch is not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        requests = StreamRequests(batches, Asked(model, version, label))
+        requests = StreamRequests(batches, ModelSelector(model, version, label))
         with self._translated():
             call = self._stub.PredictStream(
                 requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
@@ -189,7 +195,7 @@ class Client:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        request = get_model_request(Asked(name, version, label))
+        request = get_model_request(ModelSelector(name, version, label))
         with self._translated():
             response = self._stub.GetModel(
                 request, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
@@ -213,7 +219,7 @@ class Client:
             return [read_model(model) for model in response.models]
 
     def _pipelined(
-        self, batches: Iterable[npt.NDArray[Any]], asked: Asked, deadline_s: float
+        self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
     ) -> Iterator[Predictions]:
         """Send batches, several at once, and yield their answers in order."""
         under_way: deque[tuple[int, grpc.Future[prediction_pb2.PredictResponse]]] = deque()
@@ -223,7 +229,7 @@ class Client:
                     if len(under_way) == _MAX_IN_FLIGHT:
                         count, call = under_way.popleft()
                         yield read_predictions(call.result(), count)
-                    request = predict_request(batch, asked)
+                    request = predict_request(batch, selector)
                     call = self._stub.Predict.future(
                         request, timeout=_remaining_s(deadline_s), metadata=self._metadata()
                     )

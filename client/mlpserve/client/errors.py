@@ -1,4 +1,4 @@
-"""What can go wrong with a call, one class for each reaction of the caller.
+"""Errors of calls, one class for each reaction of the caller.
 
     ClientError
     |-- InvalidRequestError    the images or arguments are wrong: mend them; also a ValueError

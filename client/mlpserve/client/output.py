@@ -1,4 +1,4 @@
-"""How predictions are shown: a table for a person, CSV or JSON lines for a program."""
+"""Output of predictions: a table for a person, CSV or JSON lines for a program."""
 
 import csv
 import json

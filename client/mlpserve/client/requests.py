@@ -1,20 +1,25 @@
-"""The requests that calls send, made from what the caller gives."""
+"""Requests of calls: images as wire arrays, split into batches, and the messages made of them."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.batches import as_wire_array, encode
 from mlpserve.client.errors import InvalidRequestError, ServerFaultError
 from mlpserve.v1 import prediction_pb2
 
+# Enough that a request's fixed cost does not count, little enough that several are under way soon.
+MAX_IMAGES_PER_REQUEST: Final = 1024
+# Below the 4 MiB at which gRPC, and what stands between client and server, refuses by default.
+_MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
+
 
 @dataclass(frozen=True)
-class Asked:
-    """Which version of which model is asked; checked when it is made.
+class ModelSelector:
+    """A model, and the version of it that is to answer; checked when it is made.
 
     Attributes:
         model: The model; empty where the server serves one only.
@@ -45,20 +50,80 @@ class Asked:
             )
 
 
-def predict_request(images: npt.NDArray[Any], asked: Asked) -> prediction_pb2.PredictRequest:
+def as_wire_array(images: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return images as (N, D) uint8 or little-endian float32, whichever is near; else refuse them.
+
+    Raises:
+        InvalidRequestError: There is no image, there are no images but one without a leading axis,
+            the dtype is neither uint8 nor float, or the rows of a list differ in length.
+    """
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise InvalidRequestError(f"images: expected an array: {error}") from error
+    if array.ndim < 2 or array.size == 0:  # noqa: PLR2004 - a count and at least one more axis
+        raise InvalidRequestError(
+            f"images: expected (count, ...) with at least one image, got shape {array.shape}; "
+            "a single image needs a leading axis: image[numpy.newaxis]"
+        )
+    flat = array.reshape(len(array), -1)
+    if flat.dtype == np.uint8:
+        return flat
+    if flat.dtype.kind != "f":
+        raise InvalidRequestError(
+            f"images: expected uint8 (0 to 255) or float (0 to 1), got {array.dtype}; "
+            "if all values are from 0 to 255, convert with images.astype(numpy.uint8)"
+        )
+    # What float32 cannot hold becomes infinite, and infinity is refused by the server.
+    with np.errstate(over="ignore"):
+        return flat.astype("<f4", copy=False)
+
+
+def split(
+    images: npt.NDArray[Any], *, max_images: int = MAX_IMAGES_PER_REQUEST
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the (N, D) images in runs that are each small enough for one request.
+
+    Raises:
+        InvalidRequestError: ``max_images`` is below 1.
+    """
+    if max_images < 1:
+        raise InvalidRequestError(f"max_images_per_request: expected at least 1, got {max_images}")
+    bytes_per_image = images.shape[1] * images.itemsize
+    fitting = max(1, _MAX_BYTES_PER_REQUEST // bytes_per_image)
+    step = min(max_images, fitting)
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
+
+
+def encode(images: npt.NDArray[Any]) -> prediction_pb2.ImageBatch:
+    """Return (N, D) images, as ``as_wire_array`` returns them, as a message."""
+    is_uint8 = images.dtype == np.uint8
+    return prediction_pb2.ImageBatch(
+        count=len(images),
+        data_type=(
+            prediction_pb2.DATA_TYPE_UINT8 if is_uint8 else prediction_pb2.DATA_TYPE_FLOAT32
+        ),
+        data=images.tobytes(),
+    )
+
+
+def predict_request(
+    images: npt.NDArray[Any], selector: ModelSelector
+) -> prediction_pb2.PredictRequest:
     """Return the request for (N, D) images, as ``as_wire_array`` returns them."""
     return prediction_pb2.PredictRequest(
-        model_name=asked.model,
-        model_version=asked.version,
-        model_label=asked.label,
+        model_name=selector.model,
+        model_version=selector.version,
+        model_label=selector.label,
         images=encode(images),
     )
 
 
-def get_model_request(asked: Asked) -> prediction_pb2.GetModelRequest:
+def get_model_request(selector: ModelSelector) -> prediction_pb2.GetModelRequest:
     """Return the request for the description of a model."""
     return prediction_pb2.GetModelRequest(
-        model_name=asked.model, model_version=asked.version, model_label=asked.label
+        model_name=selector.model, model_version=selector.version, model_label=selector.label
     )
 
 
@@ -70,15 +135,15 @@ class StreamRequests:
 
     Args:
         batches: Each as ``images`` of ``Client.predict``.
-        asked: What is to answer.
+        selector: What is to answer.
     """
 
-    def __init__(self, batches: Iterable[npt.ArrayLike], asked: Asked) -> None:
+    def __init__(self, batches: Iterable[npt.ArrayLike], selector: ModelSelector) -> None:
         self._counts: deque[int] = deque()
         self._failure: BaseException | None = None
         self._are_all_sent = False
         self._batches = iter(batches)
-        self._asked = asked
+        self._selector = selector
 
     def __iter__(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
         """Return the iterator itself."""
@@ -96,9 +161,9 @@ class StreamRequests:
             raise StopIteration from error
         self._counts.append(len(images))
         return prediction_pb2.PredictStreamRequest(
-            model_name=self._asked.model,
-            model_version=self._asked.version,
-            model_label=self._asked.label,
+            model_name=self._selector.model,
+            model_version=self._selector.version,
+            model_label=self._selector.label,
             images=encode(images),
         )
 

@@ -1,4 +1,4 @@
-"""What calls return: plain values, read from the messages of the wire contract."""
+"""Results of calls: plain values, read from the messages of the wire contract."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

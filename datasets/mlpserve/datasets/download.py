@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP from the first mirror that has it.
+"""Downloads: one file over HTTP, from the first mirror that has it.
 
 Nothing but a whole, verified file ever appears under the destination's name. Knows nothing of what
 the files hold: the caller says what makes one right.

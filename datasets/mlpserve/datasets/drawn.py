@@ -40,7 +40,7 @@ SLANT_MEAN, SLANT_SPREAD = 0.15, 0.23  # to the right for each unit of height
 TURN_SPREAD = 0.11  # radians
 PEN_RADIUS_MEDIAN_PX, PEN_RADIUS_SPREAD = 1.25, 0.4
 PEN_RADIUS_LIMITS_PX = (0.5, 3.2)
-LARGEST_INKED_PART = 0.6  # of the box
+MAX_INKED_PART = 0.6  # of the box
 
 # The formula in rendering makes the end of a line round: it reaches less far than the sides do. By
 # the full difference, though, the sides would leave the box. Half a pixel more or less costs a
@@ -173,7 +173,7 @@ def _choose_pens(points: FloatArray, pen_down: Mask, rng: np.random.Generator) -
     lengths = (step_lengths(points) * pen_down).sum(axis=1)
     lengths_px = lengths * BOX_PX / np.ptp(points, axis=1).max(axis=1)
     thinnest_px, boldest_px = PEN_RADIUS_LIMITS_PX
-    widest_px = np.minimum(LARGEST_INKED_PART * BOX_PX**2 / (2 * lengths_px), boldest_px)
+    widest_px = np.minimum(MAX_INKED_PART * BOX_PX**2 / (2 * lengths_px), boldest_px)
     radii_px = _log_normal(PEN_RADIUS_MEDIAN_PX, PEN_RADIUS_SPREAD, len(points), rng)
     fitting_px: FloatArray = np.clip(radii_px, thinnest_px, widest_px)
     return fitting_px

@@ -42,7 +42,7 @@ ROUGHEST_PX = 0.6
 FULL_INTENSITY = 255
 
 # The logarithm of 0 is avoided. It makes 7 s the largest distance; no ink reaches so far.
-_SMALLEST_FIELD = 1e-11
+_MIN_FIELD = 1e-11
 
 
 def render(
@@ -89,7 +89,7 @@ def _distances(points: FloatArray, pen_down: npt.NDArray[np.bool_], side_px: int
     field = (down * lengths[:, None, :]) @ across.transpose(0, 2, 1)  # (N, rows, columns)
     field *= np.float32(1 / (BLUR_PX * math.sqrt(2 * math.pi)))
     # Where lines meet the field may exceed that of a single one: the distance is then 0.
-    logarithms = np.log(np.clip(field, _SMALLEST_FIELD, 1))
+    logarithms = np.log(np.clip(field, _MIN_FIELD, 1))
     distances: FloatArray = np.sqrt(logarithms * np.float32(-2 * BLUR_PX**2))
     return distances
 

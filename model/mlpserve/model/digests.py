@@ -17,7 +17,7 @@ from mlpserve.model.folder import WEIGHTS_FILE_NAME
 DIGEST_FILE_NAME: Final = f"{WEIGHTS_FILE_NAME}.sha256"
 # The star says that the file was read as bytes, which on POSIX makes no difference.
 _LINE: Final = re.compile(rf"([0-9a-f]{{64}}) [ *]{re.escape(WEIGHTS_FILE_NAME)}\n?")
-_LONGEST_LINE_BYTES: Final = 100
+_MAX_LINE_BYTES: Final = 100
 
 
 def digest_line(weights_file: Path) -> bytes:
@@ -89,4 +89,4 @@ def _read_start(path: Path) -> str:
     if not stat.S_ISREG(path.stat().st_mode):
         raise WeightsFileError(f"{path}: expected a file, got a folder, a pipe or a device")
     with path.open("rb") as file:
-        return file.read(_LONGEST_LINE_BYTES + 1).decode("latin-1")
+        return file.read(_MAX_LINE_BYTES + 1).decode("latin-1")

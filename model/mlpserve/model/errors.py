@@ -1,4 +1,4 @@
-"""What can be wrong with a model, one class for each reaction of the caller.
+"""Errors of models, one class for each reaction of the caller.
 
 ModelError
 |-- NetworkError        the layers do not make a network: mend what builds it

@@ -1,4 +1,4 @@
-"""What a version says of itself, and its JSON form inside the weights file.
+"""Metadata of a version, and its JSON form inside the weights file.
 
 Knows the JSON, not the file around it.
 """

@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy: what threads and workers are counted by.
+"""Processors that this process may keep busy; threads and workers are counted by them.
 
 A container's share is a quota of time, which ``os.cpu_count`` and BLAS do not look at; more threads
 than it allows are put to sleep in turn, and wait for each other.

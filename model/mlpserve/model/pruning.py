@@ -1,4 +1,4 @@
-"""Deleting the versions of a model that nobody needs any more.
+"""Pruning: deletes the versions of a model that nobody needs any more.
 
 A version vanishes in one step, by the rename of its folder, and is then deleted; so no reader sees
 half of it. Whoever has it open, as a server that has loaded it, keeps it until it lets go. The

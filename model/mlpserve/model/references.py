@@ -1,4 +1,4 @@
-"""Versions as people name them.
+"""References: versions as people name them.
 
 ``MODELS/NAME:VERSION``, or ``MODELS/NAME:LABEL``, or ``MODELS/NAME`` for the newest.
 """

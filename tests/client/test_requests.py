@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlpserve.client import InvalidRequestError
-from mlpserve.client.batches import as_wire_array, encode, split
+from mlpserve.client.requests import as_wire_array, encode, split
 from mlpserve.v1 import prediction_pb2
 
 
