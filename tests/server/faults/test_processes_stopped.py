@@ -108,7 +108,7 @@ def test_a_worker_that_is_stopped_for_ten_seconds_keeps_only_its_own_clients_wai
 
 @pytest.mark.slow
 @pytest.mark.parametrize("retries", [True, False], ids=["with retries", "without"])
-def test_a_worker_that_gives_no_sign_of_life_is_replaced_and_counted(
+def test_a_worker_that_gives_no_heartbeat_is_replaced_and_counted(
     run_server: RunServer,
     tiny_models: None,
     network: Network,

@@ -214,3 +214,32 @@ def test_only_the_messages_whose_descriptors_find_no_room_lack_them() -> None:
     close_all([file, *first.descriptors, *third.descriptors])
     sender.close()
     receiver.close()
+
+
+def test_long_messages_of_many_threads_do_not_mix_and_keep_their_descriptors() -> None:
+    sender, peer = connection_pair()
+    receiver = Connection(peer)
+    files = {name: [named_file(name)] * 70 for name in "abcd"}
+
+    def send(name: str) -> None:
+        for _ in range(5):
+            sender.send({name: name * 200_000}, files[name])
+
+    threads = [Thread(target=send, args=(name,)) for name in files]
+    for thread in threads:
+        thread.start()
+    seen = []
+    for _ in range(20):
+        received = receiver.receive()
+        ((name, text),) = received.content.items()
+        assert text == name * 200_000
+        assert [name_of(descriptor) for descriptor in received.descriptors] == [name] * 70
+        close_all(received.descriptors)
+        seen.append(name)
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == sorted("abcd" * 5)
+    for same in files.values():
+        os.close(same[0])
+    sender.close()
+    receiver.close()

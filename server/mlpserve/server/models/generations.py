@@ -10,7 +10,7 @@ from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.models.loader import load_checked
 from mlpserve.server.models.plan import Plan, PlannedModel
 from mlpserve.server.models.quarantine import LoadError
-from mlpserve.server.models.snapshots import LoadedSnapshots, Snapshot
+from mlpserve.server.models.snapshots import Snapshot, load_lacking
 
 _MAX_TRIES: Final = 1000
 
@@ -46,39 +46,30 @@ class Generations:
         registry = self._registries.get(self._number.generation)
         return self._current_after_change() if registry is None else registry
 
-    def prepare(
-        self, generation: int, plan: Plan, files: Mapping[VersionKey, int]
-    ) -> dict[VersionKey, LoadError]:
-        """Load and check what is planned; requests see nothing of it.
+    def load(self, key: VersionKey, descriptor: int) -> LoadError | None:
+        """Load and check one version, in place of one that was loaded before; requests see nothing.
 
-        What was loaded stays loaded until a later generation is activated, also where others have
-        failed, so that the next attempt needs no file of it.
+        It stays loaded until a later generation is served, whatever becomes of others.
 
         Args:
-            generation: Its number.
-            plan: What is to be served.
-            files: Descriptors of snapshots, of planned versions only. A version that is not among
-                them is the one that was loaded before. They may be closed afterwards.
-
-        Returns:
-            Why versions cannot be served; none where all is prepared.
-        """
-        with self._lock:
-            results = {key: self._load(key, descriptor) for key, descriptor in files.items()}
-            errors = {key: error for key, error in results.items() if error is not None}
-            if not errors:
-                registry = _registry(plan, self._loaded)
-                self._registries = {**self._registries, generation: registry}
-            return errors
-
-    def load(self, key: VersionKey, descriptor: int) -> LoadError | None:
-        """Load and check one version; a later ``prepare`` needs no file of it.
+            key: Which version it is.
+            descriptor: Of the snapshot of its weights file; may be closed afterwards.
 
         Returns:
             Why it cannot be served; None where it can.
         """
         with self._lock:
-            return self._load(key, descriptor)
+            loaded = load_checked(descriptor, key, reproducible=self._reproducible)
+            if isinstance(loaded, LoadError):
+                return loaded
+            self._loaded = {**self._loaded, key: loaded}
+            return None
+
+    def prepare(self, generation: int, plan: Plan) -> None:
+        """Make a registry of what is planned, all versions of which are loaded."""
+        with self._lock:
+            registry = _registry(plan, self._loaded)
+            self._registries = {**self._registries, generation: registry}
 
     def forget_before(self, generation: int) -> None:
         """Let go of all generations before this one, which is served."""
@@ -92,13 +83,6 @@ class Generations:
                 for version in model.versions
             }
             self._loaded = {key: model for key, model in self._loaded.items() if key in in_use}
-
-    def _load(self, key: VersionKey, descriptor: int) -> LoadError | None:
-        loaded = load_checked(descriptor, key, reproducible=self._reproducible)
-        if isinstance(loaded, LoadError):
-            return loaded
-        self._loaded = {**self._loaded, key: loaded}
-        return None
 
     def _current_after_change(self) -> Registry:
         # The number was read, and its generation forgotten before it was looked up.
@@ -142,23 +126,25 @@ class LocalPool:
         self.generation = 0
         self.generations: Final = Generations(self, reproducible=reproducible)
         self._activated = activated
-        self._loaded = LoadedSnapshots()
-        self._prepared = Plan({})
+        self._loaded: dict[VersionKey, Snapshot] = {}
+        self._prepared: Mapping[VersionKey, Snapshot] = {}
 
     def prepare(
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, LoadError]:
         """See ``WorkerPool.prepare``."""
-        lacking = self._loaded.lacking(snapshots)
-        files = {key: snapshot.descriptor for key, snapshot in lacking.items()}
-        errors = self.generations.prepare(generation, plan, files)
-        self._loaded.add(lacking, failed=errors)
-        self._prepared = plan
+        errors = load_lacking(self._loaded, snapshots, self._load)
+        if not errors:
+            self.generations.prepare(generation, plan)
+            self._prepared = snapshots
         return errors
 
     def activate(self, generation: int) -> None:
         """See ``WorkerPool.activate``."""
         self.generation = generation
         self.generations.forget_before(generation)
-        self._loaded.keep(self._prepared.version_keys())
+        self._loaded = dict(self._prepared)
         self._activated()
+
+    def _load(self, key: VersionKey, snapshot: Snapshot) -> LoadError | None:
+        return self.generations.load(key, snapshot.descriptor)

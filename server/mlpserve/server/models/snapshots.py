@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -209,27 +209,28 @@ class SnapshotCache:
         return _Cached(served.snapshot, served.signature if error.is_transient else failed)
 
 
-class LoadedSnapshots:
-    """Which snapshots one process has loaded, so that it is given only what it lacks."""
+def load_lacking(
+    loaded: dict[VersionKey, Snapshot],
+    snapshots: Mapping[VersionKey, Snapshot],
+    load: Callable[[VersionKey, Snapshot], LoadError | None],
+) -> dict[VersionKey, LoadError]:
+    """Have a process load the snapshots that it has not loaded yet.
 
-    def __init__(self) -> None:
-        self._loaded: dict[VersionKey, Snapshot] = {}
+    Args:
+        loaded: What it has loaded; what it loads now is added.
+        snapshots: What it is to have loaded.
+        load: Has it load a version. Where that fails, it goes on with what it had of it before.
 
-    def lacking(self, snapshots: Mapping[VersionKey, Snapshot]) -> dict[VersionKey, Snapshot]:
-        """Return those of the snapshots that the process has not loaded."""
-        known = self._loaded
-        return {
-            key: snapshot for key, snapshot in snapshots.items() if known.get(key) is not snapshot
-        }
-
-    def add(
-        self, snapshots: Mapping[VersionKey, Snapshot], failed: Iterable[VersionKey] = ()
-    ) -> None:
-        """Note that the process has loaded the snapshots, but for those that failed."""
-        without = set(failed)  # it goes on with what it had of them before
-        self._loaded.update((key, new) for key, new in snapshots.items() if key not in without)
-
-    def keep(self, keys: Iterable[VersionKey]) -> None:
-        """Note that the process has forgotten all but these."""
-        kept = set(keys)
-        self._loaded = {key: known for key, known in self._loaded.items() if key in kept}
+    Returns:
+        Why versions cannot be served; none where all are loaded.
+    """
+    errors = {}
+    for key, snapshot in snapshots.items():
+        if loaded.get(key) is snapshot:
+            continue
+        error = load(key, snapshot)
+        if error is None:
+            loaded[key] = snapshot
+        else:
+            errors[key] = error
+    return errors

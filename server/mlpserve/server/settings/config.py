@@ -118,7 +118,7 @@ class ServerConfig(Settings):
     worker_timeout_s: Annotated[
         float,
         seconds(1.0),
-        "how long one of several processes may give no sign of life before it is replaced",
+        "how long one of several processes may give no heartbeat before it is replaced",
     ] = 30.0
     max_version_mb: Annotated[_Count, "largest weights file that is loaded, in MB"] = 256
 

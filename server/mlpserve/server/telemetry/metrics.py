@@ -113,7 +113,7 @@ DEATHS: Final = Metric(
 HANGS: Final = Metric(
     "mlpserve_worker_hangs_total",
     "counter",
-    "Of the workers that died, those that were ended because they gave no sign of life.",
+    "Of the workers that died, those that were ended because they gave no heartbeat.",
 )
 LOG_LINES_DROPPED: Final = Metric(
     "mlpserve_log_lines_dropped_total",

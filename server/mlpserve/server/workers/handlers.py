@@ -68,7 +68,7 @@ class WorkerHandlers:
 
     def _prepare(self, *, generation: int, plan: str) -> None:
         """Prepare a generation, all versions of which are loaded."""
-        self._generations.prepare(generation, Plan.from_json(plan), {})
+        self._generations.prepare(generation, Plan.from_json(plan))
 
     def _open(self) -> str:
         """Listen, and answer requests; return what answers Predict, in words."""

@@ -14,7 +14,7 @@ from mlpserve.model.folder import VersionKey
 from mlpserve.server.errors import ShortageError
 from mlpserve.server.models.plan import Plan
 from mlpserve.server.models.quarantine import LoadError
-from mlpserve.server.models.snapshots import LoadedSnapshots, Snapshot
+from mlpserve.server.models.snapshots import Snapshot, load_lacking
 from mlpserve.server.settings.config import ServerConfig, blas_environment
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers.connection import ConnectionClosedError, connection_pair
@@ -76,8 +76,8 @@ class WorkerProcess:
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._load_timeout_s = config.load_timeout_s
-        self._loaded = LoadedSnapshots()
-        self._plan = Plan({})
+        self._loaded: dict[VersionKey, Snapshot] = {}
+        self._prepared: Mapping[VersionKey, Snapshot] = {}
         self._kill_reason: str | None = None
         self._has_ended = Event()
         self._last_heartbeat: Future[None] | None = None
@@ -114,12 +114,10 @@ class WorkerProcess:
         self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
     ) -> Mapping[VersionKey, LoadError]:
         """Have it load what it lacks of a plan; see ``WorkerPool.prepare``."""
-        lacking = self._loaded.lacking(snapshots)
-        results = {key: self._load(key, snapshot) for key, snapshot in lacking.items()}
-        errors = {key: error for key, error in results.items() if error is not None}
+        errors = load_lacking(self._loaded, snapshots, self._load)
         if not errors:
             self._call("prepare", {"generation": generation, "plan": plan.to_json()})
-            self.generation, self._plan = generation, plan
+            self.generation, self._prepared = generation, snapshots
         return errors
 
     def open(self) -> str:
@@ -135,7 +133,7 @@ class WorkerProcess:
     def activate(self, generation: int) -> None:
         """Tell it that this generation is served from now on."""
         self._call("activate", {"generation": generation})
-        self._loaded.keep(self._plan.version_keys())
+        self._loaded = dict(self._prepared)
 
     def metrics(self, process: str) -> MetricsSnapshot | None:
         """Return what it has counted so far; None where it does not say so soon. For any thread.
@@ -203,10 +201,7 @@ class WorkerProcess:
             )
         except ShortageError as error:
             return LoadError(f"it cannot be loaded: {error}; it is tried again", is_transient=True)
-        if result is not None:
-            return LoadError(*result)
-        self._loaded.add({key: snapshot})
-        return None
+        return None if result is None else LoadError(*result)
 
     def _call(
         self,
