@@ -77,7 +77,7 @@ def _softmax(sums: Vector) -> Vector:
 def _add_gradients(
     gradients: list[Layer], layers: list[Layer], outputs: list[Vector], label: int
 ) -> None:
-    """Add the gradients of one image; the formulas are those of ``learning/backprop.py``."""
+    """Add the gradients of one image; the formulas are those of ``learning/plain.py``."""
     delta = list(outputs[-1])
     delta[label] -= 1
     for index in reversed(range(len(layers))):

@@ -28,6 +28,7 @@ from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.progress import Display, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
+    Candidate,
     Material,
     Threshold,
     candidate,
@@ -44,7 +45,7 @@ _MIN_OPERATIONS_PER_THREAD: Final = 2e8
 
 
 def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
-    """Train a network, judge it by the test images and publish it.
+    """Train a network, evaluate it on the test images and publish it.
 
     Args:
         config: What to do.
@@ -81,9 +82,7 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         training = _Run(config, material, display, signals)
         version = candidate(training.train(), material, name)
         check_good_enough(version, threshold)
-        published = published_before(config.models, version) if training.is_resumed else None
-        if published is None:
-            published = publish_candidate(config.models, version, with_report=config.with_report)
+        published = _publish(version, config, is_resumed=training.is_resumed)
     training.end()
     _show_published(published, config, display)
 
@@ -246,6 +245,14 @@ def _is_published(config: JobConfig, display: Display) -> bool:
             version=published[0],
         )
     return bool(published)
+
+
+def _publish(version: Candidate, config: JobConfig, *, is_resumed: bool) -> Model:
+    """Publish a version, unless the run did so before it was killed and resumed."""
+    published = published_before(config.models, version) if is_resumed else None
+    if published is not None:
+        return published
+    return publish_candidate(config.models, version, with_report=config.with_report)
 
 
 def _show_published(model: Model, config: JobConfig, display: Display) -> None:

@@ -71,10 +71,7 @@ def loss(probabilities: Array, labels: Labels) -> float:
 
 
 def backward(
-    layers: list[Layer],
-    outputs: list[Array],
-    labels: Labels,
-    activation: str = "tanh",
+    layers: list[Layer], outputs: list[Array], labels: Labels, activation: str = "tanh"
 ) -> list[Layer]:
     """Return the derivative of the loss with respect to each layer's weights and bias."""
     _, derivative = ACTIVATIONS[activation]
@@ -87,7 +84,7 @@ def backward(
     for index in reversed(range(len(layers))):
         # z = a W + b, where a are the outputs before: each image adds a_i delta_j to the derivative
         # of W_ij, and delta_j to that of b_j.
-        gradients.append((outputs[index].T @ delta, delta.sum(axis=0)))
+        gradients.append((outputs[index].T @ delta, delta.sum(axis=0)))  # shapes of W and b
         if index > 0:
             # The chain rule, through z_j = sum_i a_i W_ij and then through a_i = f(z_i) before it.
             weights, _ = layers[index]
