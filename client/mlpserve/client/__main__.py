@@ -62,11 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ClientError, DatasetError) as error:
         return _fail(str(error))
     except OSError as error:
-        # What Python still holds back would fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # Whoever read our output has had enough, as `head` has; that is no failure.
-        if not isinstance(error, BrokenPipeError):
-            return _fail(f"the output cannot be written: {error.strerror}")
+        return _output_ended(error)
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     return 0
@@ -174,6 +170,15 @@ def _check_classes(split: Split, version: VersionInfo, name: str) -> None:
         )
 
 
+def _output_ended(error: OSError) -> int:
+    # What Python still holds back would fail once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Whoever read our output has had enough, as `head` has; that is no failure.
+    if isinstance(error, BrokenPipeError):
+        return 0
+    return _fail(f"the output cannot be written: {error.strerror}")
+
+
 def _fail(message: str) -> int:
     print(f"mlpserve-predict: {message}", file=sys.stderr)
     return _EXIT_FAILED
@@ -185,6 +190,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Have a server classify images.",
         epilog="A server that asks for a bearer token gets that of the variable MLPSERVE_TOKEN.",
     )
+    _add_images(parser)
+    _add_server(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "--output",
+        choices=WRITERS,
+        default="table",
+        help="default: table; the others show all rows",
+    )
+    return parser
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help=ACCEPTED)
     parser.add_argument(
         "--data",
@@ -193,6 +211,12 @@ def _parser() -> argparse.ArgumentParser:
         "was trained on",
     )
     add_data_dir(parser)
+    parser.add_argument(
+        "--invert", action="store_true", help="the pictures are dark on light, as ink on paper"
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="localhost:50051",
@@ -208,10 +232,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="speak TLS, and trust the certificates in this file",
     )
-    parser.add_argument("--model", default="", help="needed where several models are served")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, default=0, metavar="N", help=_VERSION_HELP)
-    which.add_argument("--label", default="", help="the version that this label means: canary")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -219,16 +239,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"seconds that a call may take; default: {DEFAULT_TIMEOUT_S:g}",
     )
-    parser.add_argument(
-        "--invert", action="store_true", help="the pictures are dark on light, as ink on paper"
-    )
-    parser.add_argument(
-        "--output",
-        choices=WRITERS,
-        default="table",
-        help="default: table; the others show all rows",
-    )
-    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="", help="needed where several models are served")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, default=0, metavar="N", help=_VERSION_HELP)
+    which.add_argument("--label", default="", help="the version that this label means: canary")
 
 
 if __name__ == "__main__":

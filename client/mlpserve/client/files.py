@@ -42,7 +42,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What pictures are made to be; arrays are taken as they are.
+    """The form that pictures are brought to; arrays are taken as they are.
 
     Attributes:
         shape: What the model takes.

@@ -38,7 +38,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a version was trained, and how good it became.
+    """The training of a version, and how good it became.
 
     Attributes:
         recipe: The recipe's name.
@@ -82,7 +82,7 @@ class VersionInfo:
 
 @dataclass(frozen=True)
 class ShadowInfo:
-    """How a version does that classifies, unseen, what the default version has answered.
+    """A shadow: a version that classifies, unseen, what the default version has answered.
 
     Counts are since the server started, of just these two versions.
 

@@ -36,7 +36,7 @@ class DownloadError(DatasetError):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a mirror is waited for, and how much is taken from it."""
+    """Limits of a download: how long a mirror is waited for, and how much is taken from it."""
 
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     read_timeout_s: float = READ_TIMEOUT_S

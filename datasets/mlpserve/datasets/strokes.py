@@ -17,13 +17,13 @@ GLYPH_SIZE = 100.0
 """Height and greatest width of a glyph: the unit of all control points."""
 
 POINTS_PER_GLYPH = 80
-"""How many points trace a glyph. One number for all, so that all fit one array."""
+"""Points that trace a glyph. One number for all, so that all fit one array."""
 
 DRIFT_REACH = 1.5
-"""How many control points away the hand still errs in much the same direction."""
+"""Control points within which the hand errs in much the same direction."""
 
 DENSE_POINTS_PER_SPAN = 16
-"""How closely a stroke is followed to measure its length."""
+"""Points per span at which a stroke is followed to measure its length."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,11 @@ against accidents, not against enemies. Needs no NumPy.
 
 import hashlib
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
 from mlpserve.model.errors import WeightsFileError
-from mlpserve.model.folder import WEIGHTS_FILE_NAME
+from mlpserve.model.folder import WEIGHTS_FILE_NAME, open_file
 
 DIGEST_FILE_NAME: Final = f"{WEIGHTS_FILE_NAME}.sha256"
 # The star says that the file was read as bytes, which on POSIX makes no difference.
@@ -45,6 +44,8 @@ def read_digest(version_folder: Path) -> str | None:
         text = _read_start(path)
     except FileNotFoundError:
         return None
+    except WeightsFileError as error:
+        raise WeightsFileError(f"{path}: {error}") from error
     except OSError as error:
         raise WeightsFileError(f"{path}: cannot be read: {error.strerror}") from error
     match = _LINE.fullmatch(text)
@@ -85,8 +86,5 @@ def _digest(path: Path) -> str:
 
 
 def _read_start(path: Path) -> str:
-    # A pipe or a device would be waited for, for ever perhaps.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise WeightsFileError(f"{path}: expected a file, got a folder, a pipe or a device")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(_MAX_LINE_BYTES + 1).decode("latin-1")

@@ -28,7 +28,7 @@ class LabelsFileError(ModelError):
 
 
 class NoVersionError(ModelError):
-    """What was named is no model, version or label, or is not there."""
+    """A model, version or label is not there, or may not be called so."""
 
 
 class ModelsFolderError(ModelError):

@@ -12,9 +12,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
-from mlpserve.model.errors import ModelsFolderError, NoVersionError
+from mlpserve.model.errors import ModelsFolderError, NoVersionError, WeightsFileError
 from mlpserve.model.locks import file_lock
 
 WEIGHTS_FILE_NAME: Final = "weights.npz"
@@ -26,7 +26,7 @@ _VERSION_PATTERN: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class VersionKey(NamedTuple):
-    """Which version of which model."""
+    """The key of a version: its model's name and its number."""
 
     name: str
     version: int
@@ -90,6 +90,18 @@ def is_folder(path: Path) -> bool:
 def weights_path(models: Path, name: str, version: int) -> Path:
     """Return where the weights of a version are."""
     return models / name / str(version) / WEIGHTS_FILE_NAME
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file to read it; a pipe or a device would be waited for, for ever perhaps.
+
+    Raises:
+        WeightsFileError: It is no file; the message does not name it.
+        OSError: It is missing, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise WeightsFileError("expected a file, got a folder, a pipe or a device")
+    return path.open("rb")
 
 
 @contextmanager

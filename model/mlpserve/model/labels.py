@@ -13,7 +13,6 @@ is lost. Needs no NumPy.
 """
 
 import json
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mlpserve.model.folder import (
     locked,
     no_label,
     no_version,
+    open_file,
     versions,
     writing_to,
 )
@@ -46,7 +46,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Label:
-    """What a label means.
+    """A label: the version that it means, and those that it meant before.
 
     Attributes:
         version: The version that it means.
@@ -199,10 +199,7 @@ def _check_name(label: str) -> None:
 
 
 def _text(path: Path) -> str:
-    # A pipe or a device would be waited for, for ever perhaps.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise WeightsFileError("expected a file, got a folder, a pipe or a device")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise WeightsFileError(f"expected at most {MAX_FILE_BYTES} bytes, got more")

@@ -19,7 +19,7 @@ FORMAT_VERSION: Final = 1
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the probabilities were brought in line with how often they are right.
+    """Calibration: the probabilities were brought in line with how often they are right.
 
     The last layer's weighted sums were divided by a temperature that was fitted on the validation
     images. The weights that are published contain it; nobody who uses them has to apply it.
@@ -38,7 +38,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Training:
-    """How a version was made, and how good it became.
+    """The training of a version, and how good it became.
 
     Attributes:
         recipe: The recipe's name.
@@ -70,7 +70,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the weights of a version are for.
+    """Metadata of a version: its name, shape, classes and training.
 
     Attributes:
         name: The model's name; see ``is_model_name``.

@@ -31,7 +31,7 @@ TEMPORARY_AGE_S: Final = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted of a model, or would be.
+    """The versions and leftovers of a model that were deleted, or would be.
 
     Attributes:
         versions: The numbers of the versions, the newest first.

@@ -22,7 +22,7 @@ from mlpserve.model.weights import Model
 
 @dataclass(frozen=True)
 class Reference:
-    """What was named; nothing is said of whether it is there.
+    """A version that was named; nothing is said of whether it is there.
 
     Attributes:
         models: The models folder.

@@ -13,7 +13,6 @@ the network gives for them. Files of earlier releases lack them.
 """
 
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from mlpserve.model.activations import FloatArray
 from mlpserve.model.archive import read_open_arrays, write_arrays
 from mlpserve.model.atomic_files import sync_file
 from mlpserve.model.errors import ModelError, WeightsFileError
+from mlpserve.model.folder import open_file
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
@@ -144,10 +144,7 @@ def load_model(path: Path) -> Model:
             message begins with the path.
     """
     try:
-        # A pipe or a device would be waited for, for ever perhaps.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise WeightsFileError("expected a file, got a folder, a pipe or a device")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return read_model(file)
     except ModelError as error:
         raise WeightsFileError(f"{path}: {error}") from error

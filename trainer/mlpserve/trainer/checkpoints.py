@@ -35,7 +35,7 @@ _DOCUMENT: Final = "checkpoint"
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint is of; a run can only go on from one that is of the same.
+    """The identity of a run, which can only go on from a checkpoint of the same.
 
     Attributes:
         recipe: All settings.

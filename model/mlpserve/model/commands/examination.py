@@ -18,7 +18,7 @@ from mlpserve.model.weights import Model
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """What was found of a version.
+    """The findings about a version.
 
     Attributes:
         name: The model's name.

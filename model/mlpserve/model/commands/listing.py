@@ -68,17 +68,7 @@ def show_version(options: argparse.Namespace) -> Iterator[str]:
     folder = weights_path(options.models, found.name, found.version).parent
     labels, problems = readable_labels(options.models, found.name)
     if options.json:
-        yield json.dumps(
-            {
-                "name": found.name,
-                "version": found.version,
-                "folder": str(folder),
-                "labels": labels_of(labels, found.version),
-                "digest": found.digest,
-                "files": _files(folder),
-                "metadata": json.loads(found.model.metadata.to_json()),
-            }
-        )
+        yield json.dumps(_shown_document(found, found.model, folder, labels))
         return
     yield f"{found.name} version {found.version}"
     facts = {
@@ -144,6 +134,20 @@ def _version_document(found: Examined, labels: Mapping[str, Label]) -> dict[str,
         "created_at": training.created_at.isoformat() if training else None,
         "digest": found.digest,
         "problem": found.problem,
+    }
+
+
+def _shown_document(
+    found: Examined, model: Model, folder: Path, labels: Mapping[str, Label]
+) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "version": found.version,
+        "folder": str(folder),
+        "labels": labels_of(labels, found.version),
+        "digest": found.digest,
+        "files": _files(folder),
+        "metadata": json.loads(model.metadata.to_json()),
     }
 
 
