@@ -25,9 +25,7 @@ from mlpserve.server.oip.grpc import MODEL_INFER, inference_service
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
-from mlpserve.server.security.admission import Admission
-from mlpserve.server.security.limits import CallLimit, OpenRequests
-from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.security.admission import Admission, CallLimit
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
 from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.process import Telemetry
@@ -80,7 +78,7 @@ class App:
             self._shadow = Shadow(generations, config.shadow, tallies, counters)
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self.calls = Calls(self._telemetry.shared_recorder(), self._telemetry.request_log)
-        self.admission = Admission(_tokens(config), OpenRequests(config.max_concurrent_requests))
+        self.admission = Admission(config)
         self.messages = PredictionMessages(
             self._router,
             max_batch_images=config.max_batch_images,
@@ -161,9 +159,3 @@ class App:
 
     def _new_workspace(self) -> Workspace:
         return Workspace(self._config.max_batch_rows)
-
-
-def _tokens(config: ServerConfig) -> Tokens | None:
-    if config.token_file is None:
-        return None
-    return Tokens(config.token_file, required=config.require_token)

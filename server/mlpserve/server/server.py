@@ -24,7 +24,7 @@ from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.models.generations import Generations, LocalPool
 from mlpserve.server.models.lifecycle import Lifecycle
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
-from mlpserve.server.security.tls import Encryption, server_encryption
+from mlpserve.server.security.tls import GrpcTls, grpc_tls
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, cannot_listen, check_free
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
@@ -86,9 +86,9 @@ class Server:
             tallies=tallies or Tallies.alone(),
             totals=totals or (lambda: self.metrics("server")),
         )
-        self._encryption = server_encryption(config)
+        self._tls = grpc_tls(config)
         self._server = self._build()
-        self.port = _bind(self._server, config, self._encryption)
+        self.port = _bind(self._server, config, self._tls)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
         self.http = self._open_http() if config.http_port != NO_PORT else None
@@ -103,13 +103,14 @@ class Server:
         if self.http is not None:
             self.http.start()
 
-    def look(self) -> None:
-        """Look now whether certificates, tokens or models of its own care have changed."""
-        self.app.admission.look()
-        if self._encryption is not None:
-            self._encryption.look()
+    def reload(self) -> None:
+        """Read certificates, tokens and models of its own care now, if they have changed."""
+        self.app.admission.reload()
+        if self._tls is not None:
+            _, files = self._tls
+            files.reload()
         if self.http is not None:
-            self.http.look()
+            self.http.reload()
         if self.lifecycle is not None:
             self.lifecycle.reload()
 
@@ -205,13 +206,14 @@ class Server:
         )
 
 
-def _bind(server: grpc.Server, config: ServerConfig, encryption: Encryption | None) -> int:
+def _bind(server: grpc.Server, config: ServerConfig, tls: GrpcTls | None) -> int:
     if not config.shares_port:
         check_free(config.host, config.port)  # gRPC says only that it failed; this says why
     wanted = address(config.host, config.port)
     try:
-        if encryption is not None:
-            return server.add_secure_port(wanted, encryption.credentials)
+        if tls is not None:
+            credentials, _ = tls
+            return server.add_secure_port(wanted, credentials)
         return server.add_insecure_port(wanted)
     except RuntimeError as error:
         raise cannot_listen(config.host, config.port, error) from error

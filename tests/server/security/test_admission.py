@@ -16,9 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.server.errors import OverloadedError
 from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
-from mlpserve.server.security.limits import OpenRequests
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE = "/mlpserve.v1.PredictionService/"
@@ -243,16 +244,16 @@ def test_http_has_the_same_places(start_server: StartServer) -> None:
 
 
 def test_callers_have_no_more_than_is_left_for_others() -> None:
-    open_requests = OpenRequests(9)
+    admission = Admission(ServerConfig(max_concurrent_requests=9))
 
     def taken(caller: str) -> int:
         for count in range(10):
             try:
-                open_requests.enter(caller)
+                admission.enter(None, caller)
             except OverloadedError:
                 return count
         pytest.fail("there was no end")
 
     assert [taken("first"), taken("second"), taken("third")] == [5, 2, 1]
-    open_requests.leave("first")
+    admission.leave("first")
     assert taken("fourth") == 1

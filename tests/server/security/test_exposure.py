@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve.server.security.exposure import exposure_warnings
+from mlpserve.server.security.admission import exposure_warnings
 from mlpserve.server.settings.config import ServerConfig
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it

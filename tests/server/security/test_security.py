@@ -126,7 +126,7 @@ def test_with_mutual_tls_only_callers_with_a_signed_certificate_are_answered(
 def test_a_new_certificate_is_taken_over_without_a_restart_and_open_connections_stay(
     start_server: StartServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._PERIOD_S", 0)
     server = start_server(tls_certificate=authority.certificate, tls_key=authority.key)
     with secure_channel(server, authority.root) as old:
         predict(old)
@@ -143,7 +143,7 @@ def test_a_certificate_without_its_key_is_not_taken_over(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._PERIOD_S", 0)
     server = start_server(tls_certificate=authority.certificate, tls_key=authority.key)
     key = authority.key.read_bytes()
     Authority(trustme.CA(), authority.folder).issue()
@@ -234,7 +234,7 @@ def test_tokens_may_be_optional_and_a_wrong_one_is_refused_all_the_same(
 def test_a_token_that_is_taken_out_of_the_file_is_refused_and_a_new_one_let_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve.server.security.reloading_files._LOOK_PERIOD_S", 0)
+    monkeypatch.setattr("mlpserve.server.security.reloading_files._PERIOD_S", 0)
     file, (old,) = token_file(tmp_path, "billing")
     tokens = Tokens(file, required=True)
     assert tokens.caller(bearer(old)) == "billing"

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mlpserve.oip import inference_pb2
 from mlpserve.server.grpc_api.servicer import handling
-from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
 from mlpserve.server.statuses import Calls
 from mlpserve.v1 import model_management_pb2, prediction_pb2

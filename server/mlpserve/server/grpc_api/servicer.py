@@ -15,7 +15,7 @@ from mlpserve.server.grpc_api.streaming import ReadAhead
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.request import Parse
 from mlpserve.server.inference.router import Router, SplitKey
-from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.statuses import Calls, Refusal
 from mlpserve.server.telemetry.request_record import Metadata, RequestRecord
 

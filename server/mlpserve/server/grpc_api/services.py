@@ -7,7 +7,7 @@ import grpc
 from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages, parsed
 from mlpserve.server.grpc_api.servicer import Servicer
 from mlpserve.server.inference.model_manager import ModelManager
-from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.security.admission import CallLimit
 from mlpserve.v1 import model_management_pb2
 
 MANAGEMENT_SERVICE_NAME: Final = model_management_pb2.DESCRIPTOR.services_by_name[

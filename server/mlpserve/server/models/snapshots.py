@@ -20,7 +20,7 @@ from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.server.models.quarantine import LoadError, Quarantine
 from mlpserve.server.models.scanner import Signature, signature
-from mlpserve.server.system.anonymous_file import anonymous_file
+from mlpserve.server.system.descriptors import anonymous_file
 
 logger = logging.getLogger(__name__)
 

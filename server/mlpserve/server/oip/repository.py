@@ -25,7 +25,7 @@ from mlpserve.server.inference.router import Router
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.figures import figures_of
 from mlpserve.server.oip.values import shortened
-from mlpserve.server.security.limits import CallLimit
+from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.telemetry.statistics import Figures
 

@@ -1,1 +1,1 @@
-"""Who may call: TLS, bearer tokens, and the files that say so, read anew when they change."""
+"""Security: TLS, bearer tokens, limits, and files that are read again when they change."""

@@ -1,24 +1,33 @@
-"""Who is let in: the same for all doors of a process, and before anything is read or computed."""
+"""Admission of requests, by token and by number: before anything of them is read or computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from threading import BoundedSemaphore, Lock
 
-from mlpserve.server.security.limits import OpenRequests
+from mlpserve.server.errors import OverloadedError
+from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.security.tokens import Tokens
+from mlpserve.server.settings.config import NO_PORT, ServerConfig
 
 
 class Admission:
-    """Lets requests in that carry a right token, where they must, and for which there is room.
+    """Admits requests that carry a right token, where they must, and for which there is room.
 
-    Safe to use from many threads.
+    One for all endpoints of a process. Callers share the room, see
+    `mlpserve.server.inference.fair_share`. Safe to use from many threads.
 
     Args:
-        tokens: Whose tokens requests must carry; None for anybody's.
-        open_requests: Those of all doors.
+        config: Its tokens, and how many requests may be open at once.
+
+    Raises:
+        StartError: The token file cannot be used.
     """
 
-    def __init__(self, tokens: Tokens | None, open_requests: OpenRequests) -> None:
-        self._tokens = tokens
-        self._open = open_requests
+    def __init__(self, config: ServerConfig) -> None:
+        self._tokens: Tokens | None = None
+        if config.token_file is not None:
+            self._tokens = Tokens(config.token_file, required=config.require_token)
+        self._open = FairShare(config.max_concurrent_requests)
+        self._lock = Lock()
 
     def enter(
         self,
@@ -27,7 +36,7 @@ class Admission:
         *,
         places: int = 1,
     ) -> str | bytes:
-        """Let a request in until ``leave``; return who asks: the token's name, or the connection.
+        """Admit a request until ``leave``; return who asks: the token's name, or the connection.
 
         Args:
             metadata: What the caller sent along.
@@ -40,13 +49,11 @@ class Admission:
         """
         name = "" if self._tokens is None else self._tokens.caller(metadata)
         caller = name or connection
-        self._open.enter(caller, places)
+        with self._lock:
+            if not self._open.is_free(caller, places):
+                raise self._refusal(caller)
+            self._open.take(caller, places)
         return caller
-
-    def look(self) -> None:
-        """Look now whether there are other tokens."""
-        if self._tokens is not None:
-            self._tokens.look()
 
     def leave(self, caller: str | bytes, *, places: int = 1) -> None:
         """Note that a request was answered, or will never be.
@@ -55,4 +62,67 @@ class Admission:
             caller: What ``enter`` returned.
             places: As there.
         """
-        self._open.leave(caller, places)
+        with self._lock:
+            self._open.give_back(caller, places)
+
+    def reload(self) -> None:
+        """Read the token file now, if it has changed."""
+        if self._tokens is not None:
+            self._tokens.reload()
+
+    def _refusal(self, caller: str | bytes) -> OverloadedError:
+        return OverloadedError(
+            f"the server is busy: {self._open.taken} of at most {self._open.most} requests are "
+            f"open, {self._open.taken_by(caller)} of them yours, and one caller may have no more "
+            "than are left for others; try again later"
+        )
+
+
+class CallLimit:
+    """Lets some calls in, each for as long as its ``with`` block runs, and refuses the next.
+
+    Safe to use from many threads.
+
+    Args:
+        max_calls: So many calls may be open at once.
+        opening: How the refusal begins; " at once is" and the number follow.
+
+    Raises:
+        OverloadedError: On entering, where so many calls are open.
+    """
+
+    def __init__(self, max_calls: int, opening: str) -> None:
+        self._refusal = f"{opening} at once is {max_calls}"
+        self._free = BoundedSemaphore(max_calls)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise OverloadedError(self._refusal)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
+def exposure_warnings(config: ServerConfig) -> Iterator[str]:
+    """Yield a sentence for each thing that strangers may do, and how to have it otherwise."""
+    asks_for_tokens = config.token_file is not None and config.require_token
+    is_encrypted = config.tls_certificate is not None
+    if not (_is_local(config.host) or asks_for_tokens or is_encrypted):
+        yield (
+            f"anybody who can reach {config.host} may call, and read what others send: see "
+            "--token-file and --tls-certificate"
+        )
+    if config.allow_management and not (asks_for_tokens or config.tls_client_ca is not None):
+        yield (
+            "anybody who may call may load and unload models, with neither a token nor a "
+            "certificate: see --token-file and --tls-client-ca, or leave out --allow-management"
+        )
+    if config.metrics_port != NO_PORT and not _is_local(config.metrics_host):
+        yield (
+            f"anybody who can reach {config.metrics_host} may read the metrics, which tell names "
+            "of models and how busy they are: keep --metrics-host to Prometheus's network"
+        )
+
+
+def _is_local(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")

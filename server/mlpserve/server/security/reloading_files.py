@@ -1,110 +1,98 @@
-"""What files say, read again when they change: certificates and tokens are renewed in service."""
+"""Files that are read again when they change: certificates and tokens are renewed in service."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 from mlpserve.server.errors import StartError
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_FILE_BYTES: Final = 1 << 20
-_LOOK_PERIOD_S: Final = 1.0
-
+_MAX_FILE_BYTES: Final = 1 << 20
+_PERIOD_S: Final = 1.0
 _T = TypeVar("_T")
-_Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class ReloadingFiles(Generic[_T]):
-    """What is read from some files; looks, when asked, at most once a second whether they changed.
+    """The parsed contents of some files, which are looked at once a second at most.
 
-    Where they cannot be read any more, or say nothing that can be used, what they said before
+    Where they cannot be read any more, or hold nothing that can be used, what they held before
     stays, and the log says so once. Safe to use from many threads.
+
+    Args:
+        paths: The files.
+        parse: Takes the contents of all, and returns what they mean. Raises StartError.
+        clock_s: Returns seconds that only grow.
+
+    Raises:
+        StartError: They cannot be read, or used.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        read: Callable[[Sequence[bytes]], _T],
+        parse: Callable[[Sequence[bytes]], _T],
         *,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read the files for the first time.
-
-        Args:
-            paths: The files.
-            read: Takes the contents of all, and returns what they say. Raises StartError.
-            clock_s: Returns seconds that only grow.
-
-        Raises:
-            StartError: They cannot be read, or used.
-        """
         self._paths = paths
-        self._read = read
+        self._parse = parse
         self._clock_s = clock_s
         self._lock = Lock()
-        self._signature, self._said = self._read_now()
         self._looked_s = clock_s()
+        self._signature = self._signature_now()
+        self._parsed = self._read()
 
     def get(self) -> _T:
-        """Return what the files say."""
-        if self._clock_s() - self._looked_s >= _LOOK_PERIOD_S and self._lock.acquire(
-            blocking=False
-        ):
+        """Return what the files mean."""
+        is_due = self._clock_s() - self._looked_s >= _PERIOD_S
+        if is_due and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                self._reload()
             finally:
                 self._lock.release()
-        return self._said
+        return self._parsed
 
-    def look(self) -> None:
-        """Look whether they changed, now."""
+    def reload(self) -> None:
+        """Read the files now, if they have changed."""
         with self._lock:
-            self._look()
+            self._reload()
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         self._looked_s = self._clock_s()
+        # Before the files are read: what changes meanwhile is read again the next time.
+        signature = self._signature_now()
+        if signature == self._signature:
+            return
+        self._signature = signature
         try:
-            if _signature(self._paths) == self._signature:
-                return
-            self._signature, self._said = self._read_now()
+            self._parsed = self._read()
         except StartError as error:
             logger.error("not taken over, what was there before stays: %s", error)  # noqa: TRY400 - the sentence says it all
-            self._signature = _signature_or_none(self._paths)
         else:
             logger.info("taken over: %s", ", ".join(map(str, self._paths)))
 
-    def _read_now(self) -> tuple[_Signature, _T]:
-        """Return what the files say, and the signature of the state in which they say it."""
-        signature = _signature(self._paths)
-        said = self._read([_content(path) for path in self._paths])
-        return signature, said
+    def _signature_now(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what is another after each change; nothing where a file is not there."""
+        try:
+            found = [path.stat() for path in self._paths]
+        except OSError:
+            return ()
+        return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
 
-
-def _signature(paths: Sequence[Path]) -> _Signature:
-    try:
-        found = [path.stat() for path in paths]
-    except OSError as error:
-        raise StartError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
-
-
-def _signature_or_none(paths: Sequence[Path]) -> _Signature:
-    try:
-        return _signature(paths)
-    except StartError:
-        return ()
+    def _read(self) -> _T:
+        return self._parse([_content(path) for path in self._paths])
 
 
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE_BYTES + 1)
+            content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise StartError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > _LARGEST_FILE_BYTES:
-        raise StartError(f"{path}: expected at most {_LARGEST_FILE_BYTES} bytes")
+    if len(content) > _MAX_FILE_BYTES:
+        raise StartError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes")
     return content

@@ -19,7 +19,7 @@ from mlpserve.server.security.reloading_files import ReloadingFiles
 AUTHORIZATION: Final = "authorization"
 _SCHEME: Final = "bearer "
 _TOKEN_BYTES: Final = 32
-_LONGEST_TOKEN: Final = 4096
+_MAX_TOKEN_LENGTH: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINE: Final = re.compile(rf"({_NAME.pattern})\s+sha256:([0-9a-f]{{64}})")
 
@@ -70,13 +70,13 @@ class Tokens:
             return ""
         return self._name(given[0])
 
-    def look(self) -> None:
-        """Look now whether the file has changed."""
-        self._names.look()
+    def reload(self) -> None:
+        """Read the file now, if it has changed."""
+        self._names.reload()
 
     def _name(self, given: str | bytes) -> str:
         text = given.decode(errors="replace") if isinstance(given, bytes) else given
-        if text[: len(_SCHEME)].lower() != _SCHEME or len(text) > _LONGEST_TOKEN:
+        if text[: len(_SCHEME)].lower() != _SCHEME or len(text) > _MAX_TOKEN_LENGTH:
             raise UnauthenticatedError("authorization: expected 'Bearer TOKEN', got something else")
         digest = _digest(text[len(_SCHEME) :].strip().encode())
         found = ""

@@ -1,25 +1,27 @@
-"""How many files a process may have open."""
+"""Descriptors of open files: how many a process may have, and files that have nothing else."""
 
 import logging
+import os
 import resource
+import tempfile
 from typing import Final
 
 logger = logging.getLogger(__name__)
 
 # Of what the system allows: some allow a billion, and programs that go through all are slow then.
-_MOST: Final = 65_536
+_MAX_DESCRIPTORS: Final = 65_536
 # For all but connections: what gRPC holds, versions and what loads the next, certificates, the log.
 _RESERVED: Final = 128
 
 
-def allow_many() -> None:
+def raise_limit() -> None:
     """Allow this process and those that it starts as many open files as they may need.
 
     A version that is served takes some, and each connection takes one. The usual limit is 1024, for
     the sake of programs that use ``select``, and may be raised by any process for itself.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MAX_DESCRIPTORS, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     try:
@@ -50,3 +52,17 @@ def warn_of_few(wanted: int) -> None:
             "max_connections: %d, not %d, because each process may have no more than %d files open",
             *(possible, wanted, soft),
         )
+
+
+def anonymous_file(label: str) -> int:
+    """Return the descriptor of an empty file without a name, which nobody else can open.
+
+    Processes share it by passing on the descriptor.
+
+    Args:
+        label: What lists of open files call it, where the system can say.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label, os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

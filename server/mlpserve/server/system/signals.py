@@ -1,4 +1,4 @@
-"""Signals that say to stop, or to look again, waited for and not handled.
+"""Signals to stop, or to read files again: waited for and not handled.
 
 A handler that sets an event may, when two signals come at once, leave its waiter waiting for ever.
 Signals that are blocked in all threads and waited for in one cannot be missed.
@@ -21,15 +21,15 @@ def block() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
 
 
-def wait_for_stop(look: Callable[[], object]) -> None:
+def wait_for_stop(reload: Callable[[], object]) -> None:
     """Wait for a signal to stop; ``block`` was called before.
 
     Args:
-        look: Called, in another thread, after SIGHUP, with which servers are told to read again
+        reload: Called, in another thread, after SIGHUP, with which servers are told to read again
             what they have read. What it raises is logged, and ends nothing.
     """
     is_asked = Event()
-    Thread(target=_look_when_asked, args=(is_asked, look), name="hangups", daemon=True).start()
+    Thread(target=_reload_when_asked, args=(is_asked, reload), name="hangups", daemon=True).start()
     while signal.sigwait((*STOP_SIGNALS, signal.SIGHUP)) == signal.SIGHUP:
         is_asked.set()
     let_the_next_one_end_us()
@@ -47,11 +47,11 @@ def let_the_next_one_end_us() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def _look_when_asked(is_asked: Event, look: Callable[[], object]) -> None:
+def _reload_when_asked(is_asked: Event, reload: Callable[[], object]) -> None:
     while is_asked.wait():
-        is_asked.clear()  # first: who asks during a look wants another one
+        is_asked.clear()  # first: who asks during a reload wants another one
         logger.info("SIGHUP: looking at certificates, tokens and models")
         try:
-            look()
+            reload()
         except Exception:
-            logger.exception("the look that SIGHUP asked for failed")
+            logger.exception("the reload that SIGHUP asked for failed")

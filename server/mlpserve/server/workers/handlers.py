@@ -92,7 +92,7 @@ class WorkerHandlers:
     def _reload(self) -> None:
         """Look now whether certificates or tokens have changed."""
         if self._server is not None:
-            self._server.look()
+            self._server.reload()
 
     def _metrics(self, *, process: str) -> MetricsSnapshot | None:
         """Return what was counted so far; None where nothing can have been."""

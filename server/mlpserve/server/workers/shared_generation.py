@@ -9,7 +9,7 @@ import mmap
 import os
 from typing import Final
 
-from mlpserve.server.system.anonymous_file import anonymous_file
+from mlpserve.server.system.descriptors import anonymous_file
 from mlpserve.server.telemetry.tallies import TALLY_WORDS
 
 _WORD_BYTES: Final = 8

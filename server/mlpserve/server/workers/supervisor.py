@@ -69,6 +69,7 @@ class Supervisor:
         self._one_ended = Event()
         self._pool = ProcessPool(self._generation, self._start_worker, len(self._processors))
         self._hangs = 0
+        self.adapter = ""  # what answers Predict, in words, once it was started
         self.lifecycle = Lifecycle(config, self._pool)
         self.aggregate = Aggregate(self._metrics)
         controller = self.lifecycle.controller
@@ -79,8 +80,8 @@ class Supervisor:
             "totals": self.aggregate.snapshot,
         }
 
-    def start(self) -> str:
-        """Have all workers serve what is there; return what answers Predict, in words.
+    def start(self) -> None:
+        """Have all workers serve what is there.
 
         Raises:
             StartError: One of them died, or cannot listen.
@@ -90,7 +91,7 @@ class Supervisor:
             Thread(target=self._replace_ended, name="replace-ended", daemon=True).start()
             Thread(target=self._kill_hanging, name="kill-hanging", daemon=True).start()
             self.lifecycle.start()
-            return self._pool.open()
+            self.adapter = self._pool.open()
         except WorkerLostError as error:
             self.stop()
             raise StartError(f"a worker died while it started: {error}") from error

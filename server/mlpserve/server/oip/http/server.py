@@ -1,9 +1,7 @@
 """HTTP server in a thread of its own, opened as the settings say."""
 
 import socket
-import ssl
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
@@ -17,7 +15,7 @@ from mlpserve.server.oip.http.limits import MAX_CONNECTIONS, TimeoutProtocol
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.security.admission import Admission
-from mlpserve.server.security.reloading_files import ReloadingFiles
+from mlpserve.server.security.tls import HttpTls, http_tls
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.statuses import Calls
 from mlpserve.server.system.ports import listening_sockets
@@ -33,8 +31,8 @@ class HttpServer:
         application: What answers.
         sockets: Where; closed with the server.
         stop_grace_s: How long open requests may take when it is stopped.
-        tls: With which to serve over TLS; without it, connections are plain.
-        files: Are looked at every few seconds, where there are any.
+        tls: With which to serve over TLS, its files looked at every few seconds; None for plain
+            connections.
     """
 
     def __init__(
@@ -43,9 +41,10 @@ class HttpServer:
         sockets: Sequence[socket.socket],
         *,
         stop_grace_s: float,
-        tls: ssl.SSLContext | None,
-        files: ReloadingFiles[None] | None,
+        tls: HttpTls | None,
     ) -> None:
+        context, files = tls or (None, None)
+
         async def notify() -> None:
             if files is not None:
                 files.get()
@@ -68,7 +67,7 @@ class HttpServer:
             callback_notify=notify,
         )
         config.load()
-        config.ssl = tls
+        config.ssl = context
         self._server = _StartingServer(config)
         self._sockets = list(sockets)
         self._thread = Thread(target=self._serve, name="http", daemon=True)
@@ -89,10 +88,10 @@ class HttpServer:
         if not self._server.has_started.wait(_START_TIMEOUT_S):
             raise StartError(f"http_port: the HTTP server did not start in {_START_TIMEOUT_S:g} s")
 
-    def look(self) -> None:
-        """Look now whether there are other certificates."""
+    def reload(self) -> None:
+        """Read the certificates now, if they have changed."""
         if self._files is not None:
-            self._files.look()
+            self._files.reload()
 
     def stop(self) -> None:
         """Refuse new connections, answer open requests, and end."""
@@ -149,32 +148,9 @@ def open_http(
         max_body_bytes=config.max_message_bytes,
         admission=admission,
     )
-    context, files = _tls(config)
     return HttpServer(
         endpoints.application(),
         listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
         stop_grace_s=config.stop_grace_s,
-        tls=context,
-        files=files,
+        tls=http_tls(config),
     )
-
-
-def _tls(config: ServerConfig) -> tuple[ssl.SSLContext | None, ReloadingFiles[None] | None]:
-    """Return the context of TLS, and what takes over certificates that were renewed."""
-    certificate, key, authority = config.tls_certificate, config.tls_key, config.tls_client_ca
-    if certificate is None or key is None:
-        return None, None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    if authority is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(authority)
-    # New connections of the same context use what was loaded last.
-    files = ReloadingFiles([certificate, key], lambda _: _load(context, certificate, key))
-    return context, files
-
-
-def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise StartError(f"{certificate}, {key}: expected a certificate and its key") from error
