@@ -40,6 +40,18 @@ class Source(Generic[_Place]):
     load_test: Callable[[_Place], Split]
 
 
+@dataclass(frozen=True)
+class Format(Source[Path]):
+    """A format of the user's files.
+
+    Attributes:
+        fits: Returns whether a path, which exists, is of this format, as far as is seen from
+            outside.
+    """
+
+    fits: Callable[[Path], bool]
+
+
 # By the name that --data has for each; it is loaded from the folder of --data-dir, or else from
 # wherever it is to be had.
 DATASETS: Final[Mapping[str, Source[Path | None]]] = {
@@ -50,24 +62,23 @@ DATASETS: Final[Mapping[str, Source[Path | None]]] = {
         lambda _: load_drawn_test(),
     ),
 }
-# Files of the user's: a folder, or a file.
-FORMATS: Final[Mapping[str, Source[Path]]] = {
-    "folder": Source("a folder with the four IDX files", read_idx_dataset, read_idx_test_split),
-    "file": Source(
+# The first that fits is taken; what is none of the others is taken for an .npz file.
+FORMATS: Final = (
+    Format("a folder with the four IDX files", read_idx_dataset, read_idx_test_split, Path.is_dir),
+    Format(
         "an .npz file with x_train, y_train, x_test and y_test",
         read_npz_dataset,
         read_npz_test_split,
+        lambda _: True,
     ),
-}
+)
 _AUTO: Final = "auto"
 _NAMES: Final = (_AUTO, *DATASETS)
-_ACCEPTED: Final = (
-    f"{', '.join(_NAMES)}, {', or '.join(source.description for source in FORMATS.values())}"
-)
+_ACCEPTED: Final = f"{', '.join(_NAMES)}, {', or '.join(form.description for form in FORMATS)}"
 DATA_HELP: Final = (
     f"{', '.join(f'{name} ({source.description})' for name, source in DATASETS.items())}, {_AUTO} "
     "(mnist if it is at hand or can be downloaded, else drawn), or the path of "
-    f"{' or of '.join(source.description for source in FORMATS.values())}"
+    f"{' or of '.join(form.description for form in FORMATS)}"
 )
 
 
@@ -143,7 +154,7 @@ def _name_of(name: str) -> str:
     return f"own-{text}" if text in _NAMES else text
 
 
-def _file(source: str) -> tuple[Path, Source[Path]]:
+def _file(source: str) -> tuple[Path, Format]:
     """Return a path that exists, and the format that is there."""
     path = Path(source)
     try:
@@ -158,4 +169,4 @@ def _file(source: str) -> tuple[Path, Source[Path]]:
         raise DatasetError(
             f"data: expected {_ACCEPTED}; got {source!r}, and there is no such file or folder"
         )
-    return path, FORMATS["folder" if path.is_dir() else "file"]
+    return path, next(form for form in FORMATS if form.fits(path))
