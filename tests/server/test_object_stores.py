@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from mlpserve.client import Client
+from mlpserve.model.folder import versions
 from mlpserve.model.sync.synchronizer import Synchronizer
-from s3_server import running_s3, s3, upload
+from mlpserve.server.models.sync_process import SyncProcess
+from s3_server import own_s3, running_s3, s3, upload
 
-__all__ = ["running_s3", "s3", "upload"]
+__all__ = ["own_s3", "running_s3", "s3", "upload"]
 
 URL = "s3://bucket/models"
 IMAGE = np.zeros((1, 6), np.uint8)
@@ -66,11 +69,8 @@ def imports_a_library_of_stores(process: int) -> bool:
 
 
 @pytest.fixture
-def serve_bucket(
-    s3: Any, run_server: RunServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> RunServer:
+def serve_bucket(run_server: RunServer, tmp_path: Path) -> RunServer:
     """Return a function that runs a server of the bucket, and sees that nothing of it is left."""
-    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", s3.url)
 
     @contextmanager
     def run(*flags: str) -> Iterator[Any]:
@@ -85,7 +85,11 @@ def serve_bucket(
 
 @alone_and_with_workers
 def test_a_server_follows_a_bucket_and_imports_none_of_its_libraries(
-    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None], workers: str
+    serve_bucket: RunServer,
+    s3: Any,
+    upload: Callable[[], None],
+    publish: Callable[..., None],
+    workers: str,
 ) -> None:
     publish("tiny", versions=1)
     upload()
@@ -103,37 +107,69 @@ def test_a_server_follows_a_bucket_and_imports_none_of_its_libraries(
     assert any("s3://bucket/models: tiny version 2: copied" in line for line in server.lines)
 
 
+@pytest.fixture
+def sync_of(tmp_path: Path) -> Iterator[Callable[[str], SyncProcess]]:
+    """Return a function that makes what keeps ``copy`` equal to a store; it is stopped then."""
+    made = list[SyncProcess]()
+
+    def make(url: str) -> SyncProcess:
+        made.append(SyncProcess(url, tmp_path / "copy", period_s=1000, max_version_mb=1))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def test_the_first_look_is_waited_for(
+    sync_of: Callable[[str], SyncProcess], models: Path, tiny_models: None, tmp_path: Path
+) -> None:
+    sync_of(f"file://{models}").start(timeout_s=TIMEOUT_S)
+    assert versions(tmp_path / "copy", "tiny") == [2, 1]
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for_long(
+    sync_of: Callable[[str], SyncProcess],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sync = sync_of(f"ftp://127.0.0.1:{silent.getsockname()[1]}/models")
+        silent.settimeout(TIMEOUT_S)
+        sync.start(timeout_s=0.01)
+        connection, _ = silent.accept()  # it goes on looking
+        with connection:
+            sync.stop()
+            assert connection.recv(1) == b""  # it has ended
+
+
 @pytest.mark.slow  # the library tries again for some seconds
 def test_a_server_goes_on_serving_without_its_bucket(
-    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], tiny_models: None
+    serve_bucket: RunServer, own_s3: Any, upload: Callable[[], None], tiny_models: None
 ) -> None:
     upload()
     with serve_bucket() as server, Client(server.address) as client:
-        s3.stop()
+        own_s3.stop()
         server.wait_for_line("cannot be listed")
         assert client.predict(IMAGE).model_version == 2
-        s3.start()
 
 
 @pytest.mark.slow  # as above
 def test_a_server_that_starts_without_its_bucket_serves_what_was_copied(
     serve_bucket: RunServer,
-    s3: Any,
+    own_s3: Any,
     upload: Callable[[], None],
     tiny_models: None,
     tmp_path: Path,
 ) -> None:
     upload()
     Synchronizer(URL, tmp_path / "cache").sync()
-    s3.stop()
+    own_s3.stop()
     with serve_bucket() as server, Client(server.address) as client:
         assert client.predict(IMAGE).model_version == 2
-    s3.start()
 
 
 @pytest.mark.slow  # several processes
 def test_several_workers_serve_a_bucket_that_is_empty_at_first(
-    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
+    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
 ) -> None:
     with serve_bucket("--workers", "2") as server:
         assert f"but {URL} has no " in server.lines[-1]
@@ -146,7 +182,7 @@ def test_several_workers_serve_a_bucket_that_is_empty_at_first(
 
 
 def test_a_program_that_dies_is_started_again_and_goes_on_copying(
-    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
+    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
     upload()
@@ -155,13 +191,13 @@ def test_a_program_that_dies_is_started_again_and_goes_on_copying(
         os.kill(sync, signal.SIGKILL)
         publish("tiny", versions=1)
         upload()
-        server.wait_for_line(f"what copies from {URL} ended (SIGKILL); it is started again")
+        server.wait_for_line(f"mlpserve-models sync {URL} ended (SIGKILL); it is started again")
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
         server.stop()
 
 
 def test_the_program_ends_with_a_server_that_is_killed(
-    serve_bucket: RunServer, upload: Callable[[], None], tiny_models: None
+    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], tiny_models: None
 ) -> None:
     upload()
     with serve_bucket() as server:
@@ -171,7 +207,7 @@ def test_the_program_ends_with_a_server_that_is_killed(
 
 
 def test_a_hangup_has_the_bucket_looked_at_at_once(
-    serve_bucket: RunServer, upload: Callable[[], None], publish: Callable[..., None]
+    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
     upload()

@@ -57,7 +57,6 @@ class S3Server:
             pass
 
 
-# Not longer: other tests look at which processes this one has.
 @pytest.fixture(scope="module")
 def running_s3() -> Iterator[S3Server]:
     """Return the process; ``s3`` is what to use."""
@@ -71,12 +70,28 @@ def running_s3() -> Iterator[S3Server]:
 def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """Return an S3 with an empty bucket, ``bucket``, that fsspec finds by its configuration."""
     running_s3.reset()
+    make_bucket(running_s3, monkeypatch)
+    return running_s3
+
+
+@pytest.fixture
+def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Return an S3 like ``s3`` that no other test has, so that it may be stopped."""
+    server = S3Server()
+    server.start()
+    make_bucket(server, monkeypatch)
+    yield server
+    server.stop()
+
+
+def make_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a bucket that fsspec finds, in this process and in those that it starts."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": running_s3.url})
+    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", server.url)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": server.url})
     fsspec.filesystem("s3").mkdir("bucket")
-    return running_s3
 
 
 @pytest.fixture

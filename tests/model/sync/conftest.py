@@ -9,9 +9,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from mlpserve.model.sync.synchronizer import Synchronizer
-from s3_server import running_s3, s3, upload
+from s3_server import own_s3, running_s3, s3, upload
 
-__all__ = ["running_s3", "s3", "upload"]
+__all__ = ["own_s3", "running_s3", "s3", "upload"]
 
 TIMEOUT_S = 30.0
 # What to do before a folder is listed, or before or after a file is opened, by these words.

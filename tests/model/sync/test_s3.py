@@ -47,7 +47,7 @@ def test_versions_and_labels_are_copied_and_followed(
 
 @pytest.mark.slow  # the library tries again for some seconds
 def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_back(
-    s3: Any,
+    own_s3: Any,
     upload: Callable[[], None],
     tiny_models: None,
     cache: Path,
@@ -56,10 +56,10 @@ def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_b
     upload()
     synchronizer = Synchronizer(URL, cache)
     synchronizer.sync()
-    s3.stop()
+    own_s3.stop()
     assert not synchronizer.sync()
     assert synchronizer.failure is not None
-    s3.start()  # without the bucket
+    own_s3.start()  # without the bucket
     assert not synchronizer.sync()
     assert synchronizer.failure is not None
     assert "FileNotFoundError" in synchronizer.failure
@@ -75,15 +75,14 @@ def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_b
 
 @pytest.mark.slow  # as above
 def test_a_server_that_starts_while_the_bucket_is_away_has_what_was_copied(
-    s3: Any, upload: Callable[[], None], tiny_models: None, cache: Path
+    own_s3: Any, upload: Callable[[], None], tiny_models: None, cache: Path
 ) -> None:
     upload()
     Synchronizer(URL, cache).sync()
-    s3.stop()
+    own_s3.stop()
     synchronizer = Synchronizer(URL, cache)
     assert not synchronizer.sync()
     assert versions(synchronizer.copy.folder, "tiny") == [2, 1]
-    s3.start()
 
 
 def test_no_key_leads_out_of_the_cache(

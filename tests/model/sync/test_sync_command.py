@@ -25,10 +25,9 @@ COMMAND = [sys.executable, "-m", "mlpserve.model", "sync"]
 Done = subprocess.CompletedProcess[str]
 
 
-def run(*arguments: object, variables: dict[str, str] | None = None) -> Done:
+def run(*arguments: object) -> Done:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        env=os.environ | (variables or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -38,11 +37,10 @@ def run(*arguments: object, variables: dict[str, str] | None = None) -> Done:
 
 
 @contextmanager
-def running(*arguments: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Run the command, and leave nothing of it behind."""
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        env=os.environ | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,7 +147,7 @@ def test_a_bucket_is_followed_with_what_the_environment_says_of_it(
 ) -> None:
     upload()
     flags = ("--period-s", "0.1", URL, cache)
-    with running(*flags, FSSPEC_S3_ENDPOINT_URL=s3.url) as process:
+    with running(*flags) as process:
         assert first_line(process) == f"{cache}: versions: 2, of models: 1; copied from {URL}\n"
         publish("tiny", versions=1)
         upload()
@@ -247,7 +245,6 @@ def test_it_imports_neither_numpy_nor_grpc(
     upload()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *COMMAND[1:], "--once", URL, str(cache)],
-        env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": s3.url},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

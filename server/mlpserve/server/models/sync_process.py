@@ -95,7 +95,7 @@ class SyncProcess:
             # Whoever stops all processes of a container or a service tells us too, perhaps last.
             if not self._stopping.wait(self._pause_s):
                 logger.warning(
-                    "what copies from %s ended (%s); it is started again",
+                    "mlpserve-models sync %s ended (%s); it is started again",
                     *(without_secrets(self._url), how_it_ended),
                 )
             self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
@@ -156,7 +156,7 @@ class SyncProcess:
             elif said.startswith(_REFUSAL):
                 refusal = in_words_of_settings(said.removeprefix(_REFUSAL))
             else:
-                logger.warning("what copies from the object store says: %s", said)
+                logger.warning("mlpserve-models sync: %s", said)
         return refusal
 
 
