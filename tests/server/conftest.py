@@ -52,7 +52,7 @@ class Local:
 
 
 @pytest.fixture
-def look_after() -> Callable[..., Local]:
+def serve_folder() -> Callable[..., Local]:
     """Return what looks into a models folder once, and then whenever it is told to."""
 
     def started(models: Path, **settings: Any) -> Local:

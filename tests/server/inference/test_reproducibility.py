@@ -102,7 +102,7 @@ def test_reproducible_answers_are_those_of_the_plain_network(
 def test_a_version_whose_answers_cannot_be_promised_is_not_served(
     models: Path,
     publish: Callable[..., None],
-    look_after: Callable[..., Any],
+    serve_folder: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish("digits", versions=1)
@@ -116,11 +116,11 @@ def test_a_version_whose_answers_cannot_be_promised_is_not_served(
         return found
 
     monkeypatch.setattr(CompiledModel, "classify", depends_on_size)
-    promising = look_after(models, reproducible=True).registry.models["digits"]
+    promising = serve_folder(models, reproducible=True).registry.models["digits"]
     assert promising.versions == ()
     assert "reproducible: cannot be promised with the BLAS" in promising.quarantined[1]
     assert "a batch of 33 uint8 images" in promising.quarantined[1]
-    assert look_after(models).served == {"digits": [1]}
+    assert serve_folder(models).served == {"digits": [1]}
 
 
 def test_a_reproducible_server_gives_the_same_bits_to_joined_and_single_calls(

@@ -175,15 +175,15 @@ def is_one_sentence(reason: str, models: Path) -> bool:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_broken_version_is_never_served_and_says_why(
-    models: Path, proven: Model, look_after: Callable[..., Any], kind: str
+    models: Path, proven: Model, serve_folder: Callable[..., Any], kind: str
 ) -> None:
     breaks, expected = KINDS[kind]
     publish(models, proven)
     set_label(models, "tiny", "stable", 1)
-    local = look_after(models)
+    local = serve_folder(models)
     put(models, proven, 2, breaks)
     set_label(models, "tiny", "stable", 2)
-    for found in (local, look_after(models)):
+    for found in (local, serve_folder(models)):
         assert found.reloaded() == {"tiny": [1]}
         assert found.registry.find("tiny", 0).metadata.version == 1
         (reason,) = found.registry.models["tiny"].quarantined.values()
@@ -192,11 +192,11 @@ def test_a_broken_version_is_never_served_and_says_why(
 
 
 def test_a_good_version_passes_where_the_broken_ones_fail(
-    models: Path, proven: Model, look_after: Callable[..., Any]
+    models: Path, proven: Model, serve_folder: Callable[..., Any]
 ) -> None:
     publish(models, proven)
     put(models, proven, 2, lambda _folder, _model: None)
-    assert look_after(models).served == {"tiny": [2, 1]}
+    assert serve_folder(models).served == {"tiny": [2, 1]}
 
 
 def test_a_server_that_meets_all_of_them_goes_on_answering(
@@ -225,13 +225,13 @@ def test_a_server_that_meets_all_of_them_goes_on_answering(
 
 @pytest.mark.parametrize("is_signed", [False, True], ids=["digest left", "digest renewed"])
 def test_wherever_a_file_is_cut_off_it_is_not_served(
-    models: Path, proven: Model, look_after: Callable[..., Any], *, is_signed: bool
+    models: Path, proven: Model, serve_folder: Callable[..., Any], *, is_signed: bool
 ) -> None:
     published = publish(models, proven)
     path = weights_path(models, "tiny", published.metadata.version)
     good = path.read_bytes()
     path.write_bytes(b"")
-    local = look_after(models)
+    local = serve_folder(models)
     for length in [*range(1, len(good), 7), len(good) - 1]:
         path.write_bytes(good[:length])
         if is_signed:
@@ -243,13 +243,13 @@ def test_wherever_a_file_is_cut_off_it_is_not_served(
 
 
 def test_wherever_a_bit_is_flipped_the_answers_are_right_or_there_are_none(
-    models: Path, proven: Model, look_after: Callable[..., Any]
+    models: Path, proven: Model, serve_folder: Callable[..., Any]
 ) -> None:
     publish(models, proven)
     path = weights_path(models, "tiny", 1)
     good = path.read_bytes()
     path.write_bytes(b"")
-    local = look_after(models)
+    local = serve_folder(models)
     expected = answers(CompiledModel(proven))
     served = 0
     for position in range(0, len(good), 3):
@@ -272,14 +272,14 @@ def answers(model: CompiledModel) -> bytes:
 
 
 def test_a_file_that_grows_as_it_is_copied_is_served_when_it_is_whole(
-    models: Path, proven: Model, look_after: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    models: Path, proven: Model, serve_folder: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(models, proven)
     path = weights_path(models, "tiny", 1)
     good = path.read_bytes()
     (path.parent / DIGEST_FILE_NAME).unlink()
     path.unlink()
-    local = look_after(models)
+    local = serve_folder(models)
     with path.open("wb") as file:
         for start in range(0, len(good), 500):
             assert local.reloaded() == {"tiny": []}
@@ -291,10 +291,10 @@ def test_a_file_that_grows_as_it_is_copied_is_served_when_it_is_whole(
 
 
 def test_the_digest_is_that_of_what_is_served(
-    models: Path, proven: Model, look_after: Callable[..., Any]
+    models: Path, proven: Model, serve_folder: Callable[..., Any]
 ) -> None:
     publish(models, proven)
-    local = look_after(models)
+    local = serve_folder(models)
     (snapshot,) = local.controller._snapshots.served.values()  # noqa: SLF001 - no other door
     path = weights_path(models, "tiny", 1)
     assert snapshot.digest == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -26,7 +26,7 @@ from mlpserve.server.models.snapshots import Snapshot
 from mlpserve.server.settings.values import Policies
 
 Publish = Callable[..., None]
-LookAfter = Callable[..., Any]
+ServeFolder = Callable[..., Any]
 
 
 def damage(models: Path, name: str, version: int) -> None:
@@ -39,17 +39,17 @@ def answers_of(model: CompiledModel) -> bytes:
 
 
 def test_the_newest_versions_of_every_model_are_served(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("b", versions=3)
     publish("a", versions=1)
-    assert look_after(models).served == {"a": [1], "b": [3, 2]}
+    assert serve_folder(models).served == {"a": [1], "b": [3, 2]}
 
 
 def test_new_versions_come_and_deleted_ones_go(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
-    local = look_after(models)
+    local = serve_folder(models)
     assert local.served == {}
     publish("digits", versions=1)
     assert local.reloaded() == {"digits": [1]}
@@ -65,10 +65,10 @@ def test_new_versions_come_and_deleted_ones_go(
 
 
 def test_nothing_changes_where_nothing_changed(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=2)
-    local = look_after(models)
+    local = serve_folder(models)
     before = local.registry
     assert local.controller.reload() is False
     os.utime(weights_path(models, "digits", 2))
@@ -77,10 +77,10 @@ def test_nothing_changes_where_nothing_changed(
 
 
 def test_a_version_that_stays_is_not_loaded_again(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
-    local = look_after(models)
+    local = serve_folder(models)
     first = local.registry.find("digits", 1)
     publish("digits", versions=1)
     local.controller.reload()
@@ -89,11 +89,11 @@ def test_a_version_that_stays_is_not_loaded_again(
 
 
 def test_a_label_is_followed_and_rolled_back(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=4)
     set_label(models, "digits", "stable", 1)
-    local = look_after(models)
+    local = serve_folder(models)
     assert local.served == {"digits": [4, 3, 1]}
     set_label(models, "digits", "stable", 2)
     assert local.reloaded() == {"digits": [4, 3, 2]}
@@ -107,15 +107,15 @@ def test_a_label_is_followed_and_rolled_back(
 
 
 def test_a_broken_version_that_is_promoted_leaves_the_label_where_it_was(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=2)
     set_label(models, "digits", "stable", 1)
-    local = look_after(models)
+    local = serve_folder(models)
     publish("digits", versions=1)
     damage(models, "digits", 3)
     set_label(models, "digits", "stable", 3)
-    for found in (local, look_after(models)):  # also after a restart
+    for found in (local, serve_folder(models)):  # also after a restart
         found.controller.reload()
         assert found.registry.find("digits", 0).metadata.version == 1
         assert found.registry.models["digits"].labels == {"stable": 1}
@@ -123,23 +123,23 @@ def test_a_broken_version_that_is_promoted_leaves_the_label_where_it_was(
 
 
 def test_another_default_label_may_be_chosen(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=3)
     set_label(models, "digits", "stable", 3)
     set_label(models, "digits", "live", 1)
-    local = look_after(models, default_label="live")
+    local = serve_folder(models, default_label="live")
     assert local.registry.find("digits", 0).metadata.version == 1
 
 
 def test_a_version_is_tried_again_when_its_file_changes(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish("digits", versions=2)
     path = weights_path(models, "digits", 2)
     good = path.read_bytes()
     damage(models, "digits", 2)
-    local = look_after(models, versions="1")
+    local = serve_folder(models, versions="1")
     assert local.served == {"digits": [1]}
     for _ in range(3):
         assert local.controller.reload() is False
@@ -150,10 +150,10 @@ def test_a_version_is_tried_again_when_its_file_changes(
 
 
 def test_what_is_served_goes_on_though_its_file_is_damaged(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish("digits", versions=1)
-    local = look_after(models)
+    local = serve_folder(models)
     before = answers_of(local.registry.find("digits", 1))
     path = weights_path(models, "digits", 1)
     good = path.read_bytes()
@@ -173,10 +173,10 @@ def test_what_is_served_goes_on_though_its_file_is_damaged(
 
 
 def test_other_weights_under_the_same_number_take_its_place(
-    models: Path, model: Model, publish: Publish, look_after: LookAfter
+    models: Path, model: Model, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("tiny", versions=1)
-    local = look_after(models)
+    local = serve_folder(models)
     old = local.registry.find("tiny", 1)
     shutil.rmtree(models / "tiny")
     first, last = model.network.layers
@@ -187,10 +187,10 @@ def test_other_weights_under_the_same_number_take_its_place(
 
 
 def test_other_weights_that_fail_their_checks_do_not_take_its_place(
-    models: Path, model: Model, publish: Publish, look_after: LookAfter
+    models: Path, model: Model, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("tiny", versions=2)
-    local = look_after(models)
+    local = serve_folder(models)
     old = local.registry.find("tiny", 2)
     path = weights_path(models, "tiny", 2)
     (path.parent / DIGEST_FILE_NAME).unlink()
@@ -201,10 +201,10 @@ def test_other_weights_that_fail_their_checks_do_not_take_its_place(
 
 
 def test_old_memory_goes_with_the_last_who_uses_it(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
-    local = look_after(models, versions="1")
+    local = serve_folder(models, versions="1")
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         publish("digits", versions=1)
@@ -213,10 +213,10 @@ def test_old_memory_goes_with_the_last_who_uses_it(
 
 
 def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
-    local = look_after(models, versions="1")
+    local = serve_folder(models, versions="1")
     model = local.registry.find("digits", 1)
     is_gone = weakref.ref(model)
     publish("digits", versions=1)
@@ -246,10 +246,10 @@ class FailingPool:
 
 
 def test_a_change_that_could_not_be_made_is_made_the_next_time(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
-    local = look_after(models)
+    local = serve_folder(models)
     pool = FailingPool(local.controller._pool, failures=1)  # noqa: SLF001 - to put one before it
     controller = Controller(models, pool, Rules(Policies(), "stable"), max_version_mb=1)
     controller._generation = 100  # noqa: SLF001 - above those of the other controller
@@ -263,7 +263,7 @@ def test_a_change_that_could_not_be_made_is_made_the_next_time(
 def test_a_version_that_fails_its_self_test_is_not_served(
     models: Path,
     publish: Publish,
-    look_after: LookAfter,
+    serve_folder: ServeFolder,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -279,14 +279,14 @@ def test_a_version_that_fails_its_self_test_is_not_served(
 
     monkeypatch.setattr(CompiledModel, "answers", broken_in_version_2)
     with caplog.at_level(logging.ERROR):
-        assert look_after(models).served == {"digits": [1]}
+        assert serve_folder(models).served == {"digits": [1]}
     assert "digits version 2: self-test: expected probabilities that sum to 1" in caplog.text
 
 
 def test_what_goes_wrong_unexpectedly_is_told_to_the_log_only(
     models: Path,
     publish: Publish,
-    look_after: LookAfter,
+    serve_folder: ServeFolder,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -296,7 +296,7 @@ def test_what_goes_wrong_unexpectedly_is_told_to_the_log_only(
         raise RuntimeError("the secret of /etc/shadow")
 
     monkeypatch.setattr(CompiledModel, "__init__", broken)
-    local = look_after(models)
+    local = serve_folder(models)
     reason = "it cannot be loaded; the server's log has the cause"
     assert local.registry.models["digits"].quarantined == {1: reason}
     assert "the secret of /etc/shadow" in caplog.text

@@ -11,7 +11,7 @@ from mlpserve.model.folder import weights_path
 from mlpserve.server.errors import NotServedError, RequestError, UnusableError
 
 Publish = Callable[..., None]
-LookAfter = Callable[..., Any]
+ServeFolder = Callable[..., Any]
 
 
 def damage(models: Path, name: str, version: int) -> None:
@@ -20,10 +20,10 @@ def damage(models: Path, name: str, version: int) -> None:
 
 
 def test_a_version_is_loaded_and_unloaded_by_hand(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=4)
-    local = look_after(models)
+    local = serve_folder(models)
     local.controller.load("digits", 1)
     assert local.served == {"digits": [4, 3, 1]}
     local.controller.unload("digits", 4)
@@ -38,10 +38,10 @@ def test_a_version_is_loaded_and_unloaded_by_hand(
 
 
 def test_loading_by_hand_looks_at_nothing_else(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=2)
-    local = look_after(models)
+    local = serve_folder(models)
     publish("digits", versions=2)
     publish("letters", versions=1)
     local.controller.load("digits", 3)
@@ -53,10 +53,10 @@ def test_loading_by_hand_looks_at_nothing_else(
 
 
 def test_loading_what_is_not_there_or_broken_says_so_and_changes_nothing(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=2)
-    local = look_after(models)
+    local = serve_folder(models)
     publish("digits", versions=1)
     publish("letters", versions=1)
     damage(models, "digits", 3)
@@ -80,10 +80,10 @@ def test_loading_what_is_not_there_or_broken_says_so_and_changes_nothing(
 
 
 def test_a_version_that_was_loaded_by_hand_and_is_gone_is_forgotten(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=4)
-    local = look_after(models)
+    local = serve_folder(models)
     local.controller.load("digits", 1)
     shutil.rmtree(models / "digits" / "1")
     assert local.reloaded() == {"digits": [4, 3]}

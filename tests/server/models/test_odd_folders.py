@@ -16,14 +16,14 @@ from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 
 Publish = Callable[..., None]
-LookAfter = Callable[..., Any]
+ServeFolder = Callable[..., Any]
 
 
 def test_a_models_folder_that_goes_away_takes_nothing_with_it(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish("digits", versions=2)
-    local = look_after(models)
+    local = serve_folder(models)
     away = models.with_name("away")
     models.rename(away)
     assert local.reloaded() == {"digits": [2, 1]}
@@ -39,13 +39,13 @@ def test_a_models_folder_that_goes_away_takes_nothing_with_it(
 def test_a_folder_that_cannot_be_read_takes_nothing_with_it(
     public_folder: Path,
     model: Model,
-    look_after: LookAfter,
+    serve_folder: ServeFolder,
     as_ordinary_user: Callable[[], AbstractContextManager[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish_model(public_folder, model)
     with as_ordinary_user():
-        local = look_after(public_folder)
+        local = serve_folder(public_folder)
     for unreadable in (public_folder / "tiny", public_folder):
         unreadable.chmod(0)
         with as_ordinary_user():
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_read_takes_nothing_with_it(
 def test_a_file_without_the_right_to_read_it_is_served_once_there_is_the_right(
     public_folder: Path,
     model: Model,
-    look_after: LookAfter,
+    serve_folder: ServeFolder,
     as_ordinary_user: Callable[[], AbstractContextManager[None]],
 ) -> None:
     publish_model(public_folder, model)
@@ -67,7 +67,7 @@ def test_a_file_without_the_right_to_read_it_is_served_once_there_is_the_right(
         mode = private.stat().st_mode
         private.chmod(0)
         with as_ordinary_user():
-            local = look_after(public_folder)
+            local = serve_folder(public_folder)
             assert local.served == {"tiny": []}
         assert "cannot be read: Permission denied" in local.registry.models["tiny"].quarantined[1]
         private.chmod(mode)
@@ -76,11 +76,11 @@ def test_a_file_without_the_right_to_read_it_is_served_once_there_is_the_right(
 
 
 def test_damaged_labels_mean_what_they_meant(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish("digits", versions=3)
     set_label(models, "digits", "stable", 1)
-    local = look_after(models)
+    local = serve_folder(models)
     labels_path(models, "digits").write_text("{")
     publish("digits", versions=1)
     assert local.reloaded() == {"digits": [4, 3, 1]}
@@ -89,7 +89,7 @@ def test_damaged_labels_mean_what_they_meant(
 
 
 def test_what_is_no_model_and_no_version_is_passed_over(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
     for name in (".hidden", "-dash", "with space", "ünïcode", "x" * 65):
@@ -100,26 +100,26 @@ def test_what_is_no_model_and_no_version_is_passed_over(
     (models / "digits" / "7").write_text("no folder")
     (models / "loop").symlink_to(models / "loop")
     (models / "digits" / "8").symlink_to(models / "digits" / "8")
-    assert look_after(models, versions="all").served == {"digits": [1]}
+    assert serve_folder(models, versions="all").served == {"digits": [1]}
 
 
 def test_a_thousand_broken_versions_are_no_trouble(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
     for number in range(2, 1002):
         (models / "digits" / str(number)).mkdir()
     set_label(models, "digits", "stable", 1)
-    local = look_after(models)
+    local = serve_folder(models)
     assert local.served == {"digits": [1]}
     assert len(local.registry.models["digits"].quarantined) == 1000
     assert local.controller.reload() is False
 
 
 def test_a_folder_that_is_missing_at_the_start_is_waited_for_in_silence(
-    models: Path, publish: Publish, look_after: LookAfter, caplog: pytest.LogCaptureFixture
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    local = look_after(models)
+    local = serve_folder(models)
     local.controller.reload()
     assert caplog.text == ""
     publish("digits", versions=1)
@@ -127,13 +127,13 @@ def test_a_folder_that_is_missing_at_the_start_is_waited_for_in_silence(
 
 
 def test_a_reason_is_one_line_of_bounded_length_whatever_is_in_the_file(
-    models: Path, publish: Publish, look_after: LookAfter
+    models: Path, publish: Publish, serve_folder: ServeFolder
 ) -> None:
     publish("digits", versions=1)
     path = weights_path(models, "digits", 1)
     (path.parent / DIGEST_FILE_NAME).unlink()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x\n" * 2000 + "\udce4.npy".encode("utf-8", "replace").decode(), b"none")
-    (reason,) = look_after(models).registry.models["digits"].quarantined.values()
+    (reason,) = serve_folder(models).registry.models["digits"].quarantined.values()
     assert len(reason) <= 500
     assert "\n" not in reason

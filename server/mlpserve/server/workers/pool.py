@@ -142,7 +142,7 @@ class ProcessPool:
                     break  # no version's fault: the next worker in this slot catches up
                 losses[version] += 1
                 if losses[version] == _MAX_LOSSES:
-                    return {version: LoadError(_LOST_TWICE.format(error.reason))}
+                    return {version: LoadError(_LOST_TWICE.format(error))}
             else:
                 return errors
         return {}
@@ -161,7 +161,7 @@ class ProcessPool:
         try:
             _catch_up(worker, self._served)
         except WorkerLostError as error:  # what others serve is not to be blamed
-            raise WorkerLostError(error.reason) from error
+            raise WorkerLostError(str(error)) from error
         return worker
 
     def _open(self, worker: WorkerProcess) -> None:

@@ -30,16 +30,14 @@ _AFTER_CLOSING_S: Final = 1.0
 
 
 class WorkerLostError(Exception):
-    """A worker died, or did not do in time what it was called for; then it was killed.
+    """A worker died, or did not do in time what it was called for; the message says how it ended.
 
     Attributes:
-        reason: How it ended.
         loading: The version that it was loading then; None where it was none.
     """
 
-    def __init__(self, reason: str, loading: VersionKey | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, how_it_ended: str, loading: VersionKey | None = None) -> None:
+        super().__init__(how_it_ended)
         self.loading = loading
 
 

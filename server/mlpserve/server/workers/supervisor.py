@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 from threading import Event, Lock, Thread
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 # they cannot be replaced, it is tried less and less often.
 _MIN_PAUSE_S: Final = 1.0
 _MAX_PAUSE_S: Final = 16.0
-# Who stops all processes of a group or a container tells us too, but perhaps some last.
+# A signal to all processes of a group or a container reaches us too, but perhaps as the last.
 _TOGETHER_S: Final = 1.0
 _MAX_MISSED_HEARTBEATS: Final = 10
 _HANGS: Final = "it gave no heartbeat for {:g} s, and was killed"
@@ -48,18 +49,19 @@ class Supervisor:
         command: Runs a worker; see ``WorkerProcess``.
 
     Raises:
-        StartError: The port is taken.
+        StartError: A port is taken, or the models folder is no folder.
+
+    Attributes:
+        port: The port that is really used.
+        http_port: That for HTTP; None where there is none.
+        lifecycle: Decides what is served.
+        aggregate: What all processes have counted.
     """
 
     def __init__(self, config: ServerConfig, *, command: Sequence[str] = WORKER_COMMAND) -> None:
-        self._shared_port = SharedPort(config.host, config.port)
-        self.port = self._shared_port.port
-        self._shared_http_port = _shared_http_port(config, self._shared_port)
-        self.http_port: int | None = None
-        if self._shared_http_port is not None:
-            self.http_port = self._shared_http_port.port
-            config = replace(config, http_port=self.http_port)
-        self._config = replace(config, port=self.port, shares_port=True)
+        self._config, self._ports = _hold_ports(config)
+        self.port = self._config.port
+        self.http_port = None if config.http_port == NO_PORT else self._config.http_port
         self._command = command
         self._processors = _own_processors(config)
         self._generation = SharedGeneration.create()
@@ -119,9 +121,7 @@ class Supervisor:
         for worker in workers:
             worker.wait(max(0.0, deadline_s - time.monotonic()))
         self.lifecycle.stop()
-        self._shared_port.close()
-        if self._shared_http_port is not None:
-            self._shared_http_port.close()
+        self._ports.close()
 
     def _metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
         """Return what each process has counted; see ``Aggregate``."""
@@ -136,9 +136,9 @@ class Supervisor:
         workers = self._pool.workers
         # At once: one that hangs is not to keep the others from being heard.
         with ThreadPoolExecutor(len(workers) or 1) as asking:
-            told = list(asking.map(_metrics_of, workers, count()))
+            found = list(asking.map(_metrics_of, workers, count()))
         keys = [worker.process_id for worker in workers]
-        return {"supervisor": own, **dict(zip(keys, told, strict=True))}
+        return {"supervisor": own, **dict(zip(keys, found, strict=True))}
 
     def _start_worker(self, slot: int) -> WorkerProcess:
         with self._starting:
@@ -167,7 +167,7 @@ class Supervisor:
             self._one_ended.clear()
             if self._pool.has_one_ended_well() and self._stopping.wait(_TOGETHER_S):
                 break
-            if self._do_all_live():
+            if self._try_to_replace():
                 pause_s = _MIN_PAUSE_S
             else:
                 self._one_ended.set()  # try again
@@ -183,7 +183,7 @@ class Supervisor:
                 self._hangs += 1
                 worker.kill(_HANGS.format(timeout_s))
 
-    def _do_all_live(self) -> bool:
+    def _try_to_replace(self) -> bool:
         try:
             return self._pool.replace_ended()
         except Exception:  # the next attempt may go well; those that live go on
@@ -195,15 +195,15 @@ def _metrics_of(worker: WorkerProcess, slot: int) -> MetricsSnapshot | None:
     return worker.metrics(f"worker-{slot}")
 
 
-def _shared_http_port(config: ServerConfig, taken: SharedPort) -> SharedPort | None:
-    """Return the port for HTTP, where there is to be one; give back the one taken if it cannot."""
-    if config.http_port == NO_PORT:
-        return None
-    try:
-        return SharedPort(config.host, config.http_port)
-    except StartError:
-        taken.close()
-        raise
+def _hold_ports(config: ServerConfig) -> tuple[ServerConfig, ExitStack]:
+    """Take the ports; return settings that name them, and what gives them back."""
+    with ExitStack() as held:
+        port = held.enter_context(closing(SharedPort(config.host, config.port)))
+        config = replace(config, port=port.port, shares_port=True)
+        if config.http_port != NO_PORT:
+            port = held.enter_context(closing(SharedPort(config.host, config.http_port)))
+            config = replace(config, http_port=port.port)
+        return config, held.pop_all()
 
 
 def _own_processors(config: ServerConfig) -> list[int | None]:
