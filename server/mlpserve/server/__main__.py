@@ -20,8 +20,7 @@ from mlpserve.server.settings.fields import VARIABLE_PREFIX
 from mlpserve.server.settings.sources import (
     add_flags,
     as_toml,
-    given_settings,
-    settings_from,
+    read_settings,
     unknown_variables,
 )
 from mlpserve.server.system import signals
@@ -45,15 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        given = given_settings(ServerConfig, vars(options), os.environ)
-        config = settings_from(ServerConfig, given)
+        config, sources = read_settings(ServerConfig, vars(options), os.environ)
         if options.command == "healthcheck":
             return _healthcheck(config, options)
         if options.command == "token":
             token, line = new_token(options.name)
             print_lines([f"for the caller:           {token}", f"line of the token file:   {line}"])
         elif options.print_config:
-            print_lines([as_toml(config, given)])
+            print_lines([as_toml(config, sources)])
         else:
             _prepare(config)
             _serve(config)

@@ -1,4 +1,4 @@
-"""Asks a server whether it would answer."""
+"""Health check of a server: asks whether it would answer."""
 
 from pathlib import Path
 from typing import Final

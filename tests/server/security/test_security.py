@@ -14,6 +14,12 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -310,6 +316,10 @@ def test_the_token_command_prints_a_token_that_its_line_lets_in(
         ({"tls_certificate": "{key}", "tls_key": "{key}"}, "expected a certificate and its key"),
         ({"tls_certificate": "{certificate}", "tls_key": "{other}"}, "KEY_VALUES_MISMATCH"),
         (
+            {"tls_certificate": "{certificate}", "tls_key": "{encrypted}"},
+            "encrypted.pem: expected a certificate and its key in PEM, without a password",
+        ),
+        (
             {"tls_certificate": "{certificate}", "tls_key": "{key}", "tls_client_ca": "{key}"},
             "key.pem: expected certificates in PEM",
         ),
@@ -322,10 +332,16 @@ def test_files_that_cannot_be_used_are_said_to_be_at_start(
     models: Path, authority: Authority, tmp_path: Path, settings: dict[str, str], message: str
 ) -> None:
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "other.pem")
+    (tmp_path / "encrypted.pem").write_bytes(
+        load_pem_private_key(authority.key.read_bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+        )
+    )
     places = {
         "certificate": authority.certificate,
         "key": authority.key,
         "other": tmp_path / "other.pem",
+        "encrypted": tmp_path / "encrypted.pem",
     }
     paths: dict[str, Any] = {name: Path(value.format(**places)) for name, value in settings.items()}
     with pytest.raises(StartError) as caught:

@@ -21,8 +21,7 @@ from mlpserve.server.settings.fields import settings_of
 from mlpserve.server.settings.sources import (
     add_flags,
     as_toml,
-    given_settings,
-    settings_from,
+    read_settings,
     unknown_variables,
 )
 
@@ -36,9 +35,8 @@ def configured(
     parser = argparse.ArgumentParser()
     add_flags(parser, ServerConfig)
     options = vars(parser.parse_args(flags))
-    found = given_settings(ServerConfig, options, environment or {})
-    config = settings_from(ServerConfig, found)
-    return config, as_toml(config, found)
+    config, sources = read_settings(ServerConfig, options, environment or {})
+    return config, as_toml(config, sources)
 
 
 def test_a_flag_comes_before_a_variable_before_the_file_before_the_default(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bearer tokens: who calls, by a secret of which the server keeps only the digest.
+"""Bearer tokens: they name callers, and the server keeps only their digests.
 
 A token file has a line for each caller, ``NAME sha256:DIGEST``; empty lines and those that begin
 with # are passed over. Tokens are 32 random bytes, so a digest without salt or many rounds tells

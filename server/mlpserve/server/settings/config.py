@@ -25,15 +25,12 @@ from mlpserve.server.settings.values import (
     parse_label,
 )
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 50051
+_LOOPBACK: Final = "127.0.0.1"
 MAX_REFLECTION_CALLS: Final = 2
 NO_PORT: Final = -1
 MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
 MANUAL: Final = "manual"
-LOG_FORMATS: Final = ("auto", "text", "json")
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _BYTES_PER_MB: Final = 1 << 20
 _MAX_MESSAGE_MB: Final = 2047  # gRPC's own limit is 2 GiB less one byte
 _MAX_PORT: Final = 65_535
@@ -41,6 +38,7 @@ _MAX_PORT: Final = 65_535
 _Address: TypeAlias = Annotated[str, parsed("ADDRESS", str, str)]
 _Count: TypeAlias = Annotated[int, whole_number(1)]
 _File: TypeAlias = Annotated[Path | None, path("FILE")]
+_Label: TypeAlias = Annotated[str, parsed("LABEL", parse_label, str)]
 _OptionalPort: TypeAlias = Annotated[int, whole_number(NO_PORT, _MAX_PORT)]
 _Seconds: TypeAlias = Annotated[float, seconds()]
 _Switch: TypeAlias = Annotated[bool, SWITCH]
@@ -83,11 +81,9 @@ class ServerConfig(Settings):
         "versions to serve of each model: the newest N, 'all' or listed ones as '1,4,7'; after a "
         "space, those of one model with NAME= in front; those with labels are served in any case",
     ] = NEWEST_TWO
-    default_label: Annotated[
-        str,
-        parsed("LABEL", parse_label, str),
-        "the label whose version answers where none is asked for",
-    ] = "stable"
+    default_label: Annotated[_Label, "the label whose version answers where none is asked for"] = (
+        "stable"
+    )
     split: Annotated[
         Shares,
         parsed("SHARES", Shares.parse, Shares, may_be_empty=True),
@@ -122,10 +118,8 @@ class ServerConfig(Settings):
     ] = 30.0
     max_version_mb: Annotated[_Count, "largest weights file that is loaded, in MB"] = 256
 
-    host: Annotated[_Address, "address to listen on"] = DEFAULT_HOST
-    port: Annotated[int, whole_number(0, _MAX_PORT), "port to listen on, 0 for a free one"] = (
-        DEFAULT_PORT
-    )
+    host: Annotated[_Address, "address to listen on"] = _LOOPBACK
+    port: Annotated[int, whole_number(0, _MAX_PORT), "port to listen on, 0 for a free one"] = 50051
     http_port: Annotated[
         _OptionalPort,
         f"port for the Open Inference Protocol over HTTP, 0 for a free one, {NO_PORT} for none",
@@ -208,10 +202,14 @@ class ServerConfig(Settings):
     )
 
     log_format: Annotated[
-        str, choice(*LOG_FORMATS), "how the log is written, auto: text on a terminal, else JSON"
+        str,
+        choice("auto", "text", "json"),
+        "how the log is written, auto: text on a terminal, else JSON",
     ] = "auto"
-    log_level: Annotated[str, choice(*LOG_LEVELS), "the least that is logged"] = "info"
-    metrics_host: Annotated[_Address, "address to tell metrics on"] = DEFAULT_HOST
+    log_level: Annotated[
+        str, choice("debug", "info", "warning", "error"), "the least that is logged"
+    ] = "info"
+    metrics_host: Annotated[_Address, "address to tell metrics on"] = _LOOPBACK
     metrics_port: Annotated[
         _OptionalPort, f"port to tell metrics on, 0 for a free one, {NO_PORT} for none"
     ] = NO_PORT

@@ -9,9 +9,9 @@ import argparse
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
@@ -31,18 +31,6 @@ _MAX_FILE_BYTES: Final = 1 << 20
 _T = TypeVar("_T", bound=Settings)
 
 
-class Given(NamedTuple):
-    """Value of a setting, and who gave it.
-
-    Attributes:
-        value: The value as its source has it: text of a flag or a variable, anything of a file.
-        source: The flag, the variable, or the file and the key in it.
-    """
-
-    value: object
-    source: str
-
-
 def add_flags(parser: argparse.ArgumentParser, config: type[Settings]) -> None:
     """Give a parser a flag for each setting, and ``--config``; none has a default of its own."""
     parser.add_argument(
@@ -56,10 +44,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Settings]) -> None:
             parser.add_argument(setting.flag, metavar=setting.kind.metavar, help=help_text)
 
 
-def given_settings(
-    config: type[Settings], options: Mapping[str, object], environment: Mapping[str, str]
-) -> dict[str, Given]:
-    """Return what the sources give, by the names of the settings; what none gives is left out.
+def read_settings(
+    config: type[_T], options: Mapping[str, object], environment: Mapping[str, str]
+) -> tuple[_T, dict[str, str]]:
+    """Return the settings, and by their names the sources of those that were given.
 
     Args:
         config: The dataclass of settings.
@@ -68,29 +56,24 @@ def given_settings(
 
     Raises:
         StartError: The file cannot be read, or has settings that there are not.
+        SettingsError: Some values cannot be used; all of them are named by their sources.
     """
     settings = settings_of(config)
     path = options.get("config") or environment.get(_CONFIG_VARIABLE)
-    found = dict(_of_file(Path(str(path)), {each.name for each in settings})) if path else {}
+    values = _of_file(Path(str(path)), {each.name for each in settings}) if path else {}
+    sources = {name: f"{path}: {name}" for name in values}
     for setting in settings:
         if text := environment.get(setting.variable):  # one that is empty counts as not set
-            found[setting.name] = Given(text, setting.variable)
+            values[setting.name], sources[setting.name] = text, setting.variable
         if (option := options.get(setting.name)) is not None:
-            found[setting.name] = Given(option, setting.flag)
-    return found
-
-
-def settings_from(config: type[_T], given: Mapping[str, Given]) -> _T:
-    """Return the settings with the values that were given.
-
-    Raises:
-        SettingsError: Some cannot be used; all of them are named by their sources.
-    """
+            values[setting.name], sources[setting.name] = option, setting.flag
     try:
-        return config(**{name: value for name, (value, _) in given.items()})
+        return config(**values), sources
     except SettingsError as error:
-        problems = dict(_with_source(given, *problem) for problem in error.problems.items())
-        raise SettingsError(problems) from error
+        named = ((sources.get(name, name), problem) for name, problem in error.problems.items())
+        raise SettingsError(
+            {source: problem + _link_hint(source, environment) for source, problem in named}
+        ) from error
 
 
 def unknown_variables(config: type[Settings], environment: Mapping[str, str]) -> list[str]:
@@ -104,7 +87,7 @@ def unknown_variables(config: type[Settings], environment: Mapping[str, str]) ->
     ]
 
 
-def as_toml(config: Settings, given: Mapping[str, Given]) -> str:
+def as_toml(config: Settings, sources: Mapping[str, str]) -> str:
     """Return all settings as a TOML file, each with where its value came from.
 
     Secrets of URLs are not shown.
@@ -112,22 +95,22 @@ def as_toml(config: Settings, given: Mapping[str, Given]) -> str:
     lines: list[str] = []
     for setting in settings_of(type(config)):
         value = getattr(config, setting.name)
-        source = given[setting.name].source if setting.name in given else "default"
         line = f"{setting.name} = {_toml(plain(value))}"
+        source = sources.get(setting.name, "default")
         lines.append(f"# {line}" if value is None else f"{line}  # {source}")
     return "\n".join(lines)
 
 
-def _of_file(path: Path, known: set[str]) -> Iterator[tuple[str, Given]]:
+def _of_file(path: Path, known: set[str]) -> dict[str, Any]:
     document = _document(path)
-    if unknown := [name for name in document if name not in known]:
-        raise StartError(
-            "\n".join(
-                f"{path}: there is no setting {name!r}{_hint(name, known)}" for name in unknown
-            )
-        )
-    for name, value in document.items():
-        yield name, Given(value, f"{path}: {name}")
+    unknown = [
+        f"{path}: there is no setting {name!r}{_hint(name, known)}"
+        for name in document
+        if name not in known
+    ]
+    if unknown:
+        raise StartError("\n".join(unknown))
+    return document
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -145,17 +128,13 @@ def _document(path: Path) -> dict[str, Any]:
         raise StartError(f"{path}: expected TOML: {error}") from error
 
 
-def _with_source(given: Mapping[str, Given], name: str, problem: str) -> tuple[str, str]:
-    """Return the source of a setting, and what is wrong with it."""
-    if name not in given:
-        return name, problem
-    value, source = given[name]
-    if source.startswith(VARIABLE_PREFIX) and str(value).startswith(_LINK_SCHEMES):
-        problem += (
-            "; Kubernetes sets it where there is a Service of this name: have the pod say "
-            "enableServiceLinks: false, or set the variable to the value that is meant"
-        )
-    return source, problem
+def _link_hint(source: str, environment: Mapping[str, str]) -> str:
+    if not environment.get(source, "").startswith(_LINK_SCHEMES):
+        return ""
+    return (
+        "; Kubernetes sets it where there is a Service of this name: have the pod say "
+        "enableServiceLinks: false, or set the variable to the value that is meant"
+    )
 
 
 def _hint(name: str, known: set[str]) -> str:

@@ -1,1 +1,1 @@
-"""What a server asks of its operating system: signals, ports, open files."""
+"""Operating system: signals, ports and descriptors of open files."""

@@ -1,4 +1,4 @@
-"""The port of a server: taken alone, though several processes of the server may share it."""
+"""Ports of a server: each taken alone, though several processes of the server may share it."""
 
 import socket
 import sys
