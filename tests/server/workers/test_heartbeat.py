@@ -13,7 +13,7 @@ class Worker:
         self.is_open = is_open
         self.has_ended = False
 
-    def has_heartbeat(self) -> bool:
+    def check_heartbeat(self) -> bool:
         return self.beats
 
 

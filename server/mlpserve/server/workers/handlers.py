@@ -44,8 +44,8 @@ class WorkerHandlers:
         self._generations = Generations(generation, reproducible=config.reproducible)
         self._server: Server | None = None
         handlers: dict[str, Handler] = {
-            "begin": _do_nothing,  # returns as soon as the worker can be called
-            "heartbeat": _do_nothing,  # returns at once in a process that runs
+            "begin": lambda: None,  # returns as soon as the worker can be called
+            "heartbeat": lambda: None,  # returns at once in a process that runs
             "load": self._load,
             "prepare": self._prepare,
             "open": self._open,
@@ -139,7 +139,3 @@ class RemoteManager:
             return self._supervisor.call(method, arguments)
         except ConnectionClosedError as error:
             raise OverloadedError("the server is stopping; try again later") from error
-
-
-def _do_nothing() -> None:
-    pass

@@ -19,7 +19,7 @@ class Monitored(Protocol):
     def has_ended(self) -> bool:
         """Return whether it answers no more."""
 
-    def has_heartbeat(self) -> bool:
+    def check_heartbeat(self) -> bool:
         """Return whether the last heartbeat came that was asked for; ask for the next."""
 
 
@@ -47,6 +47,6 @@ class HeartbeatMonitor(Generic[_MonitoredT]):
         live = [worker for worker in self._workers() if worker.is_open and not worker.has_ended]
         before = self._missed
         self._missed = {
-            worker: 0 if worker.has_heartbeat() else before.get(worker, 0) + 1 for worker in live
+            worker: 0 if worker.check_heartbeat() else before.get(worker, 0) + 1 for worker in live
         }
         return [worker for worker, missed in self._missed.items() if missed == self._max_missed]

@@ -150,7 +150,7 @@ class WorkerProcess:
         with suppress(ConnectionClosedError, PeerError, TimeoutError):
             self._rpc.call("reload", timeout_s=_RELOAD_TIMEOUT_S)
 
-    def has_heartbeat(self) -> bool:
+    def check_heartbeat(self) -> bool:
         """Return whether the last heartbeat came that was asked for; ask for the next.
 
         For one thread at a time, also while another one calls.
