@@ -31,8 +31,8 @@ from mlpserve.server.oip.http.body import read_body, write_body
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.tensors import DTYPES
 from mlpserve.server.statuses import STATUS_OF_ERROR
+from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import RequestRecord
-from mlpserve.server.telemetry.statistics import Statistics
 
 MAX_BATCH_IMAGES = 8
 
@@ -54,7 +54,7 @@ MODEL = attacked_model()
 REGISTRY = Registry({"tiny": ServedModel((MODEL,), {"stable": 1}, 1)})
 
 ROUTER = Router(lambda: REGISTRY)
-INFERENCE = Inference(ROUTER, Statistics(), max_batch_images=MAX_BATCH_IMAGES)
+INFERENCE = Inference(ROUTER, Counters(), max_batch_images=MAX_BATCH_IMAGES)
 
 
 def attack_grpc(data: bytes) -> str:

@@ -20,7 +20,6 @@ from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.router import Router
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.models.generations import Generations
-from mlpserve.server.oip.figures import statistics_snapshot
 from mlpserve.server.oip.grpc import MODEL_INFER, inference_service
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
@@ -29,9 +28,7 @@ from mlpserve.server.security.admission import Admission, CallLimit
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
 from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.process import Telemetry
-from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
-from mlpserve.server.telemetry.statistics import Statistics
-from mlpserve.server.telemetry.tallies import Tallies
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 
 
 class App:
@@ -41,7 +38,6 @@ class App:
         config: How to serve.
         generations: What is served.
         manager: Whom to ask for changes of that; None where that is not allowed.
-        tallies: Where to count what shadows compare.
         totals: Returns what all processes of the server have counted.
 
     Attributes:
@@ -62,20 +58,20 @@ class App:
         generations: Generations,
         *,
         manager: ModelManager | None,
-        tallies: Tallies,
         totals: Callable[[], MetricsSnapshot],
     ) -> None:
         self._config = config
         self._manager = manager
         self._telemetry = Telemetry(config)
-        self._statistics = Statistics()
         self._router = Router(
             lambda: generations.current, config.split.of_labels, header=config.split_header
         )
         self._shadow: Shadow | None = None
         if config.shadow:
             counters = self._telemetry.counters()
-            self._shadow = Shadow(generations, config.shadow, tallies, counters)
+            self._shadow = Shadow(
+                generations, config.shadow, counters, totals, logs=config.logs_shadow
+            )
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
         self.calls = Calls(self._telemetry.shared_recorder(), self._telemetry.request_log)
         self.admission = Admission(config)
@@ -86,7 +82,7 @@ class App:
             shadow=self._shadow,
         )
         self.inference = Inference(
-            self._router, self._statistics, max_batch_images=config.max_batch_images
+            self._router, self.calls.recorder.counters, max_batch_images=config.max_batch_images
         )
         self.repository = Repository(
             self._router,
@@ -96,7 +92,7 @@ class App:
             management_calls=self._management_calls,
         )
         self.batcher = Batcher(
-            self._new_queue(), self._new_workspace(), self.calls.recorder, self._shadow
+            self._new_queue(self.calls), self._new_workspace(), self.calls.recorder, self._shadow
         )
 
     def start(self) -> None:
@@ -112,8 +108,7 @@ class App:
 
     def metrics(self, process: str) -> MetricsSnapshot:
         """Return what was counted and timed so far; see ``Telemetry.snapshot``."""
-        own = self._telemetry.snapshot(process)
-        return merged([own, statistics_snapshot(self._statistics)])
+        return self._telemetry.snapshot(process)
 
     def services(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return the services of the public gRPC API."""
@@ -137,22 +132,23 @@ class App:
     def hot_handler(self) -> tuple[list[str], HotHandler]:
         """Return the full names of the hot methods, and what answers them in the fast lane."""
         methods = [f"/{SERVICE_NAME}/Predict", f"/{OIP_SERVICE_NAME}/{MODEL_INFER}"]
+        calls = Calls(self._telemetry.recorder(), self._telemetry.request_log)
         handler = HotHandler(
             {"Predict": self.messages.parse_predict, MODEL_INFER: self.inference.parse},
             self._router,
-            queue=self._new_queue(),
+            queue=self._new_queue(calls),
             workspace=self._new_workspace(),
-            calls=Calls(self._telemetry.recorder(), self._telemetry.request_log),
+            calls=calls,
             admission=self.admission,
             shadow=self._shadow,
         )
         return methods, handler
 
-    def _new_queue(self) -> RowQueue:
+    def _new_queue(self, calls: Calls) -> RowQueue:
         queue = RowQueue(
-            statistics=self._statistics,
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
+            counters=calls.recorder.counters,
         )
         self._telemetry.watch_queue(queue.depth)
         return queue

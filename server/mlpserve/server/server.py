@@ -28,7 +28,6 @@ from mlpserve.server.security.tls import GrpcTls, grpc_tls
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, cannot_listen, check_free
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
-from mlpserve.server.telemetry.tallies import Tallies
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.http.server import HttpServer
@@ -52,7 +51,6 @@ class Server:
         generations: What is served, where another process decides about it. Without them this one
             looks after its models itself.
         manager: Whom to ask for changes of what is served, where ``generations`` are given.
-        tallies: Where to count what is compared; None for counts that are this process's own.
         totals: Returns what all processes of the server have counted; None where this is the only
             one.
 
@@ -65,7 +63,6 @@ class Server:
         config: ServerConfig,
         generations: Generations | None = None,
         manager: ModelManager | None = None,
-        tallies: Tallies | None = None,
         totals: Callable[[], MetricsSnapshot] | None = None,
     ) -> None:
         threadpool_limits(config.threads)
@@ -83,7 +80,6 @@ class Server:
             config,
             generations,
             manager=manager if config.allow_management else None,
-            tallies=tallies or Tallies.alone(),
             totals=totals or (lambda: self.metrics("server")),
         )
         self._tls = grpc_tls(config)

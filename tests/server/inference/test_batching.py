@@ -30,7 +30,7 @@ from mlpserve.server.inference.request import Outcome, ParsedRequest
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import RequestRecord
-from mlpserve.server.telemetry.statistics import Statistics
+from mlpserve.server.telemetry.statistics import model_statistics
 
 MAX_BATCH_ROWS = 8
 TIMEOUT_S = 10.0
@@ -110,8 +110,8 @@ def is_answer_to(answer: Answer, images: Images) -> bool:
     )
 
 
-def recorder() -> Recorder:
-    return Recorder(Counters())
+def recorder(counters: Counters | None = None) -> Recorder:
+    return Recorder(counters or Counters())
 
 
 def queue(**settings: Any) -> RowQueue:
@@ -147,9 +147,9 @@ def test_each_caller_gets_exactly_its_own_rows_or_the_reason_why_not(
         waiting.put(caller.request())
         caller.is_wanted = not arrival["cancels"]
         if arrival["pass_after"]:
-            run_batch(waiting.take(), workspace, waiting.statistics, recorder())
+            run_batch(waiting.take(), workspace, recorder())
     while waiting:
-        run_batch(waiting.take(), workspace, waiting.statistics, recorder())
+        run_batch(waiting.take(), workspace, recorder())
     for caller in callers:
         (outcome,) = caller.outcomes
         if not caller.is_wanted:
@@ -171,7 +171,7 @@ def test_a_pass_has_at_most_the_rows_that_are_allowed_and_large_requests_go_alon
     for number, count in enumerate(counts):
         waiting.put(Caller(number, count, model).request())
     while waiting:
-        run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+        run_batch(waiting.take(), Workspace(), recorder())
     for rows in model.passes:
         assert len(rows) == 1 or sum(rows) <= MAX_BATCH_ROWS
     # No two neighbours could have been one pass.
@@ -198,7 +198,7 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_whatever_comes() -> None:
         match="100 images wait, 0 of them yours, and these 1 do",
     ):
         waiting.put(Caller(1, 1, model).request())
-    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), recorder())
     assert large.got_exactly_its_own_rows()
     for number in range(10):
         waiting.put(Caller(number, 1, model).request())
@@ -212,7 +212,7 @@ def test_a_full_queue_makes_room_by_dropping_what_nobody_waits_for() -> None:
     waiting.put(kept.request())
     gone.is_wanted = False
     waiting.put(new.request())
-    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), recorder())
     assert isinstance(gone.outcomes[0], ExpiredError)
     assert kept.got_exactly_its_own_rows()
     assert new.got_exactly_its_own_rows()
@@ -229,34 +229,39 @@ def test_a_higher_priority_has_its_turn_first_and_the_oldest_of_the_same() -> No
             )
         )
     while waiting:
-        run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+        run_batch(waiting.take(), Workspace(), recorder())
     assert order == [2, 4, 0, 3, 1]
 
 
 def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
-    waiting, model = queue(max_queue_rows=5), EchoModel()
+    counters = Counters()
+    waiting, model = queue(max_queue_rows=5, counters=counters), EchoModel()
     callers = [Caller(0, 2, model), Caller(1, 1, model), Caller(2, 2, model, is_wanted=False)]
     for caller in callers:
         waiting.put(caller.request())
     with pytest.raises(OverloadedError):
         waiting.put(Caller(3, 4, model).request())
-    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), recorder(counters))
     model.fails_at = 1
     waiting.put(Caller(4, 1, model).request())
-    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
-    ((_, figures),) = waiting.statistics.figures()
-    assert (figures.images, figures.passes) == (3, 1)
-    assert (figures.succeeded.count, figures.failed.count) == (2, 3)
-    assert {size: found.running.count for size, found in figures.by_size.items()} == {3: 1}
+    run_batch(waiting.take(), Workspace(), recorder(counters))
+    ((key, found),) = model_statistics(counters.snapshot()).items()
+    assert key == ("echo", 1)
+    assert (found.images, found.all.batches) == (3, 1)
+    assert (found.all.requests, found.failed.requests) == (2, 3)
+    assert {images: counts.batches for images, counts in found.by_images.items()} == {3: 1}
 
 
-def test_figures_go_with_their_model() -> None:
-    waiting, model = queue(), EchoModel()
+def test_statistics_go_with_their_model() -> None:
+    counters = Counters()
+    waiting, model = queue(counters=counters), EchoModel()
     waiting.put(Caller(0, 1, model).request())
-    run_batch(waiting.take(), Workspace(), waiting.statistics, recorder())
+    run_batch(waiting.take(), Workspace(), recorder(counters))
+    assert len(model_statistics(counters.snapshot())) == 1
     forgotten = weakref.ref(model)
     del model
     assert forgotten() is None
+    assert model_statistics(counters.snapshot()) == {}
 
 
 def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers(
@@ -270,7 +275,6 @@ def test_a_caller_that_cannot_be_reached_does_not_keep_others_from_their_answers
     run_batch(
         [request(model, lost.images, on_outcome=unreachable), other.request()],
         Workspace(),
-        Statistics(),
         recorder(),
     )
     assert other.got_exactly_its_own_rows()

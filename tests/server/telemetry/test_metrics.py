@@ -17,6 +17,7 @@ from mlpserve.server.telemetry.exposition import exposition
 from mlpserve.server.telemetry.metrics import SECONDS
 from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merged
+from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 REPOSITORY = Path(__file__).parents[3]
@@ -136,8 +137,8 @@ def test_times_fall_into_the_buckets_that_prometheus_expects() -> None:
 
 def test_shadow_rows_are_counted_by_whether_they_agree() -> None:
     counters = Counters()
-    counters.add_shadow("tiny", 2, rows=5, agreeing=3)
-    counters.add_shadow("tiny", 2, rows=1, agreeing=1)
+    counters.add_shadow(ShadowPair("tiny", 1, 2), ShadowCounts(compared=5, agreeing=3))
+    counters.add_shadow(ShadowPair("tiny", 3, 2), ShadowCounts(compared=1, agreeing=1, dropped=7))
     page = page_of(counters.snapshot())
     assert value(page, "mlpserve_shadow_rows_total", version="2", agrees="true") == 4
     assert value(page, "mlpserve_shadow_rows_total", version="2", agrees="false") == 2

@@ -18,6 +18,7 @@ from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.router import Router, SplitKey
 from mlpserve.server.inference.shadow import Comparison, Shadow
 from mlpserve.server.telemetry.request_record import RequestRecord
+from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -122,7 +123,7 @@ class PredictionMessages:
         if request.model_version or request.model_label:
             found = registry.find(request.model_name, request.model_version, request.model_label)
             versions = (found,)
-        described = self._describe(name, model, versions)
+        described = self._describe(name, model, versions, self._shadow_counts())
         return prediction_pb2.GetModelResponse(model=described).SerializeToString()
 
     def list_models(self, data: bytes) -> bytes:
@@ -133,7 +134,10 @@ class PredictionMessages:
     def describe_all(self) -> list[prediction_pb2.Model]:
         """Return the descriptions of all models, in the order of their names."""
         models = self._router.registry.models
-        return [self._describe(name, model, model.versions) for name, model in models.items()]
+        counts = self._shadow_counts()  # of all models at once: other processes are asked
+        return [
+            self._describe(name, model, model.versions, counts) for name, model in models.items()
+        ]
 
     def describe(self, name: str) -> prediction_pb2.Model:
         """Return the description of a model.
@@ -142,16 +146,23 @@ class PredictionMessages:
             NotServedError: There is none.
         """
         name, model = self._router.registry.model(name)
-        return self._describe(name, model, model.versions)
+        return self._describe(name, model, model.versions, self._shadow_counts())
 
     def _describe(
-        self, name: str, model: ServedModel, versions: tuple[CompiledModel, ...]
+        self,
+        name: str,
+        model: ServedModel,
+        versions: tuple[CompiledModel, ...],
+        counts: Mapping[ShadowPair, ShadowCounts],
     ) -> prediction_pb2.Model:
         max_images = min(map(self._max_images, versions), default=self._max_batch_images)
-        comparison = None if self._shadow is None else self._shadow.comparison(name, model)
+        comparison = None if self._shadow is None else self._shadow.comparison(name, model, counts)
         return describe_model(
             name, model, versions, max_batch_images=max_images, comparison=comparison
         )
+
+    def _shadow_counts(self) -> Mapping[ShadowPair, ShadowCounts]:
+        return {} if self._shadow is None else self._shadow.counts()
 
     def _max_images(self, model: CompiledModel) -> int:
         return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))

@@ -15,7 +15,6 @@ from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import BatchTiming
-from mlpserve.server.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,6 @@ logger = logging.getLogger(__name__)
 def run_batch(
     batch: Sequence[ParsedRequest[Any]],
     workspace: Workspace,
-    statistics: Statistics,
     recorder: Recorder,
     shadow: Shadow | None = None,
 ) -> BatchTiming | None:
@@ -32,8 +30,7 @@ def run_batch(
     Args:
         batch: Requests of one model and data type.
         workspace: What to compute in.
-        statistics: Where the pass is counted.
-        recorder: Is told of the pass.
+        recorder: Has the pass counted.
         shadow: What is offered the answers when they are given; None for nothing.
 
     Returns:
@@ -47,20 +44,19 @@ def run_batch(
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
         if isinstance(error, MemoryError) and len(batch) > 1:  # alone, some may go through
             for request in batch:
-                run_batch([request], workspace, statistics, recorder, shadow)
+                run_batch([request], workspace, recorder, shadow)
             return None
         timing = _timing(batch, started_ns, clock())
         taken_ns = len(batch) * timing.ended_ns - timing.arrived_ns
-        statistics.failed(model, requests=len(batch), ns=taken_ns)
+        recorder.counters.add_failed(model, requests=len(batch), ns=taken_ns)
         for request in batch:
             request.finish(error)
         return None
     timing = _timing(batch, started_ns, clock())
-    statistics.passed(model, timing)
-    recorder.computed([request.record for request in batch], timing)
+    recorder.computed(model, [request.record for request in batch], timing)
     for request, answer in zip(batch, answers, strict=True):
         request.finish(answer)
-    statistics.replied(model, timing, ns=clock() - timing.ended_ns)
+    recorder.replied(model, timing)
     if shadow is not None:
         _offer(shadow, batch, answers)
     return timing
@@ -164,9 +160,7 @@ class Batcher:
         self._changed.release()
         timing = None
         try:
-            timing = run_batch(
-                batch, self._workspace, self._queue.statistics, self._recorder, self._shadow
-            )
+            timing = run_batch(batch, self._workspace, self._recorder, self._shadow)
         finally:
             self._changed.acquire()
             self._queue.learn_pace(timing)

@@ -19,8 +19,8 @@ from typing import Any, Final, TypeAlias
 from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.request import ParsedRequest
+from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import BatchTiming
-from mlpserve.server.telemetry.statistics import Statistics
 
 _EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 # Of other models or data types; with more of them, looking further would cost more than it joins.
@@ -52,13 +52,13 @@ class RowQueue:
     Args:
         max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
         max_queue_rows: So many rows may wait. A request finds room in an empty queue always.
-        statistics: Where requests and passes are counted; in figures of its own by default.
+        counters: Where requests are counted that get no turn; in those of its own by default.
     """
 
     def __init__(
-        self, *, max_batch_rows: int, max_queue_rows: int, statistics: Statistics | None = None
+        self, *, max_batch_rows: int, max_queue_rows: int, counters: Counters | None = None
     ) -> None:
-        self.statistics = Statistics() if statistics is None else statistics
+        self._counters = Counters() if counters is None else counters
         self._max_batch_rows = max_batch_rows
         self._waiting: list[_Place] = []  # a heap
         self._numbers = count()
@@ -204,7 +204,7 @@ class RowQueue:
 
     def _count_failed(self, request: _Request) -> None:
         ns = monotonic_ns() - request.record.arrived_ns
-        self.statistics.failed(request.model, requests=1, ns=ns)
+        self._counters.add_failed(request.model, requests=1, ns=ns)
 
     def _fits(self, request: _Request, first: _Request, rows: int) -> bool:
         return (

@@ -1,4 +1,4 @@
-"""A second version that classifies, unseen, what the default version has answered.
+"""Shadow: a second version that classifies, unseen, what the default version has answered.
 
     answers are given -> offered here -> a short queue -> a thread without hurry -> counts
 
@@ -13,16 +13,19 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.server.errors import OverloadedError
 from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.telemetry.counters import Counters
-from mlpserve.server.telemetry.tallies import Counts, Pair, Tallies
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
+from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair, shadow_counts
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Comparison(NamedTuple):
 
     label: str
     version: int
-    counts: Counts
+    counts: ShadowCounts
 
 
 class _Target(NamedTuple):
@@ -62,7 +65,7 @@ class _Target(NamedTuple):
         labels: (K,) what index the shadow has for each class of the other version; -1 for none.
     """
 
-    pair: Pair
+    pair: ShadowPair
     model: CompiledModel
     labels: npt.NDArray[np.int32]
 
@@ -79,8 +82,9 @@ class Shadow:
     Args:
         served: What is served.
         label: The label whose versions are compared.
-        tallies: Where to count for those who ask.
-        counters: Where to count for metrics; this shadow's own.
+        counters: Where to count; this shadow's own.
+        totals: Returns what all processes of the server have counted.
+        logs: Whether to log how the shadows compare: one process of a server does.
         max_queue_bytes: So many bytes of images may wait. A batch finds room in an empty queue
             always.
     """
@@ -89,25 +93,28 @@ class Shadow:
         self,
         served: Served,
         label: str,
-        tallies: Tallies,
         counters: Counters,
+        totals: Callable[[], MetricsSnapshot],
         *,
+        logs: bool = True,
         max_queue_bytes: int = _MAX_QUEUE_BYTES,
     ) -> None:
         self._served = served
         self._label = label
-        self._tallies = tallies
         self._counters = counters
+        self._totals = totals
+        self._logs = logs
+        self._last_counts: Mapping[ShadowPair, ShadowCounts] = {}
         self._max_queue_bytes = max_queue_bytes
         self._offers: deque[_Offer] = deque()
         # Each of these two has one writer; a lock that both held would let the slow keep the quick.
         self._offered_bytes = self._taken_bytes = 0
         self._offering = threading.Lock()
-        self._dropped: Counter[Pair] = Counter()
-        self._counted_drops: Counter[Pair] = Counter()
+        self._dropped: Counter[ShadowPair] = Counter()
+        self._counted_drops: Counter[ShadowPair] = Counter()
         self._known: tuple[Registry | None, Mapping[CompiledModel, _Target]] = (None, {})
         self._workspace = Workspace(_ROWS_AT_ONCE)
-        self._failed: set[Pair] = set()
+        self._failed: set[ShadowPair] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
@@ -140,12 +147,21 @@ class Shadow:
                     self._offered_bytes += images.nbytes
                     self._offers.append(_Offer(target, images, labels))
 
-    def comparison(self, name: str, model: ServedModel) -> Comparison | None:
+    def counts(self) -> Mapping[ShadowPair, ShadowCounts]:
+        """Return how the shadows compare; where other processes do not say so, as they last did."""
+        with suppress(OverloadedError):
+            self._last_counts = shadow_counts(self._totals())
+        return self._last_counts
+
+    def comparison(
+        self, name: str, model: ServedModel, counts: Mapping[ShadowPair, ShadowCounts]
+    ) -> Comparison | None:
         """Return how a model's shadow has done since it has that and the default version.
 
         Args:
             name: The model's name.
             model: What is served of it.
+            counts: What ``counts`` returned.
 
         Returns:
             None where it has no shadow.
@@ -153,8 +169,8 @@ class Shadow:
         shadow = model.labels.get(self._label)
         if shadow is None or shadow == model.default_version:
             return None
-        counts = self._tallies.total(Pair(name, model.default_version, shadow))
-        return Comparison(self._label, shadow, counts)
+        pair = ShadowPair(name, model.default_version, shadow)
+        return Comparison(self._label, shadow, counts.get(pair, ShadowCounts()))
 
     def _targets(self) -> Mapping[CompiledModel, _Target]:
         registry = self._served.current
@@ -182,14 +198,12 @@ class Shadow:
         target, rows = offers[0].target, sum(len(offer.images) for offer in offers)
         try:
             agreeing = sum(self._agreeing(target, part) for part in _parts(offers))
-            name, version = target.pair.name, target.pair.shadow
-            self._counters.add_shadow(name, version, rows=rows, agreeing=agreeing)
-            self._tallies.add(target.pair, Counts(compared=rows, agreeing=agreeing))
+            self._counters.add_shadow(target.pair, ShadowCounts(compared=rows, agreeing=agreeing))
         except Exception:  # it is only a shadow: nobody else is to be harmed
             if target.pair not in self._failed:
                 self._failed.add(target.pair)
                 logger.exception("the shadow %s cannot classify", self._words(target.pair))
-            self._tallies.add(target.pair, Counts(failed=rows))
+            self._counters.add_shadow(target.pair, ShadowCounts(failed=rows))
 
     def _take(self) -> list[_Offer]:
         """Remove and return the oldest offer, and those after it that can be joined to it."""
@@ -213,14 +227,15 @@ class Shadow:
         with self._offering:
             dropped = self._dropped.copy()
         for pair, images in (dropped - self._counted_drops).items():
-            self._tallies.add(pair, Counts(dropped=images))
+            self._counters.add_shadow(pair, ShadowCounts(dropped=images))
         self._counted_drops = dropped
 
     def _log(self) -> None:
-        if not self._tallies.is_first:
+        if not self._logs or not self._targets():
             return
+        known = self.counts()
         for target in self._targets().values():
-            counts = self._tallies.total(target.pair)
+            counts = known.get(target.pair, ShadowCounts())
             if any(counts):
                 logger.info(
                     "shadow %s: of %d images, %d have the same label; %d dropped, %d failed",
@@ -231,7 +246,7 @@ class Shadow:
                     counts.failed,
                 )
 
-    def _words(self, pair: Pair) -> str:
+    def _words(self, pair: ShadowPair) -> str:
         return f"{pair.name} {self._label} (version {pair.shadow} beside {pair.answering})"
 
 
@@ -242,7 +257,7 @@ def _targets(registry: Registry, label: str) -> Iterable[tuple[CompiledModel, _T
         if number is None or number == served.default_version:
             continue
         answering, shadow = served.version(served.default_version), served.version(number)
-        pair = Pair(name, served.default_version, number)
+        pair = ShadowPair(name, served.default_version, number)
         if answering.metadata.input != shadow.metadata.input:
             logger.warning("%s: versions %d and %d take different images; not compared", *pair)
             continue

@@ -8,10 +8,11 @@ from mlpserve.oip import inference_pb2
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.request import LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.oip.tensors import DATATYPES, INPUT_NAME, LABELS, PROBABILITIES
-from mlpserve.server.telemetry.statistics import Duration, Figures, PassFigures
+from mlpserve.server.telemetry.statistics import BatchCounts, ModelStatistics
 
 PLATFORM: Final = "mlpserve"
 INPUT_DATATYPE: Final = "UINT8"  # of all that are accepted, the smallest and fastest
+_Duration = inference_pb2.StatisticDuration
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
 
 
@@ -61,37 +62,35 @@ def config_message(
     return config
 
 
-def statistics_message(key: VersionKey, figures: Figures) -> inference_pb2.ModelStatistics:
-    """Return the figures of a version of a model."""
-    by_request = figures.by_request
+def statistics_message(
+    key: VersionKey, statistics: ModelStatistics
+) -> inference_pb2.ModelStatistics:
+    """Return the statistics of a version of a model."""
+    counts, failed, requests = statistics.all, statistics.failed, statistics.all.requests
     return inference_pb2.ModelStatistics(
         name=key.name,
         version=str(key.version),
-        last_inference=figures.last_pass_ms,
-        inference_count=figures.images,
-        execution_count=figures.passes,
+        last_inference=statistics.last_batch_ms,
+        inference_count=statistics.images,
+        execution_count=counts.batches,
         inference_stats=inference_pb2.InferStatistics(
-            success=_duration(figures.succeeded),
-            fail=_duration(figures.failed),
-            queue=_duration(figures.waiting),
-            compute_input=_duration(by_request.reading),
-            compute_infer=_duration(by_request.running),
-            compute_output=_duration(by_request.replying),
-            cache_hit=inference_pb2.StatisticDuration(),
-            cache_miss=inference_pb2.StatisticDuration(),
+            success=_Duration(count=requests, ns=counts.latency_ns),
+            fail=_Duration(count=failed.requests, ns=failed.ns),
+            queue=_Duration(count=requests, ns=counts.queue_ns),
+            compute_input=_Duration(count=requests, ns=counts.decode_ns),
+            compute_infer=_Duration(count=requests, ns=counts.compute_ns_by_request),
+            compute_output=_Duration(count=requests, ns=counts.reply_ns_by_request),
+            cache_hit=_Duration(),
+            cache_miss=_Duration(),
         ),
-        batch_stats=[_of_size(size, found) for size, found in sorted(figures.by_size.items())],
+        batch_stats=[_of_size(*each) for each in sorted(statistics.by_images.items())],
     )
 
 
-def _of_size(size: int, figures: PassFigures) -> inference_pb2.InferBatchStatistics:
+def _of_size(images: int, counts: BatchCounts) -> inference_pb2.InferBatchStatistics:
     return inference_pb2.InferBatchStatistics(
-        batch_size=size,
-        compute_input=_duration(figures.reading),
-        compute_infer=_duration(figures.running),
-        compute_output=_duration(figures.replying),
+        batch_size=images,
+        compute_input=_Duration(count=counts.batches, ns=counts.decode_ns),
+        compute_infer=_Duration(count=counts.batches, ns=counts.compute_ns),
+        compute_output=_Duration(count=counts.batches, ns=counts.reply_ns),
     )
-
-
-def _duration(duration: Duration) -> inference_pb2.StatisticDuration:
-    return inference_pb2.StatisticDuration(count=duration.count, ns=duration.ns)

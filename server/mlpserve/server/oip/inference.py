@@ -25,8 +25,8 @@ from mlpserve.server.oip.values import (
     Parameters,
     whole_number,
 )
+from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import RequestRecord
-from mlpserve.server.telemetry.statistics import Statistics
 
 _NS_PER_US: Final = 1000
 _ResponseT = TypeVar("_ResponseT")
@@ -38,13 +38,13 @@ class Inference:
     Args:
         router: Finds who answers. Each request is answered from the models that are served when it
             is parsed.
-        statistics: Where requests that are refused are counted.
+        counters: Where requests that are refused are counted.
         max_batch_images: The most images that one request may carry.
     """
 
-    def __init__(self, router: Router, statistics: Statistics, *, max_batch_images: int) -> None:
+    def __init__(self, router: Router, counters: Counters, *, max_batch_images: int) -> None:
         self.router: Final = router
-        self._statistics = statistics
+        self._counters = counters
         self._max_batch_images = max_batch_images
 
     def parse(
@@ -87,7 +87,7 @@ class Inference:
             return self._parsed(plain, model, record, encode)
         except ServerError:
             ns = monotonic_ns() - record.arrived_ns
-            self._statistics.failed(model, requests=1, ns=ns)
+            self._counters.add_failed(model, requests=1, ns=ns)
             raise
 
     def values_per_image(self, name: str, version: str) -> int:

@@ -23,11 +23,10 @@ from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.inference.registry import Registry
 from mlpserve.server.inference.router import Router
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
-from mlpserve.server.oip.figures import figures_of
 from mlpserve.server.oip.values import shortened
 from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
-from mlpserve.server.telemetry.statistics import Figures
+from mlpserve.server.telemetry.statistics import ModelStatistics, model_statistics
 
 SERVER_NAME: Final = "mlpserve"
 # What of Triton's extensions is implemented, by the names that it gives them.
@@ -106,12 +105,12 @@ class Repository:
         return config_message(model, versions, max_batch_images=self._max_batch_images)
 
     def model_statistics(self, name: str, version: str) -> inference_pb2.ModelStatisticsResponse:
-        """Tell the figures of a version, of a model, or of all; errors as for ``find_versions``."""
+        """Return statistics of a version, a model, or of all; errors as for ``find_versions``."""
         models = list(find_versions(self._router.registry, name, version))
-        known = figures_of(self._totals())
+        known = model_statistics(self._totals())
         keys = [VersionKey(model.metadata.name, model.metadata.version) for model in models]
         return inference_pb2.ModelStatisticsResponse(
-            model_stats=[statistics_message(key, known.get(key, Figures())) for key in keys]
+            model_stats=[statistics_message(key, known.get(key, ModelStatistics())) for key in keys]
         )
 
     def index(self, repository: str, *, ready_only: bool) -> inference_pb2.RepositoryIndexResponse:

@@ -125,6 +125,7 @@ class ServerConfig(Settings):
         f"port for the Open Inference Protocol over HTTP, 0 for a free one, {NO_PORT} for none",
     ] = NO_PORT
     shares_port: bool = False  # with other processes of this server; no setting
+    logs_shadow: bool = True  # one of these does, for all; no setting
 
     tls_certificate: Annotated[_File, "certificate chain in PEM; with it, only TLS is spoken"] = (
         None

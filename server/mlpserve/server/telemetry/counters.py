@@ -1,21 +1,44 @@
-"""What the threads of a serving process count and time, at half a microsecond a request.
+"""Counters of a serving process: what its threads count and time, half a microsecond a request.
 
 A set of counters has one writer at a time, and any thread may take a snapshot of it meanwhile. Such
 a snapshot may have the last request in one number and not yet in another; the next has it in all.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import wraps
 from threading import Lock
-from typing import Final
+from time import time
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol
+from weakref import WeakKeyDictionary
 
 from mlpserve.server.telemetry import metrics
 from mlpserve.server.telemetry.metrics import SECONDS
-from mlpserve.server.telemetry.request_record import RequestRecord
+from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Series, merged
+from mlpserve.server.telemetry.statistics import (
+    BatchCounts,
+    FailureCounts,
+    ModelStatistics,
+    ShadowCounts,
+    ShadowPair,
+    added,
+)
+
+if TYPE_CHECKING:  # it takes NumPy, which the parent of several processes does without
+    from mlpserve.model.metadata import Metadata
 
 _OK: Final = "OK"
 _BUCKETS: Final = len(SECONDS) + 1
+_Arguments = ParamSpec("_Arguments")
+
+
+class Version(Protocol):
+    """A version of a model that is served. Its statistics go with it when it is unloaded."""
+
+    @property
+    def metadata(self) -> "Metadata":
+        """Return what it is called."""
 
 
 class Times:
@@ -50,13 +73,14 @@ class Times:
 
 
 class Counters:
-    """What one thread counts."""
+    """Counters of one thread."""
 
     def __init__(self) -> None:
         self._times: dict[tuple[str, str, int], Times] = {}
         self._calls: dict[tuple[str, ...], int] = {}
         self._batches: dict[str, list[int]] = {}
-        self._shadow_rows: dict[tuple[str, ...], int] = {}
+        self._statistics: WeakKeyDictionary[Version, ModelStatistics] = WeakKeyDictionary()
+        self._shadows: dict[ShadowPair, ShadowCounts] = {}
 
     def add_answered(self, record: RequestRecord, ended_ns: int) -> None:
         """Count a request that a network has answered. A time that equals a bound is below it.
@@ -93,19 +117,43 @@ class Counters:
         key = (method, model, str(version or ""), code)
         self._calls[key] = self._calls.get(key, 0) + 1
 
-    def add_batch(self, model: str, rows: int) -> None:
-        """Count images that went through a network together."""
-        value = self._batches.get(model)
-        if value is None:
-            value = self._batches[model] = [0] * (len(metrics.ROWS) + 2)
-        value[bisect_left(metrics.ROWS, rows)] += 1
-        value[-1] += rows
+    def add_batch(self, model: Version, timing: BatchTiming) -> None:
+        """Count a pass, and the requests that it answers."""
+        requests, images, arrived_ns, read_ns, started_ns, ended_ns = timing
+        name = model.metadata.name
+        sizes = self._batches.get(name)
+        if sizes is None:
+            sizes = self._batches[name] = [0] * (len(metrics.ROWS) + 2)
+        sizes[bisect_left(metrics.ROWS, images)] += 1
+        sizes[-1] += images
+        statistics = self._statistics_of(model)
+        statistics.last_batch_ms = int(time() * 1000)
+        counts = statistics.by_images.get(images)
+        if counts is None:
+            counts = statistics.by_images[images] = BatchCounts()
+        counts.batches += 1
+        counts.requests += requests
+        counts.latency_ns += requests * ended_ns - arrived_ns
+        counts.queue_ns += requests * started_ns - read_ns
+        counts.decode_ns += read_ns - arrived_ns
+        counts.compute_ns += ended_ns - started_ns
+        counts.compute_ns_by_request += requests * (ended_ns - started_ns)
 
-    def add_shadow(self, model: str, version: int, *, rows: int, agreeing: int) -> None:
-        """Count images that a shadow classified, and those that it gave the answer's label."""
-        for agrees, count in (("true", agreeing), ("false", rows - agreeing)):
-            key = (model, str(version), agrees)
-            self._shadow_rows[key] = self._shadow_rows.get(key, 0) + count
+    def add_replies(self, model: Version, timing: BatchTiming, *, ns: int) -> None:
+        """Count how long the answers of a pass, that was counted, took to be handed on."""
+        counts = self._statistics_of(model).by_images[timing.images]
+        counts.latency_ns += timing.requests * ns
+        counts.reply_ns += ns
+        counts.reply_ns_by_request += timing.requests * ns
+
+    def add_failed(self, model: Version, *, requests: int, ns: int) -> None:
+        """Count requests that were refused, dropped or failed, after so long together."""
+        statistics = self._statistics_of(model)
+        statistics.failed = added(statistics.failed, FailureCounts(requests, ns))
+
+    def add_shadow(self, pair: ShadowPair, counts: ShadowCounts) -> None:
+        """Count images that a version answered, and its shadow was to classify."""
+        self._shadows[pair] = added(self._shadows.get(pair, ShadowCounts()), counts)
 
     def snapshot(self) -> MetricsSnapshot:
         """Return all that was counted so far."""
@@ -113,40 +161,71 @@ class Counters:
         answered = [times.snapshot(*key) for key, times in list(self._times.items())]
         batches = [([model], list(value)) for model, value in list(self._batches.items())]
         others: MetricsSnapshot = {
-            metrics.REQUESTS.name: _series(self._calls),
+            metrics.REQUESTS.name: [(list(key), count) for key, count in list(self._calls.items())],
             metrics.BATCH_ROWS.name: batches,
-            metrics.SHADOW_ROWS.name: _series(self._shadow_rows),
         }
-        return merged([*answered, others])
+        shadows = [_shadow_snapshot(*each) for each in list(self._shadows.items())]
+        models = [model for ref in self._statistics.keyrefs() if (model := ref()) is not None]
+        statistics = [_statistics_snapshot(model, self._statistics[model]) for model in models]
+        return merged([*answered, others, *shadows, *statistics])
+
+    def _statistics_of(self, model: Version) -> ModelStatistics:
+        statistics = self._statistics.get(model)
+        if statistics is None:
+            statistics = self._statistics[model] = ModelStatistics()
+        return statistics
+
+
+def _locked(
+    method: "Callable[Concatenate[Counters, _Arguments], None]",
+) -> "Callable[Concatenate[SharedCounters, _Arguments], None]":
+    """Return a method of ``Counters`` for many threads."""
+
+    @wraps(method)
+    def locked(
+        counters: "SharedCounters", /, *args: _Arguments.args, **options: _Arguments.kwargs
+    ) -> None:
+        with counters.lock:
+            method(counters, *args, **options)
+
+    return locked
 
 
 class SharedCounters(Counters):
-    """What many threads count together."""
+    """Counters of many threads."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = Lock()
+        self.lock = Lock()
 
-    def add_answered(self, record: RequestRecord, ended_ns: int) -> None:
-        """See ``Counters.add_answered``."""
-        with self._lock:
-            super().add_answered(record, ended_ns)
-
-    def add_call(self, method: str, code: str, *, model: str = "", version: int = 0) -> None:
-        """See ``Counters.add_call``."""
-        with self._lock:
-            super().add_call(method, code, model=model, version=version)
-
-    def add_batch(self, model: str, rows: int) -> None:
-        """See ``Counters.add_batch``."""
-        with self._lock:
-            super().add_batch(model, rows)
-
-    def add_shadow(self, model: str, version: int, *, rows: int, agreeing: int) -> None:
-        """See ``Counters.add_shadow``."""
-        with self._lock:
-            super().add_shadow(model, version, rows=rows, agreeing=agreeing)
+    add_answered = _locked(Counters.add_answered)
+    add_call = _locked(Counters.add_call)
+    add_batch = _locked(Counters.add_batch)
+    add_replies = _locked(Counters.add_replies)
+    add_failed = _locked(Counters.add_failed)
+    add_shadow = _locked(Counters.add_shadow)
 
 
-def _series(counts: Mapping[tuple[str, ...], int]) -> Series:
-    return [(list(labels), count) for labels, count in list(counts.items())]
+def _statistics_snapshot(model: Version, statistics: ModelStatistics) -> MetricsSnapshot:
+    labels = [model.metadata.name, str(model.metadata.version)]
+    by_images = list(statistics.by_images.items())
+    return {
+        metrics.BATCH_COUNTS.name: [
+            ([*labels, str(images)], counts.values()) for images, counts in by_images
+        ],
+        metrics.FAILURE_COUNTS.name: [(labels, statistics.failed)],
+        metrics.LAST_BATCH.name: [(labels, statistics.last_batch_ms)],
+    }
+
+
+def _shadow_snapshot(pair: ShadowPair, counts: ShadowCounts) -> MetricsSnapshot:
+    name, answering, shadow = pair.name, str(pair.answering), str(pair.shadow)
+    differing = counts.compared - counts.agreeing
+    rows: Series = [
+        ([name, shadow, "true"], counts.agreeing),
+        ([name, shadow, "false"], differing),
+    ]
+    return {
+        metrics.SHADOW_ROWS.name: rows if counts.compared else [],
+        metrics.SHADOW_COUNTS.name: [([name, answering, shadow], counts)],
+    }

@@ -1,4 +1,4 @@
-"""All metrics: their names, what they mean, their labels.
+"""Metrics: their names, what they mean, their labels.
 
 Few labels, and only values that the server gives them itself: what a caller makes up, such as the
 name of a model that there is not, never becomes one, or callers could fill the memory.
@@ -12,7 +12,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What is to be known of one metric.
+    """Description of a metric.
 
     Attributes:
         name: Its name, with the base unit at the end, and ``_total`` after that for a counter.
@@ -137,18 +137,24 @@ INFO: Final = Metric(
     "mlpserve_info", "gauge", "Always 1; the release is in the label.", ("release",), is_alike=True
 )
 
-# What the Open Inference Protocol's ModelStatistics tells; travels with the metrics, and is none.
-FIGURES: Final = Metric(
-    "figures", "counter", "Parts of ``statistics.Figures``.", ("model", "version", "part")
+# Not on the page, because other protocols tell them; their values are the fields of tuples.
+BATCH_COUNTS: Final = Metric(
+    "batch_counts", "counter", "``BatchCounts``.", ("model", "version", "images")
 )
-LAST_PASS: Final = Metric(
-    "last_pass_ms",
+FAILURE_COUNTS: Final = Metric(
+    "failure_counts", "counter", "``FailureCounts``.", ("model", "version")
+)
+LAST_BATCH: Final = Metric(
+    "last_batch_ms",
     "gauge",
     "When a network ran last, in milliseconds since 1970.",
     ("model", "version"),
     is_alike=True,
 )
-TOLD_OTHERWISE: Final = (FIGURES, LAST_PASS)
+SHADOW_COUNTS: Final = Metric(
+    "shadow_counts", "counter", "``ShadowCounts``.", ("model", "answering", "shadow")
+)
+INTERNAL: Final = (BATCH_COUNTS, FAILURE_COUNTS, LAST_BATCH, SHADOW_COUNTS)
 
 METRICS: Final = (
     *(REQUESTS, REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from mlpserve.server.telemetry.counters import Counters
+from mlpserve.server.telemetry.counters import Counters, Version
 from mlpserve.server.telemetry.request_record import BatchTiming, Metadata, RequestRecord
 
 Clock: TypeAlias = Callable[[], int]
@@ -72,12 +72,18 @@ class Recorder:
         record.version = version
         record.read_ns = self.clock()
 
-    def computed(self, records: Sequence[RequestRecord], passage: BatchTiming) -> None:
-        """Note that a network ran for requests together."""
+    def computed(
+        self, model: Version, records: Sequence[RequestRecord], timing: BatchTiming
+    ) -> None:
+        """Note that a version's network ran for requests together, before they are answered."""
         for record in records:
-            record.started_ns = passage.started_ns
-            record.computed_ns = passage.ended_ns
-        self.counters.add_batch(records[0].model, passage.images)
+            record.started_ns = timing.started_ns
+            record.computed_ns = timing.ended_ns
+        self.counters.add_batch(model, timing)
+
+    def replied(self, model: Version, timing: BatchTiming) -> None:
+        """Note that the answers of a pass, that was noted, have been handed on."""
+        self.counters.add_replies(model, timing, ns=self.clock() - timing.ended_ns)
 
     def answered(self, record: RequestRecord) -> None:
         """Note that a request was answered, by a network."""

@@ -4,17 +4,16 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from mlpserve.server.telemetry.metrics import METRICS, TOLD_OTHERWISE, Metric
+from mlpserve.server.telemetry.metrics import INTERNAL, METRICS, Metric
 
-# A number; of a histogram, how many values each bucket has, and last the sum of all values.
+# A number; of a histogram, how many values each bucket has, and last the sum of all values; of
+# counts, their fields.
 Value: TypeAlias = float | Sequence[float]
 # Label values, and the value that a metric has with these.
 Series: TypeAlias = Sequence[tuple[list[str], Value]]
 MetricsSnapshot: TypeAlias = Mapping[str, Series]  # by the metric's name
 
-_METRICS: Final[Mapping[str, Metric]] = {
-    metric.name: metric for metric in (*METRICS, *TOLD_OTHERWISE)
-}
+_METRICS: Final[Mapping[str, Metric]] = {metric.name: metric for metric in (*METRICS, *INTERNAL)}
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -103,5 +102,5 @@ def _sum(one: Value, other: Value, *, is_alike: bool) -> Value:
     if isinstance(one, Sequence) and isinstance(other, Sequence):
         return [mine + theirs for mine, theirs in zip(one, other, strict=True)]
     if isinstance(one, Sequence) or isinstance(other, Sequence):
-        raise TypeError(f"expected two numbers or two histograms, got {one} and {other}")
+        raise TypeError(f"expected two numbers or two lists of them, got {one} and {other}")
     return max(one, other) if is_alike else one + other

@@ -1,129 +1,140 @@
-"""How often each model was asked, and how long it took: true figures of this process.
+"""Statistics of models, and of how their shadows compare: what a snapshot has beside the metrics.
 
-`figures` adds up those of all processes.
-
-A request is counted before its caller is told, so that whoever has an answer finds it counted.
-Knows neither gRPC nor protobuf. The figures of a model go with it when it is unloaded.
+A snapshot carries counts of each kind as the list of their fields, and adds them up one by one.
 """
 
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
-from time import time
-from weakref import WeakKeyDictionary
+from operator import add, attrgetter
+from typing import NamedTuple, TypeVar
 
-from mlpserve.server.inference.compiled import CompiledModel
-from mlpserve.server.telemetry.request_record import BatchTiming
+from mlpserve.model.folder import VersionKey
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Value
 
 
 @dataclass(slots=True)
-class Duration:
-    """How often something was done, and how many nanoseconds it took in all."""
+class BatchCounts:
+    """Passes of a network over so many images each, and the requests in them.
 
-    count: int = 0
+    Attributes:
+        batches: How many passes there were.
+        requests: How many requests they answered.
+        latency_ns: What the requests took together, from their arrival to their answer.
+        queue_ns: How long they waited together for their turn.
+        decode_ns: What it took to read them.
+        compute_ns: What the passes took.
+        reply_ns: What it took to hand the answers of each pass on, and to write them with it.
+        compute_ns_by_request: As ``compute_ns``, but each pass counts once for each request in it.
+        reply_ns_by_request: The same of ``reply_ns``.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    latency_ns: int = 0
+    queue_ns: int = 0
+    decode_ns: int = 0
+    compute_ns: int = 0
+    reply_ns: int = 0
+    compute_ns_by_request: int = 0
+    reply_ns_by_request: int = 0
+
+    def values(self) -> tuple[int, ...]:
+        """Return the fields in their order."""
+        return _values_of(self)
+
+
+_values_of: Callable[[BatchCounts], tuple[int, ...]] = attrgetter(*BatchCounts.__slots__)
+
+
+class FailureCounts(NamedTuple):
+    """Requests that were refused, dropped or failed, and how long they took together."""
+
+    requests: int = 0
     ns: int = 0
 
-    def add(self, count: int, ns: int) -> None:
-        """Add so many times, which took so long together."""
-        self.count += count
-        self.ns += ns
+
+class ShadowPair(NamedTuple):
+    """Two versions of a model that are compared: one whose answers are given, and its shadow."""
+
+    name: str
+    answering: int
+    shadow: int
 
 
-@dataclass(slots=True)
-class PassFigures:
-    """What passes took; each counts once.
-
-    Attributes:
-        reading: The reading of the requests.
-        running: The network.
-        replying: The handing on of the answers, and their writing where that is done with it.
-    """
-
-    reading: Duration = field(default_factory=Duration)
-    running: Duration = field(default_factory=Duration)
-    replying: Duration = field(default_factory=Duration)
-
-    def add(self, count: int, passage: BatchTiming) -> None:
-        """Add a pass, seen by so many: by itself, or by each of its requests."""
-        self.reading.add(count, passage.read_ns - passage.arrived_ns)
-        self.running.add(count, count * (passage.ended_ns - passage.started_ns))
-
-
-@dataclass(slots=True)
-class Figures:
-    """The figures of one version of a model.
+class ShadowCounts(NamedTuple):
+    """Images that a version answered, by what became of them in its shadow.
 
     Attributes:
-        images: How many images were classified.
-        passes: How many passes that took.
-        last_pass_ms: When the last one ended; milliseconds since 1970, 0 where there was none.
-        succeeded: Requests that were answered, from their arrival to their answer.
-        failed: Requests that were refused, dropped or failed.
-        waiting: How long requests that were answered waited for their turn.
-        by_request: What passes took, counted for each request in them.
-        by_size: What passes took, by the number of images.
+        compared: So many the shadow classified too.
+        agreeing: So many of these it gave the same class.
+        dropped: So many were left out, for want of time.
+        failed: So many the shadow could not classify.
     """
 
-    images: int = 0
-    passes: int = 0
-    last_pass_ms: int = 0
-    succeeded: Duration = field(default_factory=Duration)
-    failed: Duration = field(default_factory=Duration)
-    waiting: Duration = field(default_factory=Duration)
-    by_request: PassFigures = field(default_factory=PassFigures)
-    by_size: dict[int, PassFigures] = field(default_factory=dict)
-
-    def add(self, passage: BatchTiming) -> None:
-        """Add a pass."""
-        count = passage.requests
-        self.images += passage.images
-        self.passes += 1
-        self.last_pass_ms = int(time() * 1000)
-        self.succeeded.add(count, count * passage.ended_ns - passage.arrived_ns)
-        self.waiting.add(count, count * passage.started_ns - passage.read_ns)
-        self.by_request.add(count, passage)
-        of_size = self.by_size.get(passage.images)
-        if of_size is None:
-            of_size = self.by_size[passage.images] = PassFigures()
-        of_size.add(1, passage)
-
-    def add_replies(self, passage: BatchTiming, ns: int) -> None:
-        """Add how long the answers of a pass, that was added, took to be handed on."""
-        count = passage.requests
-        self.succeeded.ns += count * ns
-        self.by_request.replying.add(count, count * ns)
-        self.by_size[passage.images].replying.add(1, ns)
+    compared: int = 0
+    agreeing: int = 0
+    dropped: int = 0
+    failed: int = 0
 
 
-class Statistics:
-    """The figures of all models of a process. Safe to use from many threads."""
+_Counts = TypeVar("_Counts", FailureCounts, ShadowCounts)
 
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._figures: WeakKeyDictionary[CompiledModel, Figures] = WeakKeyDictionary()
 
-    def passed(self, model: CompiledModel, passage: BatchTiming) -> None:
-        """Record a pass, and the requests that it answers."""
-        with self._lock:
-            self._of(model).add(passage)
+def added(one: _Counts, other: _Counts) -> _Counts:
+    """Return the sums of the fields."""
+    return type(one)._make(map(add, one, other))
 
-    def replied(self, model: CompiledModel, passage: BatchTiming, *, ns: int) -> None:
-        """Record how long the answers of a pass, that was recorded, took to be handed on."""
-        with self._lock:
-            self._of(model).add_replies(passage, ns)
 
-    def failed(self, model: CompiledModel, *, requests: int, ns: int) -> None:
-        """Record requests that were refused, dropped or failed, after so long together."""
-        with self._lock:
-            self._of(model).failed.add(requests, ns)
+@dataclass
+class ModelStatistics:
+    """Statistics of one version of a model.
 
-    def figures(self) -> list[tuple[CompiledModel, Figures]]:
-        """Return the figures of all models as they are now."""
-        with self._lock:
-            return [(model, deepcopy(figures)) for model, figures in self._figures.items()]
+    Attributes:
+        failed: Its requests that were refused, dropped or failed.
+        last_batch_ms: When its last pass ended; milliseconds since 1970, 0 where there was none.
+        by_images: Its passes, by the number of images in each.
+    """
 
-    def _of(self, model: CompiledModel) -> Figures:
-        figures = self._figures.get(model)
-        if figures is None:
-            figures = self._figures[model] = Figures()
-        return figures
+    failed: FailureCounts = field(default_factory=FailureCounts)
+    last_batch_ms: int = 0
+    by_images: dict[int, BatchCounts] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Return how many images were classified."""
+        return sum(images * counts.batches for images, counts in self.by_images.items())
+
+    @property
+    def all(self) -> BatchCounts:
+        """Return the sums over all passes."""
+        columns = zip(*(counts.values() for counts in self.by_images.values()), strict=True)
+        return BatchCounts(*map(sum, columns))
+
+
+def model_statistics(snapshot: MetricsSnapshot) -> dict[VersionKey, ModelStatistics]:
+    """Return the statistics that a snapshot carries, of each version that has any."""
+    found: dict[VersionKey, ModelStatistics] = {}
+
+    def of(name: str, version: str) -> ModelStatistics:
+        return found.setdefault(VersionKey(name, int(version)), ModelStatistics())
+
+    for (name, version, images), value in snapshot.get(metrics.BATCH_COUNTS.name, ()):
+        of(name, version).by_images[int(images)] = BatchCounts(*_counts(value))
+    for (name, version), value in snapshot.get(metrics.FAILURE_COUNTS.name, ()):
+        of(name, version).failed = FailureCounts._make(_counts(value))
+    for (name, version), value in snapshot.get(metrics.LAST_BATCH.name, ()):
+        (of(name, version).last_batch_ms,) = _counts(value)
+    return found
+
+
+def shadow_counts(snapshot: MetricsSnapshot) -> Mapping[ShadowPair, ShadowCounts]:
+    """Return how the shadows compare that a snapshot knows of."""
+    return {
+        ShadowPair(name, int(answering), int(shadow)): ShadowCounts._make(_counts(value))
+        for (name, answering, shadow), value in snapshot.get(metrics.SHADOW_COUNTS.name, ())
+    }
+
+
+def _counts(value: Value) -> list[int]:
+    return [int(each) for each in (value if isinstance(value, Sequence) else [value])]

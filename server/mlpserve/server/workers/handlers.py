@@ -12,10 +12,12 @@ from mlpserve.server.models.quarantine import LoadError
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
-from mlpserve.server.telemetry.tallies import Tallies
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError
 from mlpserve.server.workers.rpc import Handler, RpcChannel
 from mlpserve.server.workers.shared_generation import SharedGeneration
+
+# It asks all workers, and gives each a second; whoever comes meanwhile waits for the next answers.
+_TOTALS_TIMEOUT_S: Final = 5.0
 
 
 class WorkerHandlers:
@@ -77,7 +79,6 @@ class WorkerHandlers:
             self._config,
             generations=self._generations,
             manager=manager,
-            tallies=Tallies.join(self._shared.tallies, self._shared.descriptor),
             totals=manager.totals,
         )
         self._server.start()
@@ -129,13 +130,15 @@ class RemoteManager:
         """Return what all processes of the server have counted.
 
         Raises:
-            OverloadedError: The server is stopping.
+            OverloadedError: The server is stopping, or its supervisor does not answer.
         """
-        snapshot: MetricsSnapshot = self._call("totals")
+        snapshot: MetricsSnapshot = self._call("totals", timeout_s=_TOTALS_TIMEOUT_S)
         return snapshot
 
-    def _call(self, method: str, **arguments: object) -> Any:  # noqa: ANN401 - see RpcChannel.call
+    def _call(self, method: str, *, timeout_s: float | None = None, **arguments: object) -> Any:  # noqa: ANN401 - see RpcChannel.call
         try:
-            return self._supervisor.call(method, arguments)
+            return self._supervisor.call(method, arguments, timeout_s=timeout_s)
         except ConnectionClosedError as error:
             raise OverloadedError("the server is stopping; try again later") from error
+        except TimeoutError as error:
+            raise OverloadedError("the supervisor does not answer; try again later") from error

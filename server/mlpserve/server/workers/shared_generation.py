@@ -10,16 +10,9 @@ import os
 from typing import Final
 
 from mlpserve.server.system.descriptors import anonymous_file
-from mlpserve.server.telemetry.tallies import TALLY_WORDS
 
-_WORD_BYTES: Final = 8
 _WORD_FORMAT: Final = "Q"  # the machine's own, which is copied whole; "<Q" goes byte by byte
-# Regions begin on lines of their own in the processor's cache, so that writing to one does not slow
-# down those who read another.
-_REGION_BYTES: Final = 64
-_GENERATION: Final = 0
-_TALLIES: Final = _REGION_BYTES // _WORD_BYTES  # their first word, after the generation's region
-_MEMORY_BYTES: Final = _REGION_BYTES + TALLY_WORDS * _WORD_BYTES
+_MEMORY_BYTES: Final = 8
 
 
 class SharedGeneration:
@@ -64,16 +57,11 @@ class SharedGeneration:
     @property
     def generation(self) -> int:
         """Return the number of the plan that is served."""
-        return self._words[_GENERATION]
+        return self._words[0]
 
     @generation.setter
     def generation(self, value: int) -> None:
-        self._words[_GENERATION] = value
-
-    @property
-    def tallies(self) -> memoryview:
-        """Return the words of ``Tallies``, which say who may write where."""
-        return self._words[_TALLIES:]
+        self._words[0] = value
 
     def close(self) -> None:
         """Let go of the memory; the other processes keep theirs."""

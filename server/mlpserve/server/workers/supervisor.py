@@ -109,6 +109,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Have all workers answer what they have accepted, and end."""
+        if self._config.shadow:
+            self.aggregate.snapshot()  # what a worker counts after it was last asked goes with it
         self._pool.stop()
         with self._starting:
             self._stopping.set()
@@ -146,7 +148,7 @@ class Supervisor:
                 raise WorkerLostError("the server is stopping")
             try:
                 worker = WorkerProcess(
-                    self._config,
+                    replace(self._config, logs_shadow=slot == 0),
                     self._generation,
                     processor=self._processors[slot],
                     handlers=self._handlers,

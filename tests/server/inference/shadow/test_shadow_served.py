@@ -50,6 +50,11 @@ def shadowed_server(
     return start_server(shadow="canary")
 
 
+@pytest.fixture
+def labelled(models: Path, other_model: Model, tiny_models: None) -> None:
+    label_another_network(models, other_model)
+
+
 def request(images: Rows, version: int = 0) -> prediction_pb2.PredictRequest:
     return prediction_pb2.PredictRequest(
         model_version=version,
@@ -123,6 +128,39 @@ def test_all_workers_count_together_and_the_counts_of_a_dead_one_stay(
         ask(running.address, rows, connections=4)
         until_listed(running.address, 12 * 300)
         running.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("hanging", ["a worker", "the supervisor"])
+def test_whoever_hangs_keeps_nobody_from_what_was_last_counted(
+    labelled: None,
+    run_server: Callable[..., AbstractContextManager[Any]],
+    rows: Rows,
+    hanging: str,
+) -> None:
+    with run_server("--workers", "2", "--shadow", "canary") as running:
+        # Over one connection, so that the worker that answers it can be told from the other.
+        with grpc.insecure_channel(running.address, options=OWN_CONNECTION) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            stub.Predict(request(rows), timeout=TIMEOUT_S, wait_for_ready=True)
+            until_compared(stub, 300)
+            for process in running.workers() if hanging == "a worker" else [running.process.pid]:
+                os.kill(process, signal.SIGSTOP)
+                try:
+                    if hanging == "a worker" and not answers(stub):
+                        continue  # it was this one
+                    assert until_compared(stub, 300).version == 3
+                finally:
+                    os.kill(process, signal.SIGCONT)
+        running.stop()
+
+
+def answers(stub: prediction_pb2_grpc.PredictionServiceStub) -> bool:
+    try:
+        stub.Predict(request(np.zeros((1, 6), np.uint8), version=2), timeout=1)
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def test_one_worker_logs_what_all_have_counted(

@@ -90,9 +90,7 @@ class HotHandler:
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
         queue = self._queue
-        timing = run_batch(
-            queue.take(), self._workspace, queue.statistics, self._recorder, self._shadow
-        )
+        timing = run_batch(queue.take(), self._workspace, self._recorder, self._shadow)
         queue.learn_pace(timing)
 
     def _reply(self, call: HotCall, request: ParsedRequest[Any], outcome: Outcome) -> None:
