@@ -2,8 +2,7 @@
 
 import socket
 import sys
-from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from mlpserve.server.errors import StartError
 
@@ -21,11 +20,8 @@ def check_free(host: str, port: int) -> None:
     Raises:
         StartError: The address is taken, or not of this machine.
     """
-    try:
-        for family, target in _targets(host, port):
-            _bound(family, target, socket.SO_REUSEADDR).close()
-    except OSError as error:
-        raise cannot_listen(host, port, error.strerror) from error
+    for bound in _bound_sockets(host, port, socket.SO_REUSEADDR):
+        bound.close()
 
 
 def cannot_listen(host: str, port: int, reason: object) -> StartError:
@@ -47,18 +43,7 @@ def listening_sockets(host: str, port: int, *, shares_port: bool) -> list[socket
         StartError: The address is taken, or not of this machine.
     """
     option = socket.SO_REUSEPORT if shares_port else socket.SO_REUSEADDR
-    found: list[socket.socket] = []
-    try:
-        for family, (name, asked, *rest) in _targets(host, port):
-            # The address of the first family has chosen the port where any would do.
-            chosen = found[0].getsockname()[1] if found else asked
-            found.append(_bound(family, (name, chosen, *rest), option))
-            found[-1].listen(socket.SOMAXCONN)
-    except OSError as error:
-        for opened in found:
-            opened.close()
-        raise cannot_listen(host, port, error.strerror) from error
-    return found
+    return _bound_sockets(host, port, option, listen=True)
 
 
 class SharedPort:
@@ -76,48 +61,53 @@ class SharedPort:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self.port = port
-        self._held = ExitStack()
+        # With SO_REUSEPORT alone, a second server could bind to the port and take half of the
+        # calls. Without it, binding fails where any other socket listens ...
+        check_free(host, port)
+        # None of these listens: no connection comes to it.
+        self._held = _bound_sockets(host, port, socket.SO_REUSEPORT)
+        self.port: int = self._held[0].getsockname()[1]
+        # ... and locks keep out a server that starts at this moment and does not listen yet.
         try:
-            for family, target in _targets(host, port):
-                self._hold(family, target)
+            for held in self._held if sys.platform == "linux" else ():
+                self._lock(held.getsockname()[0])
         except OSError as error:
             self.close()
             raise cannot_listen(host, port, error.strerror) from error
 
     def close(self) -> None:
         """Give the port back."""
-        self._held.close()
+        for held in self._held:
+            held.close()
 
-    def _hold(self, family: int, target: tuple[Any, ...]) -> None:
-        """Bind a socket that never listens: no connection comes to it."""
-        # The address of the first family has chosen the port where any would do.
-        host, _, *rest = target
-        target = (host, self.port, *rest)
-        # With SO_REUSEPORT alone, a second server could bind to the port and take half of the
-        # calls. Without it, binding fails where any other socket listens ...
-        _bound(family, target, socket.SO_REUSEADDR).close()
-        held = self._held.enter_context(_bound(family, target, socket.SO_REUSEPORT))
-        self.port = held.getsockname()[1]
-        # ... and the lock keeps out a server that starts at this moment and does not listen yet.
-        if sys.platform == "linux":
-            lock = self._held.enter_context(socket.socket(socket.AF_UNIX))
-            lock.bind(f"{_LOCK_PREFIX}{host} {self.port}")
+    def _lock(self, name: str) -> None:
+        lock = socket.socket(socket.AF_UNIX)
+        self._held = [*self._held, lock]
+        lock.bind(f"{_LOCK_PREFIX}{name} {self.port}")
 
 
-def _targets(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return [(family, target) for family, _, _, _, target in found]
+def _bound_sockets(
+    host: str, port: int, option: int, *, listen: bool = False
+) -> list[socket.socket]:
+    """Return sockets with an option that are bound to an address, one for each of its families.
 
-
-def _bound(family: int, target: tuple[Any, ...], *options: int) -> socket.socket:
-    # asyncio sends answers without delay only over sockets that are said to be of TCP.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    Raises:
+        StartError: The address is taken, or not of this machine.
+    """
+    found: list[socket.socket] = []
     try:
-        for option in options:
-            bound.setsockopt(socket.SOL_SOCKET, option, 1)
-        bound.bind(target)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+        for family, _, _, _, (name, _, *rest) in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            # asyncio sends answers without delay only over sockets that are said to be of TCP.
+            found.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+            found[-1].setsockopt(socket.SOL_SOCKET, option, 1)
+            # The address of the first family chooses the port where any would do.
+            found[-1].bind((name, found[0].getsockname()[1] or port, *rest))
+            if listen:
+                found[-1].listen(socket.SOMAXCONN)
+    except OSError as error:
+        for opened in found:
+            opened.close()
+        raise cannot_listen(host, port, error.strerror) from error
+    return found
