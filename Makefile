@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 SERVING_PEERS := .venv-peers-serving
 ONLY := .*
+# One file of tests runs in one process, and all faults in the same, so that none disturbs another.
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
+.PHONY: help demo test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -26,13 +28,14 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed  ## train, serve and predict once, with pictures
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/installed  ## run all tests
-	$(BIN)/pytest
+test: $(VENV)/installed  ## run the tests, in under three minutes; of soaks and the like less than `check` does
+	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not exhaustive and not alone' --hypothesis-profile quick
 
-test-fast: $(VENV)/installed  ## run the tests that take less than a few seconds
-	$(BIN)/pytest -m 'not slow'
+test-all: $(VENV)/installed  ## run all tests
+	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not alone'
+	$(BIN)/pytest --quiet -m alone
 
-check: lint lint-proto types proto-check audit test  ## all that CI demands
+check: lint lint-proto types proto-check audit test-all  ## all that CI demands
 
 format: $(VENV)/installed  ## bring the code into shape
 	$(BIN)/ruff format

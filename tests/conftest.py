@@ -28,12 +28,15 @@ NOBODY = 65534
 
 # The same examples each time: a test that fails here fails for everybody, and on a slow day too.
 hypothesis.settings.register_profile(
-    "mlpserve",
+    "full",
     derandomize=True,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("mlpserve")
+hypothesis.settings.register_profile(
+    "quick", hypothesis.settings.get_profile("full"), max_examples=25
+)
+hypothesis.settings.load_profile("full")
 
 
 @pytest.fixture(scope="session", autouse=True)

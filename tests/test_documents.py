@@ -198,24 +198,24 @@ def test_what_is_said_about_weights_files_holds(
     assert re.search(r"^0\.9\d+ \(784, 128\)$", capfd.readouterr().out, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_said_about_training_holds(reader: Reader, tmp_path: Path) -> None:
     printed = read(reader, "docs/training.md")
     assert "published models/sketches/1" in printed
     assert (tmp_path / "digits.onnx").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_said_about_settings_holds(reader: Reader) -> None:
     read(reader, "docs/configuration.md")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_said_about_metrics_and_traces_holds(reader: Reader) -> None:
     assert "mlpserve_workers" in read(reader, "docs/metrics.md")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_said_about_the_open_inference_protocol_holds(
     reader: Reader, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.exhaustive
 def test_it_measures_what_is_installed_and_names_what_is_missing(
     digits_path: Path, tmp_path: Path
 ) -> None:

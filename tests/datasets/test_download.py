@@ -100,6 +100,8 @@ class Server(http.server.HTTPServer):
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
+    for ending in set(threading.enumerate()) - before:
+        ending.join(5)  # that of rich is told to end, and not waited for
     assert set(threading.enumerate()) <= before
 
 

@@ -103,7 +103,7 @@ def test_a_negative_seed_is_refused() -> None:
         draw_digits(1, seed=-1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_data_set_is_the_same_every_time_and_no_test_image_is_a_training_image() -> None:
     dataset = load_drawn()
     assert dataset.name == "drawn"

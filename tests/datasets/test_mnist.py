@@ -48,6 +48,8 @@ def serving(folder: Path) -> Iterator[Mirror]:
         finally:
             mirror.shutdown()
             thread.join()
+    for ending in set(threading.enumerate()) - threads:
+        ending.join(5)  # that of rich is told to end, and not waited for
     assert set(threading.enumerate()) <= threads
 
 

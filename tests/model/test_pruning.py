@@ -162,7 +162,7 @@ def test_number_of_a_deleted_version_is_not_given_again(
     assert publish(models, model).metadata.version == 6
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kill_at_any_moment_leaves_no_half_version(
     models: Path, tmp_path: Path, model: Model, publisher: Publisher
 ) -> None:

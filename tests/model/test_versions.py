@@ -296,7 +296,6 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(
         assert_whole(models, number)
 
 
-@pytest.mark.slow
 def test_kill_at_any_moment_leaves_no_half_version(
     tmp_path: Path, model: Model, weights_file: Path, publisher: Publisher
 ) -> None:

@@ -36,7 +36,7 @@ def usable_version(models: Path) -> int:
         return newest
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [25, pytest.param(250, marks=pytest.mark.exhaustive)])
 def test_no_version_is_lost_or_doubled_while_others_publish_label_and_prune(
     models: Path,
     model: Model,

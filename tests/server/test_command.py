@@ -68,6 +68,7 @@ def test_more_versions_are_served_than_files_may_usually_be_open(
         process.communicate(timeout=30)
 
 
+@pytest.mark.exhaustive
 def test_a_server_ends_however_its_signals_come(models: Path, tiny_models: None) -> None:
     # Two at once once left one in four servers waiting for ever.
     for _ in range(10):

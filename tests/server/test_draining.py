@@ -59,7 +59,7 @@ class Load:
         return answered
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.exhaustive)])
 def test_clients_of_two_servers_lose_no_call_when_one_is_stopped(
     models: Path, tiny_models: None, workers: str
 ) -> None:

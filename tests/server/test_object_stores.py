@@ -141,7 +141,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for_long(
             assert connection.recv(1) == b""  # it has ended
 
 
-@pytest.mark.slow  # the library tries again for some seconds
+@pytest.mark.exhaustive  # the library tries again for some seconds
 def test_a_server_goes_on_serving_without_its_bucket(
     serve_bucket: RunServer, own_s3: Any, upload: Callable[[], None], tiny_models: None
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_server_goes_on_serving_without_its_bucket(
         assert client.predict(IMAGE).model_version == 2
 
 
-@pytest.mark.slow  # as above
+@pytest.mark.exhaustive  # as above
 def test_a_server_that_starts_without_its_bucket_serves_what_was_copied(
     serve_bucket: RunServer,
     own_s3: Any,
@@ -167,7 +167,7 @@ def test_a_server_that_starts_without_its_bucket_serves_what_was_copied(
         assert client.predict(IMAGE).model_version == 2
 
 
-@pytest.mark.slow  # several processes
+@pytest.mark.exhaustive  # several processes
 def test_several_workers_serve_a_bucket_that_is_empty_at_first(
     serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
 ) -> None:

@@ -24,6 +24,9 @@ _VARIABLE: Final = "TESTS_SESSION"
 _GRACE_S: Final = 10.0  # in which what was told to end, or has lost its parent, may do so
 _PAUSE_S: Final = 0.01
 _UMASK: Final = 0o022
+_FAULTS: Final = "faults"
+_LOADING: Final = ("tests/server/faults/", "tests/server/models/test_models_under_load.py")
+_FIRST: Final = (_FAULTS, "tests/trainer/", "tests/server/", "tests/test_")
 # What Python itself ignores, and restores in processes that it starts.
 _IGNORED_BY_PYTHON: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 # They change what programs of ours, or the libraries that we use, do.
@@ -117,6 +120,26 @@ def _command_of_ours(process: Path) -> str:
 
 
 _processes: Final = _Processes()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what belongs together in one process of pytest-xdist, and begin with the longest."""
+    if hasattr(config, "workerinput"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+        items.sort(key=_place_of)
+
+
+def _group_of(item: pytest.Item) -> str:
+    """Return the file of a test, or what it shares with all that load the machine on purpose."""
+    file = item.path.relative_to(item.config.rootpath).as_posix()
+    return _FAULTS if file.startswith(_LOADING) else file
+
+
+def _place_of(item: pytest.Item) -> int:
+    group = _group_of(item)
+    return next((place for place, first in enumerate(_FIRST) if group.startswith(first)), 99)
 
 
 @pytest.fixture(autouse=True)

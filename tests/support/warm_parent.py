@@ -37,7 +37,14 @@ class WarmParent:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             command = [sys.executable, __file__, str(other.fileno()), *modules]
-            self._process = subprocess.Popen(command, pass_fds=[other.fileno()])
+            # To pipes, which are what its children write to: Python treats a file in another way.
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[other.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +56,7 @@ class WarmParent:
         traceback: TracebackType | None,
     ) -> None:
         self._socket.close()
-        self._process.wait()
+        self._process.communicate()
 
     def run(
         self, command: Sequence[str], *, timeout_s: float = 300
@@ -74,7 +81,7 @@ class WarmParent:
         socket.send_fds(self._socket, [json.dumps(request).encode()], [end for _, end in pipes])
         for _, end in pipes:
             os.close(end)
-        process = int(self._socket.recv(_REQUEST_BYTES))
+        process = self._next_number()
         with ThreadPoolExecutor(_OUTPUTS) as reading:
             outputs = [reading.submit(_text_of, end) for end, _ in pipes]
             exit_code = self._wait(process, command, timeout_s)
@@ -84,14 +91,20 @@ class WarmParent:
     def _wait(self, process: int, command: Sequence[str], timeout_s: float) -> int:
         self._socket.settimeout(timeout_s)
         try:
-            return int(self._socket.recv(_REQUEST_BYTES))
+            return self._next_number()
         except TimeoutError:
             os.kill(process, signal.SIGKILL)
             self._socket.settimeout(None)
-            self._socket.recv(_REQUEST_BYTES)
+            self._next_number()
             raise subprocess.TimeoutExpired(command, timeout_s) from None
         finally:
             self._socket.settimeout(None)
+
+    def _next_number(self) -> int:
+        number = self._socket.recv(_REQUEST_BYTES)
+        if not number:
+            raise RuntimeError(f"the warm parent has ended: {self._process.communicate()[1]}")
+        return int(number)
 
 
 def _text_of(descriptor: int) -> str:

@@ -19,6 +19,8 @@ from mlpserve.trainer.evaluation import accuracy
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 
+PLAIN = ("mlpserve.trainer.learning.plain",)
+SEED = ("mlpserve.trainer", "--recipe", "seed", "--log-format", "lines")
 PUBLISHED_TABLE = """\
 0 0.230083 13.260000
 10 0.204155 40.781667
@@ -43,7 +45,26 @@ def table_in(output: str) -> str:
     return "".join(" ".join(line) + "\n" for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("program", [PLAIN, SEED], ids=["the page", "the recipe"])
+def test_the_tutorials_published_table_begins_digit_for_digit(
+    models: Path, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch, program: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(models.parent)
+    monkeypatch.setenv("MLPSERVE_DATA_DIR", str(mnist_folder))
+    found = ""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", *program, "--data", "mnist"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while found.count("\n") < 3:
+            line = process.stdout.readline()
+            assert line
+            found += table_in(line)
+        process.kill()
+    assert PUBLISHED_TABLE.startswith(found)
+
+
+@pytest.mark.exhaustive
 def test_the_page_with_the_algorithm_prints_the_tutorials_published_table_digit_for_digit(
     mnist_folder: Path,
 ) -> None:
@@ -58,7 +79,7 @@ def test_the_page_with_the_algorithm_prints_the_tutorials_published_table_digit_
     assert table_in(done.stdout) == PUBLISHED_TABLE
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_seed_recipe_prints_the_tutorials_published_table_digit_for_digit(
     train: Train, models: Path, mnist_folder: Path
 ) -> None:
@@ -71,7 +92,7 @@ def test_the_seed_recipe_prints_the_tutorials_published_table_digit_for_digit(
     assert model.metadata.training.test_accuracy == 0.8652
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_fast_form_of_the_seed_recipe_follows_the_published_table_but_for_its_unstable_part(
     train: Train, mnist_folder: Path
 ) -> None:
@@ -99,7 +120,6 @@ def test_the_fast_recipe_classifies_97_percent_of_mnists_test_images(
     assert f"test accuracy {100 * found:.2f} %" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_network_that_saw_drawn_digits_only_reads_90_percent_of_mnists_test_images(
     train: Train, models: Path, mnist_folder: Path
 ) -> None:

@@ -34,6 +34,7 @@ MOMENTUM = (
     "--layers 9 --epochs 10 --batch-size 16 --optimizer momentum --learning-rate 0.05 "
     "--schedule cosine --dropout 0.3 --validation-share 0"
 )
+MATRIX = pytest.mark.exhaustive
 TWO_THREADS = f"{ADAM} --threads 2"
 
 Result = tuple[dict[str, Any], dict[str, Any], list[Any]]
@@ -128,20 +129,25 @@ def left(killed_once: Path, job: Job, tmp_path: Path) -> Job:
     "flags",
     [
         pytest.param(ADAM, id="adam"),
-        pytest.param(MOMENTUM, id="momentum", marks=pytest.mark.slow),
-        pytest.param(TWO_THREADS, id="two threads", marks=pytest.mark.slow),
+        pytest.param(MOMENTUM, id="momentum", marks=pytest.mark.exhaustive),
+        pytest.param(TWO_THREADS, id="two threads", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.parametrize(
     "place",
     [
-        ("_update", 1),  # the first step, before there is any checkpoint
+        # The first step, before there is any checkpoint.
+        pytest.param(("_update", 1), id="_update", marks=MATRIX),
         ("_advance", 97),  # somewhere in an epoch
-        ("_end_epoch", 25),  # an epoch's last step is done, and not what comes of it
+        # An epoch's last step is done, and not what comes of it.
+        pytest.param(("_end_epoch", 25), id="_end_epoch", marks=MATRIX),
         ("write_arrays", 150),  # a checkpoint is being written
-        ("sync_folder", 40),  # it has its name
-        ("_remove_all_but", 60),  # an older one is about to go
-        ("candidate", 1),  # the training is over
+        # It has its name.
+        pytest.param(("sync_folder", 40), id="sync_folder", marks=MATRIX),
+        # An older one is about to go.
+        pytest.param(("_remove_all_but", 60), id="_remove_all_but", marks=MATRIX),
+        # The training is over.
+        pytest.param(("candidate", 1), id="candidate", marks=MATRIX),
         ("remove", 1),  # the version is published
     ],
     ids=lambda place: place[0],
@@ -168,7 +174,7 @@ def test_a_run_that_is_killed_and_resumed_publishes_the_bits_of_one_that_never_w
     assert job.files() == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("flags", [ADAM, TWO_THREADS], ids=["one thread", "two threads"])
 @pytest.mark.parametrize("line", ["data", "epoch 1/", "epoch 4/", "epoch 10/", "trained"])
 def test_a_run_that_somebody_kills_after_a_line_of_its_output_is_resumed_to_the_same_bits(
@@ -192,7 +198,7 @@ def test_a_run_that_somebody_kills_after_a_line_of_its_output_is_resumed_to_the_
     assert result(job.models) == undisturbed(flags)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     job: Job, undisturbed: Callable[[str], Result]
 ) -> None:

@@ -45,7 +45,7 @@ def test_versions_and_labels_are_copied_and_followed(
     assert synchronizer.problems == {}
 
 
-@pytest.mark.slow  # the library tries again for some seconds
+@pytest.mark.exhaustive  # the library tries again for some seconds
 def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_back(
     own_s3: Any,
     upload: Callable[[], None],
@@ -73,7 +73,7 @@ def test_a_bucket_that_goes_away_takes_nothing_away_and_is_followed_when_it_is_b
     assert versions(cache, "tiny") == [3, 2, 1]
 
 
-@pytest.mark.slow  # as above
+@pytest.mark.exhaustive  # as above
 def test_a_server_that_starts_while_the_bucket_is_away_has_what_was_copied(
     own_s3: Any, upload: Callable[[], None], tiny_models: None, cache: Path
 ) -> None:
@@ -112,6 +112,7 @@ def test_no_key_leads_out_of_the_cache(
     assert {path.name for path in cache.rglob("*") if path.is_dir()} == {"tiny", "1", "2"}
 
 
+@pytest.mark.exhaustive  # a thousand files are uploaded
 def test_more_files_than_one_answer_lists_are_all_seen_and_too_many_are_refused(s3: Any) -> None:
     bucket = fsspec.filesystem("s3")
     bucket.pipe({f"bucket/models/tiny/{n}/weights.npz": b"" for n in range(1, 1102)})

@@ -51,7 +51,7 @@ def set_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetClock:
     return set_by
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("adapter", ["--fast-lane", "--no-fast-lane"])
 def test_a_clock_that_is_set_under_load_changes_nothing(
     run_server: RunServer,

@@ -46,7 +46,7 @@ def processors_used(processes: list[int]) -> float:
     return (sum(map(processor_s, processes)) - before_s) / WATCHED_S
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_small_limit_of_descriptors_leaves_room_for_all_but_too_many_connections(
     run_server: RunServer,
@@ -84,7 +84,7 @@ def test_a_small_limit_of_descriptors_leaves_room_for_all_but_too_many_connectio
     assert (new.failed, new.wrong, new.lost) == (0, 0, 0), newcomer.errors
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_without_a_descriptor_left_clients_are_answered_and_versions_wait(
     run_server: RunServer,

@@ -128,6 +128,7 @@ def test_a_log_on_a_full_disk_keeps_nobody_waiting(
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
 
 
+@pytest.mark.exhaustive
 def test_a_version_cut_short_by_a_full_disk_is_served_when_it_is_whole(
     run_server: RunServer,
     publish: Publish,
@@ -164,7 +165,7 @@ def test_a_version_cut_short_by_a_full_disk_is_served_when_it_is_whole(
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cache_without_room_gets_no_half_version_and_the_whole_one_later(
     run_server: RunServer,
     publish: Publish,

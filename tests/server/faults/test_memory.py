@@ -72,8 +72,9 @@ def ask_wide(address: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["--fast-lane", "--no-fast-lane"])
+@pytest.mark.parametrize(
+    "adapter", ["--fast-lane", pytest.param("--no-fast-lane", marks=pytest.mark.exhaustive)]
+)
 def test_a_request_for_which_there_is_no_memory_is_refused_and_others_are_answered(
     run_server: RunServer,
     publish: Callable[..., None],
@@ -105,7 +106,7 @@ def test_a_request_for_which_there_is_no_memory_is_refused_and_others_are_answer
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_version_for_which_there_is_no_memory_is_loaded_when_there_is(
     run_server: RunServer,

@@ -22,7 +22,7 @@ DEADLINE_S = 0.5
 ROWS = 64
 MOST_ROUNDS = 4
 # Of the peak. On the public API calls wait in grpcio's pool first, and some expire there.
-LEAST_SHARE = {"--fast-lane": 0.6, "--no-fast-lane": 0.35}
+MIN_SHARE = {"--fast-lane": 0.85, "--no-fast-lane": 0.5}
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def best_of(
     return best_of(most - 1, least, measure)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("adapter", ["--fast-lane", "--no-fast-lane"])
-def test_twice_the_load_that_a_server_can_bear_costs_it_nothing_of_what_it_can(
+def test_twice_the_load_costs_a_sixth_of_what_can_be_answered_and_half_on_the_public_api(
     run_server: RunServer,
     slow_network: Network,
     note_fault: NoteFault,
@@ -78,7 +78,7 @@ def test_twice_the_load_that_a_server_can_bear_costs_it_nothing_of_what_it_can(
     with run_server("--workers", "1", adapter) as server:
         load = OpenLoad(server.address, images, expected)
         # A machine that does other things as well makes a round worse, and never better.
-        least = LEAST_SHARE[adapter]
+        least = MIN_SHARE[adapter]
         over, peak_per_s = best_of(MOST_ROUNDS, least, lambda: overloaded(load, over_s))
         after = load.offer(per_s=peak_per_s / 4, over_s=1, deadline_s=DEADLINE_S)
         load.close()
@@ -98,4 +98,4 @@ def test_twice_the_load_that_a_server_can_bear_costs_it_nothing_of_what_it_can(
     assert share > least
     assert over.figures.lost < 0.3 * over.figures.sent
     assert share_of(over.answered_s, 0.99) < 2 * DEADLINE_S
-    assert after.figures.failed + after.figures.lost <= 0.1 * after.figures.sent
+    assert (after.figures.failed, after.figures.wrong, after.figures.lost) == (0, 0, 0)

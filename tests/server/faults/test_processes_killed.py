@@ -27,7 +27,7 @@ CLIENTS = 4
 FAULTY_WORKER = Path(__file__).parents[1] / "workers" / "faulty_worker.py"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("retries", [True, False], ids=["with retries", "without"])
 def test_all_workers_that_are_killed_at_once_are_replaced_again_and_again(
     run_server: RunServer,
@@ -83,7 +83,7 @@ def crash_loop(models: Path, tiny_models: None, tmp_path: Path) -> Iterator[Cras
     supervisor.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_that_die_whenever_they_start_are_tried_less_and_less_often(
     crash_loop: CrashLoop, network: Network, note_fault: NoteFault
 ) -> None:
@@ -117,7 +117,7 @@ def start_again(models: Path, port: int) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("retries", [True, False], ids=["with retries", "without"])
 def test_a_parent_that_is_killed_takes_its_workers_with_it_and_the_next_gets_the_port(
     run_server: RunServer,

@@ -73,7 +73,7 @@ def metric(server: Any, name: str) -> float:
     return float(value)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_worker_that_is_stopped_for_ten_seconds_keeps_only_its_own_clients_waiting(
     run_server: RunServer, tiny_models: None, network: Network, note_fault: NoteFault
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_worker_that_is_stopped_for_ten_seconds_keeps_only_its_own_clients_wai
     assert waiting == own
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("retries", [True, False], ids=["with retries", "without"])
 def test_a_worker_that_gives_no_heartbeat_is_replaced_and_counted(
     run_server: RunServer,
@@ -141,7 +141,7 @@ def test_a_worker_that_gives_no_heartbeat_is_replaced_and_counted(
     assert figures.longest_s < SHORT_TIMEOUT_S + SLACK_S
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("whole", [False, True], ids=["parent", "parent and workers"])
 def test_time_in_which_the_parent_is_stopped_is_not_held_against_workers(
     run_server: RunServer,

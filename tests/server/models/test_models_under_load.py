@@ -341,7 +341,7 @@ def assert_nobody_noticed(load: Load, changes: Changes) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(
-    "duration_s", [0.0, pytest.param(60.0, marks=pytest.mark.slow)], ids=["once", "a minute"]
+    "duration_s", [0.0, pytest.param(60.0, marks=pytest.mark.exhaustive)], ids=["once", "a minute"]
 )
 def test_no_request_fails_and_no_version_flickers_whatever_happens_to_the_models(
     run_server: RunServer, models: Path, metadata: Metadata, duration_s: float
@@ -367,9 +367,8 @@ def test_no_request_fails_and_no_version_flickers_whatever_happens_to_the_models
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize(
-    "duration_s", [0.0, pytest.param(60.0, marks=pytest.mark.slow)], ids=["once", "a minute"]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("duration_s", [0.0, 60.0], ids=["once", "a minute"])
 def test_killed_workers_cost_a_retry_and_no_more(
     run_server: RunServer, models: Path, metadata: Metadata, duration_s: float
 ) -> None:

@@ -267,7 +267,7 @@ def ask_until(ended: threading.Event, address: str, published: Published) -> int
     return count
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_request_fails_or_is_answered_wrongly_while_versions_come_and_go(
     start_server: StartServer, models: Path, model: Model
 ) -> None:

@@ -137,14 +137,14 @@ json_requests = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @THOUSANDS
 @given(requests())
 def test_any_message_is_answered_or_refused_with_a_reason(data: bytes) -> None:
     attack_grpc(data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @THOUSANDS
 @given(requests(), st.integers(0, 200), st.binary(max_size=8))
 def test_any_damaged_message_is_answered_or_refused(data: bytes, place: int, put: bytes) -> None:
@@ -156,7 +156,7 @@ def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
     attack_grpc(data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @THOUSANDS
 @given(json_requests | json_values, raw, st.sampled_from([None, "right", "0", "-1", "9" * 99, "²"]))
 @example([[[]]], b"", None)

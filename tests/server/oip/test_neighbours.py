@@ -41,7 +41,7 @@ def test_tritonclient_shares_a_process_with_our_server_and_client(modules: list[
     subprocess.run([sys.executable, "-c", IMPORT_BOTH, *modules], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("imports_us_first", [False, True])
 @pytest.mark.parametrize("neighbour", ["kserve", "mlserver"])
 def test_clients_with_messages_of_their_own_are_answered_in_one_process_with_ours(

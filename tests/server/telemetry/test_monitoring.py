@@ -113,7 +113,7 @@ def dashboard_queries() -> list[str]:
     return [expression.replace("$__rate_interval", "10s") for expression in expressions]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_query_of_the_dashboard_finds_numbers_in_the_metrics_of_a_server(
     tools: Path, models: Path, tiny_models: None, tmp_path: Path
 ) -> None:
@@ -135,7 +135,7 @@ def has_numbers(result: Any) -> bool:
     return bool(result) and all(sample["value"][1] != "NaN" for sample in result)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_prometheus_itself_finds_no_fault_with_the_page_or_with_its_settings(
     tools: Path, models: Path, tiny_models: None
 ) -> None:

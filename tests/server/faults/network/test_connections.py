@@ -26,7 +26,7 @@ def is_answered(address: str) -> bool:
         return (OK, "") in connection.statuses
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_silent_connections_leave_room_for_others_up_to_the_limit_and_are_closed(
     attack: Attack,
 ) -> None:
@@ -52,7 +52,7 @@ def test_silent_connections_leave_room_for_others_up_to_the_limit_and_are_closed
         )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_who_sends_a_byte_at_a_time_holds_nothing_but_a_connection(attack: Attack) -> None:
     settings = SettingsFrame().serialize()
     fault = "60 connections that send a byte every 50 ms: of the preface, of headers, of a message"

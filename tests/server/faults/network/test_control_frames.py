@@ -20,8 +20,12 @@ LARGEST_WINDOW: Final = (1 << 31) - 1
     ("frame", "outcome"),
     [
         (PingFrame(opaque_data=b"are you?"), "closed: too_many_pings"),
-        (SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}), "read no faster"),
-        (PriorityFrame(1, depends_on=3), "ignored"),
+        pytest.param(
+            SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}),
+            "read no faster",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(PriorityFrame(1, depends_on=3), "ignored", marks=pytest.mark.exhaustive),
     ],
     ids=["PING", "SETTINGS", "PRIORITY"],
 )
@@ -43,6 +47,7 @@ def test_a_flood_of_frames_whose_answers_nobody_reads_takes_no_memory(
         server.outcome = outcome
 
 
+@pytest.mark.exhaustive
 def test_windows_that_overflow_harm_nobody(attack: Attack) -> None:
     fault = "20,000 WINDOW_UPDATE frames beyond the largest window, of a stream and of all"
     with attack(fault, peak_mb=30) as server:

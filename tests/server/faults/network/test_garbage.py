@@ -49,8 +49,13 @@ def hello() -> bytes:
 
 @pytest.mark.parametrize(
     "opening",
-    [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", hello(), np.random.default_rng(7).bytes(4096)],
-    ids=["HTTP/1.1", "TLS", "random bytes"],
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", id="HTTP/1.1"),
+        pytest.param(hello(), id="TLS", marks=pytest.mark.exhaustive),
+        pytest.param(
+            np.random.default_rng(7).bytes(4096), id="random bytes", marks=pytest.mark.exhaustive
+        ),
+    ],
 )
 def test_who_speaks_something_else_is_closed(
     attack: Attack, opening: bytes, request: pytest.FixtureRequest
@@ -86,6 +91,7 @@ def test_random_frames_are_refused_or_close_their_connection(attack: Attack) -> 
         assert closed > CONNECTIONS / 2
 
 
+@pytest.mark.exhaustive
 def test_last_words_of_a_connection_forge_no_line_of_the_log(attack: Attack) -> None:
     forged = b"\n2026-01-01 00:00:00,000 INFO refused nothing\xff\n"
     with attack(f"{CONNECTIONS} connections that end with a forged line of the log") as server:
@@ -98,6 +104,7 @@ def test_last_words_of_a_connection_forge_no_line_of_the_log(attack: Attack) -> 
     assert len(server.server.lines) < 10
 
 
+@pytest.mark.exhaustive
 def test_who_speaks_plainly_to_a_server_of_tls_is_closed(attack: Attack, tls: Tls) -> None:
     flags = ("--tls-certificate", tls.chain, "--tls-key", tls.key)
     fault = (

@@ -44,7 +44,7 @@ def status(port: int, method: str = "GET", path: str = READY, **options: Any) ->
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_those_who_say_nothing_or_too_little_keep_nobody_out_and_are_closed(attack: Attack) -> None:
     fault = f"HTTP: {CONNECTIONS} connections that are silent, or send a byte at times"
     with attacked_http(attack, fault) as server, ExitStack() as held:
@@ -77,6 +77,7 @@ def is_open(connection: socket.socket, byte: bytes) -> bool:
         connection.settimeout(TIMEOUT_S)
 
 
+@pytest.mark.exhaustive
 def test_heads_and_bodies_that_are_too_large_are_refused_before_they_are_read(
     attack: Attack,
 ) -> None:
@@ -107,6 +108,7 @@ def is_open_after(connection: socket.socket, data: bytes) -> bool:
     return not (answer == b"" or answer.startswith(b"HTTP/1.1 4"))
 
 
+@pytest.mark.exhaustive
 def test_who_never_reads_is_sent_no_more_than_was_asked(attack: Attack) -> None:
     fault = "HTTP: 100 connections that ask 100 times each, and read nothing"
     with attacked_http(attack, fault) as server, ExitStack() as held:

@@ -15,7 +15,7 @@ from steady_load import TIMEOUT_S
 Attack = Callable[..., AbstractContextManager[Any]]
 LIMIT: Final = 8 << 20
 FLAGS: Final = ("--max-message-mb", "8")
-PATHS: Final = (PREDICT, MODEL_INFER, PREDICT_STREAM)
+OTHER_PATHS: Final = (MODEL_INFER, PREDICT_STREAM)
 INVALID_ARGUMENT: Final = "3"
 RESOURCE_EXHAUSTED: Final = "8"
 NOT_FOUND: Final = "5"
@@ -66,7 +66,11 @@ def test_a_message_up_to_the_limit_gets_our_sentence_and_one_over_it_the_transpo
         server.outcome = "ours names the limit of images, the transport's that of bytes"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.rpartition("/")[2])
+@pytest.mark.parametrize(
+    "path",
+    [PREDICT, *(pytest.param(path, marks=pytest.mark.exhaustive) for path in OTHER_PATHS)],
+    ids=lambda path: path.rpartition("/")[2],
+)
 def test_a_message_that_announces_gigabytes_is_refused_before_they_are_set_aside(
     attack: Attack, adapter: str, path: str
 ) -> None:
@@ -92,6 +96,7 @@ def test_a_message_that_announces_gigabytes_is_refused_before_they_are_set_aside
         server.outcome = "refused: by the transport, by us, by us"
 
 
+@pytest.mark.exhaustive
 def test_bytes_that_are_no_message_are_refused_by_the_thousand(
     attack: Attack, adapter: str
 ) -> None:

@@ -13,9 +13,13 @@ from steady_load import REQUEST, TIMEOUT_S
 
 Attack = Callable[..., AbstractContextManager[Any]]
 STREAMS: Final = 1024  # of a connection at once
+NO_ERROR: Final = 0
 REFUSED_STREAM: Final = 7
+UNAVAILABLE: Final = "14"
 IMAGES: Final = 8192
 BATCHES: Final = 300
+# On the public API requests wait in grpcio, whole, until a thread has time for them.
+PEAK_MB: Final = {"fast lane": 100, "public API": 400}
 OWN_CONNECTION: Final = [("grpc.use_local_subchannel_pool", 1)]
 BATCH: Final = grpc_message(
     prediction_pb2.PredictRequest(
@@ -33,7 +37,7 @@ def test_answers_that_nobody_takes_are_kept_for_as_many_calls_as_a_connection_ma
     calls = STREAMS + 1000
     fault = f"{calls} calls of Predict with {IMAGES:,} images, whose answers are never taken"
     with (
-        attack(fault, adapter=adapter, peak_mb=400) as server,
+        attack(fault, adapter=adapter, peak_mb=PEAK_MB[adapter]) as server,
         RawHttp2(server.address, NOTHING_AT_FIRST) as connection,
     ):
         connection.take_note()
@@ -50,6 +54,9 @@ def test_answers_that_nobody_takes_are_kept_for_as_many_calls_as_a_connection_ma
             "the others are kept until the connection goes"
         )
         assert connection.ended >= calls - STREAMS
+        assert {status for status, _ in connection.statuses} == {UNAVAILABLE}
+        assert all(said.startswith("the server is busy: ") for _, said in connection.statuses)
+        assert set(connection.resets) <= {NO_ERROR, REFUSED_STREAM}
 
 
 def test_streams_that_nobody_reads_are_read_no_further(attack: Attack, adapter: str) -> None:
@@ -62,7 +69,7 @@ def test_streams_that_nobody_reads_are_read_no_further(attack: Attack, adapter: 
         connection.socket.settimeout(0.3)
         sent = sum(batches_taken(connection) for _ in range(4))
         server.outcome = f"of {4 * BATCHES} batches, {sent} were taken"
-        assert sent < 4 * BATCHES / 2
+        assert 0 < sent < 4 * BATCHES / 2
 
 
 def batches_taken(connection: RawHttp2) -> int:
@@ -93,5 +100,5 @@ def test_a_good_client_may_have_more_calls_under_way_than_a_connection_has_strea
         grpc.insecure_channel(server.address, OWN_CONNECTION) as channel,
     ):
         answers = [call.result() for call in list(asked(channel))]
-        assert len(answers) == calls
+        assert [answer.model_version for answer in answers] == [2] * calls
         server.outcome = "all are answered: its library makes those over the limit wait"

@@ -13,7 +13,9 @@ from steady_load import REQUEST
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 Attack = Callable[..., AbstractContextManager[Any]]
+NO_ERROR: Final = 0
 REFUSED_STREAM: Final = 7
+REFUSED_BY_US: Final = {("14", "streams: the most at once is 4")}
 CANCEL: Final = 8
 STREAMS: Final = 10_000
 TOGETHER: Final = 100
@@ -33,9 +35,11 @@ def test_who_opens_streams_by_the_thousand_has_those_over_the_limit_refused(
         refused, ended = connection.resets[REFUSED_STREAM], connection.ended
         server.outcome = f"{refused:,} refused by the transport, {ended - refused:,} by us"
         assert ended >= STREAMS - 1024
+        assert set(connection.resets) <= {NO_ERROR, REFUSED_STREAM}
+        assert set(connection.statuses) == (REFUSED_BY_US if path == PREDICT_STREAM else set())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -65,7 +69,7 @@ def test_who_begins_calls_and_takes_them_back_at_once_harms_nobody(
         server.outcome = "all are forgotten"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_calls_that_were_taken_back_are_not_kept_by_the_fast_lane_where_nobody_asks(
     run_server: RunServer, tiny_models: None
 ) -> None:
