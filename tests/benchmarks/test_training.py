@@ -4,22 +4,28 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from warm_parent import WarmParent
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PEERS = {"PyTorch": "torch", "scikit-learn": "sklearn", "JAX": "jax"}
 
 
-def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Return a function that runs the benchmark to its end."""
+    with WarmParent(["mlpserve.trainer.job"]) as parent:
+        yield lambda *arguments: parent.run([sys.executable, str(SCRIPT), *map(str, arguments)])
 
 
 @pytest.mark.exhaustive
 def test_it_measures_what_is_installed_and_names_what_is_missing(
-    digits_path: Path, tmp_path: Path
+    run: Run, digits_path: Path, tmp_path: Path
 ) -> None:
     outputs = tmp_path / "results.md", tmp_path / "results.json"
     flags = "--repeats 1 --epochs 2 --networks 8-tanh --threads 1 --iterations 1 --images 50"
@@ -51,7 +57,7 @@ def test_it_measures_what_is_installed_and_names_what_is_missing(
         ("--output results.txt", "expected a name that ends in .md or .json"),
     ],
 )
-def test_a_bad_flag_is_refused_by_what_was_expected(flags: str, message: str) -> None:
+def test_a_bad_flag_is_refused_by_what_was_expected(run: Run, flags: str, message: str) -> None:
     done = run(*flags.split())
     assert done.returncode != 0
     assert done.stdout == ""

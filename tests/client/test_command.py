@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mlpserve.datasets.idx import TEST_IMAGES, TEST_LABELS, idx_header
 from mlpserve.model.weights import Model
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
+from warm_parent import WarmParent
 
 Done = subprocess.CompletedProcess[str]
 Predict = Callable[..., Done]
@@ -32,19 +34,28 @@ COMMAND = [sys.executable, "-m", "mlpserve.client"]
 IMAGES = np.random.default_rng(6).integers(0, 256, (20, 2, 3), np.uint8)
 
 
-def finished(*arguments: object, cwd: Path | None = None) -> Done:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+@pytest.fixture(scope="module")
+def warm_client() -> Iterator[WarmParent]:
+    """Return what runs the command without its imports for each."""
+    with WarmParent(["mlpserve.client.__main__"]) as parent:
+        yield parent
 
 
 @pytest.fixture
-def predict(server: Server, tmp_path: Path) -> Predict:
-    """Return a function that runs the command against the server of the tiny model."""
+def predict_at(warm_client: WarmParent, tmp_path: Path) -> Predict:
+    """Return a function that runs the command against a server."""
 
-    def run(*arguments: object) -> Done:
-        return finished("--target", server.address, *arguments, cwd=tmp_path)
+    def run(target: str, *arguments: object) -> Done:
+        command = [*COMMAND, "--target", target, *map(str, arguments)]
+        return warm_client.run(command, timeout_s=60, folder=tmp_path)
 
     return run
+
+
+@pytest.fixture
+def predict(server: Server, predict_at: Predict) -> Predict:
+    """Return a function that runs the command against the server of the tiny model."""
+    return partial(predict_at, server.address)
 
 
 @pytest.fixture
@@ -214,11 +225,11 @@ def test_what_cannot_be_done_fails_in_one_sentence(
     check_failed(predict(images_file, *arguments), message)
 
 
-def test_a_server_that_is_down_is_asked_after(images_file: Path) -> None:
+def test_a_server_that_is_down_is_asked_after(predict_at: Predict, images_file: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         target = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = finished("--target", target, images_file)
+        done = predict_at(target, images_file)
     check_failed(done, f"{target}: UNAVAILABLE: .*; is mlpserve-serve running there\\?")
 
 
@@ -250,11 +261,18 @@ def test_a_name_that_is_no_text_is_shown_all_the_same(
 
 
 def test_a_terminal_that_cannot_show_a_sign_gets_a_substitute(
-    predict: Predict, images_file: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, images_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    images_file.rename(images_file.with_name("bücher.npy"))
-    done = predict("bücher.npy")
+    books = images_file.rename(images_file.with_name("bücher.npy"))
+    done = subprocess.run(
+        [*COMMAND, "--target", server.address, books.name],
+        cwd=books.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert r"b\xfccher.npy" in done.stdout
 

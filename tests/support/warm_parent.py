@@ -59,7 +59,7 @@ class WarmParent:
         self._process.communicate()
 
     def run(
-        self, command: Sequence[str], *, timeout_s: float = 300
+        self, command: Sequence[str], *, timeout_s: float = 300, folder: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command of this Python to its end.
 
@@ -67,6 +67,7 @@ class WarmParent:
             command: ``sys.executable``, maybe ``-W error``, then ``-m MODULE``, ``-c PROGRAM`` or a
                 file, and arguments.
             timeout_s: After this time it is killed.
+            folder: Where it is run; where pytest is, unless it is named.
 
         Raises:
             subprocess.TimeoutExpired: It was.
@@ -75,7 +76,7 @@ class WarmParent:
         request = {
             "arguments": list(command[1:]),
             "environment": dict(os.environ),
-            "folder": str(Path.cwd()),
+            "folder": str(folder or Path.cwd()),
         }
         pipes = [os.pipe() for _ in range(_OUTPUTS)]
         socket.send_fds(self._socket, [json.dumps(request).encode()], [end for _, end in pipes])
