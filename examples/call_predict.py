@@ -1,8 +1,8 @@
-"""Calls Predict with nothing but gRPC and the code generated from the contract.
+"""Client of Predict with nothing but gRPC and the code generated from the contract.
 
     python examples/call_predict.py localhost:50051
 
-For services that cannot take our client library: what is here is all that a client must do.
+For services that cannot use our client library: this is all that a client must do.
 """
 
 import sys
@@ -16,7 +16,7 @@ TIMEOUT_S = 5
 
 
 def main(target: str) -> None:
-    """Send one black image and print what the model thinks of it."""
+    """Send one black image and print the probabilities."""
     with grpc.insecure_channel(target) as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         described = stub.GetModel(prediction_pb2.GetModelRequest(), timeout=TIMEOUT_S)

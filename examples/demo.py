@@ -1,7 +1,7 @@
-"""The whole path once, with the real programs: train, publish, serve, predict, look.
+"""Demo of the whole path with the real programs: train, publish, serve, predict, look.
 
 Run by `make demo`. Each program is a process of its own, as in production; this file only starts
-them, asks the server through the client library and draws what comes back.
+them, asks the server through the client library and draws the answers.
 """
 
 import os
@@ -66,7 +66,7 @@ def data_dir() -> Path | None:
 
 
 def step(title: str) -> None:
-    """Print a heading at once, so that it stands above what the next program prints."""
+    """Print a heading at once, so that it comes before the output of the next program."""
     print(f"\n{title}", flush=True)
 
 
@@ -97,7 +97,7 @@ def wait_until_ready(process: "subprocess.Popen[str]") -> str:
 
 
 def show(split: Split, found: Predictions, version: VersionInfo) -> None:
-    """Print the first few images side by side, each over what the network thinks of it.
+    """Print the first few images side by side, each over the network's answer.
 
     A cross stands before the true class where the network is wrong.
     """

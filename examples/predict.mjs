@@ -1,4 +1,4 @@
-// Calls Predict from Node.js, with gRPC's own packages and the .proto file.
+// Client of Predict for Node.js, with gRPC's own packages and the .proto file.
 //
 //   npm install @grpc/grpc-js @grpc/proto-loader
 //   node examples/predict.mjs localhost:50051
