@@ -50,8 +50,11 @@ def commands(code: str) -> list[str]:
 
 
 def is_excerpt(code: str) -> bool:
-    """Return whether a block only shows lines of ``plain.py``."""
-    shown, whole = ({*map(str.strip, text.splitlines())} for text in (code, PLAIN.read_text()))
+    """Return whether a block only shows lines of ``plain.py``, comments aside."""
+    shown, whole = (
+        {line.partition("  # ")[0].strip() for line in text.splitlines()}
+        for text in (code, PLAIN.read_text())
+    )
     return shown <= whole
 
 
