@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from mlpserve.client.__main__ import main as predict
+from mlpserve.model.__main__ import main as models
+from mlpserve.server.__main__ import main as serve
 from mlpserve.trainer.__main__ import main as train
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,6 +33,17 @@ FIXED_PORT = re.compile(r"(--(?:http|metrics)-port) \d+")
 # What is not run here: `pip` and `make` would change the environment, CI calls `make demo` itself,
 # and tests/containers.sh calls Docker.
 NOT_RUN = ("pip ", "make ", "docker ", "MLPSERVE_PORT=50051 docker", "MLPSERVE_MNIST=")
+
+
+PROGRAMS = {
+    train: ["", "evaluate", "export"],
+    serve: ["", "healthcheck", "token"],
+    predict: [""],
+    models: ["", "list", "show", "label", "promote", "rollback", "verify", "prune", "sync"],
+}
+# Of docker, curl and sha256sum.
+OTHER_FLAGS = {"--rm", "--scale", "--profile", "--volumes", "--memory", "--memory-swap", "--signal"}
+OTHER_FLAGS |= {"--data", "--check"}
 
 
 class Block(NamedTuple):
@@ -246,6 +260,17 @@ def test_every_extra_and_target_that_a_page_names_is_there(page: Path) -> None:
     assert extras <= set(project["optional-dependencies"])
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+def test_every_flag_that_the_pages_name_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    for program, programs_commands in PROGRAMS.items():
+        for command in programs_commands:
+            with pytest.raises(SystemExit, match="0"):
+                program([*command.split(), "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) | OTHER_FLAGS
+    for page in DOCUMENTS:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text()))
+        assert named <= known, page
 
 
 def test_every_folder_that_is_described_to_contributors_is_there() -> None:
