@@ -22,6 +22,25 @@ ROOTS = {part: "proto" if part in {"oip", "v1"} else part for part in ALLOWED}
 KNOW_THE_IMAGE_SIZE = {"datasets/mlpserve/datasets/drawn.py", "datasets/mlpserve/datasets/mnist.py"}
 IMAGE_SIZES = {28, 784}
 
+# The rooms of the server, and the rooms that each may import; `__main__` may import them all.
+SERVER_ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "healthcheck": set(),
+    "settings": {"errors"},
+    "system": {"errors"},
+    "telemetry": {"errors", "settings", "system"},
+    "statuses": {"errors", "telemetry"},
+    "inference": {"errors", "telemetry"},
+    "security": {"errors", "inference", "settings"},
+    "models": {"errors", "inference", "settings", "system", "telemetry"},
+}
+SERVER_ALLOWED["grpc_api"] = set(SERVER_ALLOWED) - {"healthcheck", "models"}
+SERVER_ALLOWED["oip"] = SERVER_ALLOWED["grpc_api"] | {"grpc_api"}
+SERVER_ALLOWED["app"] = SERVER_ALLOWED["oip"] | {"models", "oip"}
+SERVER_ALLOWED["server"] = SERVER_ALLOWED["app"] | {"app"}
+SERVER_ALLOWED["workers"] = SERVER_ALLOWED["models"] | {"models", "server"}
+SERVER_ALLOWED["__main__"] = set(SERVER_ALLOWED)
+
 every_part = pytest.mark.parametrize("part", list(ALLOWED))
 
 
@@ -48,6 +67,12 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 def imported_parts(source: str) -> set[str]:
     modules = imported_modules(ast.parse(source))
     return {name.split(".")[1] for name in modules if name.startswith("mlpserve.")}
+
+
+def imported_rooms(source: str) -> set[str]:
+    """Return the rooms of the server that a module of it imports."""
+    modules = imported_modules(ast.parse(source))
+    return {name.split(".")[2] for name in modules if name.startswith("mlpserve.server.")}
 
 
 def image_sizes(source: str) -> list[int]:
@@ -100,14 +125,29 @@ def test_part_imports_only_what_it_may(part: str) -> None:
     [
         "import mlpserve.server",
         "import mlpserve.server.grpc_api.predict as s",
-        "from mlpserve.server.grpc_api import service",
-        "from mlpserve.server.grpc_api.predict import Service",
+        "from mlpserve.server.grpc_api import services",
+        "from mlpserve.server.grpc_api.services import Service",
         "from mlpserve import server",
         "def f():\n    from mlpserve import server",
     ],
 )
 def test_each_way_to_import_a_part_is_seen(source: str) -> None:
     assert imported_parts(source) == {"server"}
+
+
+@pytest.mark.parametrize("room", list(SERVER_ALLOWED))
+def test_room_of_the_server_imports_only_what_it_may(room: str) -> None:
+    folder = folder_of("server") / room
+    modules = sorted(folder.rglob("*.py")) or [folder.with_suffix(".py")]
+    for path in modules:
+        beyond = imported_rooms(path.read_text()) - SERVER_ALLOWED[room] - {room}
+        assert not beyond, f"{path}: imports {beyond}"
+
+
+def test_each_room_of_the_server_has_its_arrows() -> None:
+    found = folder_of("server").glob("*")
+    rooms = {path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(SERVER_ALLOWED)
 
 
 @every_part
