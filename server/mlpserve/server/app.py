@@ -26,8 +26,8 @@ from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.security.admission import Admission, CallLimit
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, ServerConfig
-from mlpserve.server.statuses import Calls
 from mlpserve.server.telemetry.process import Telemetry
+from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 
 
@@ -41,7 +41,7 @@ class App:
         totals: Returns what all processes of the server have counted.
 
     Attributes:
-        calls: What is done about calls of many threads besides answering them.
+        recorder: Records calls of many threads.
         admission: Lets requests in.
         messages: Parses and encodes our own protocol.
         inference: Parses requests of the Open Inference Protocol.
@@ -73,7 +73,7 @@ class App:
                 generations, config.shadow, counters, totals, logs=config.logs_shadow
             )
         self._management_calls = CallLimit(MAX_MANAGEMENT_CALLS, "management: the most calls")
-        self.calls = Calls(self._telemetry.shared_recorder(), self._telemetry.request_log)
+        self.recorder = self._telemetry.shared_recorder()
         self.admission = Admission(config)
         self.messages = PredictionMessages(
             self._router,
@@ -82,7 +82,7 @@ class App:
             shadow=self._shadow,
         )
         self.inference = Inference(
-            self._router, self.calls.recorder.counters, max_batch_images=config.max_batch_images
+            self._router, self.recorder.counters, max_batch_images=config.max_batch_images
         )
         self.repository = Repository(
             self._router,
@@ -92,7 +92,7 @@ class App:
             management_calls=self._management_calls,
         )
         self.batcher = Batcher(
-            self._new_queue(self.calls), self._new_workspace(), self.calls.recorder, self._shadow
+            self._new_queue(self.recorder), self._new_workspace(), self.recorder, self._shadow
         )
 
     def start(self) -> None:
@@ -116,7 +116,7 @@ class App:
         servicer = Servicer(
             self.batcher,
             self._router,
-            self.calls,
+            self.recorder,
             streams=CallLimit(config.max_streams, "streams: the most"),
             max_stream_batches=config.max_stream_batches,
         )
@@ -132,23 +132,23 @@ class App:
     def hot_handler(self) -> tuple[list[str], HotHandler]:
         """Return the full names of the hot methods, and what answers them in the fast lane."""
         methods = [f"/{SERVICE_NAME}/Predict", f"/{OIP_SERVICE_NAME}/{MODEL_INFER}"]
-        calls = Calls(self._telemetry.recorder(), self._telemetry.request_log)
+        recorder = self._telemetry.recorder()
         handler = HotHandler(
             {"Predict": self.messages.parse_predict, MODEL_INFER: self.inference.parse},
             self._router,
-            queue=self._new_queue(calls),
+            queue=self._new_queue(recorder),
             workspace=self._new_workspace(),
-            calls=calls,
+            recorder=recorder,
             admission=self.admission,
             shadow=self._shadow,
         )
         return methods, handler
 
-    def _new_queue(self, calls: Calls) -> RowQueue:
+    def _new_queue(self, recorder: Recorder) -> RowQueue:
         queue = RowQueue(
             max_batch_rows=self._config.max_batch_rows,
             max_queue_rows=self._config.max_queue_rows,
-            counters=calls.recorder.counters,
+            counters=recorder.counters,
         )
         self._telemetry.watch_queue(queue.depth)
         return queue

@@ -164,7 +164,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             managed = (MANAGEMENT_SERVICE_NAME,) if config.allow_management else ()
-            described = ReflectionService((*_REFLECTED, *managed), app.calls)
+            described = ReflectionService((*_REFLECTED, *managed), app.recorder)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
         return server
 
@@ -172,7 +172,7 @@ class Server:
         app = self.app
         return AdmissionInterceptor(
             app.admission,
-            app.calls,
+            app.recorder,
             places_of_stream=self._config.max_stream_batches,
         )
 
@@ -197,7 +197,7 @@ class Server:
             app.inference,
             app.repository,
             batcher=app.batcher,
-            calls=app.calls,
+            recorder=app.recorder,
             admission=app.admission,
         )
 

@@ -1,4 +1,4 @@
-"""How errors appear on the wire: the one place that knows both our errors and the statuses."""
+"""Statuses: how errors appear on the wire; the one place that knows both errors and statuses."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ from mlpserve.server.errors import (
     UnusableError,
 )
 from mlpserve.server.telemetry.recorder import Recorder
-from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY, RequestLog, request_id
+from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY
 from mlpserve.server.telemetry.request_record import RequestRecord
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
@@ -79,31 +79,17 @@ class Refusal(NamedTuple):
         return HTTP_OF_STATUS.get(self.code, _INTERNAL)
 
 
-class Calls:
-    """What is done about the calls of an adapter besides answering them: counted, logged, refused.
-
-    Args:
-        recorder: That of the adapter.
-        log: Says which calls were refused, and why.
-    """
-
-    def __init__(self, recorder: Recorder, log: RequestLog) -> None:
-        self.recorder = recorder
-        self._log = log
-
-    def refusal(self, record: RequestRecord, error: Exception) -> Refusal:
-        """Log and count a call that gets no answer, and return what it gets instead."""
-        if isinstance(error, MemoryError):
-            error = ShortageError(_NO_MEMORY)
-        known_as = request_id(record.metadata)
-        code = _status(error)
-        log = self._log.failed if code is grpc.StatusCode.INTERNAL else self._log.refused
-        log(record.method, error, code=code.name, request_id=known_as)
-        self.recorder.ended(record, code.name)
-        # The text of any other error may show our internals.
-        shown = _INTERNAL_DETAILS if code is grpc.StatusCode.INTERNAL else str(error)
-        pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
-        return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
+def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refusal:
+    """Count and log a request that gets no answer, and return what its caller gets instead."""
+    if isinstance(error, MemoryError):
+        error = ShortageError(_NO_MEMORY)
+    code = _status(error)
+    is_fault = code is grpc.StatusCode.INTERNAL
+    known_as = recorder.refused(record, error, code.name, is_fault=is_fault)
+    # The text of any other error may show our internals.
+    shown = _INTERNAL_DETAILS if is_fault else str(error)
+    pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
+    return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
 
 
 def _status(error: Exception) -> grpc.StatusCode:

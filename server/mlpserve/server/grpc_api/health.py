@@ -14,7 +14,7 @@ from mlpserve.oip import inference_pb2
 from mlpserve.server.grpc_api.servicer import handling
 from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
-from mlpserve.server.statuses import Calls
+from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
 _REFLECTED: Final = (
@@ -60,9 +60,9 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]
 class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
     """Server reflection of which only a few calls may be open: each holds a worker thread."""
 
-    def __init__(self, service_names: tuple[str, ...], calls: Calls) -> None:
+    def __init__(self, service_names: tuple[str, ...], recorder: Recorder) -> None:
         super().__init__(service_names, _pool_of(_REFLECTED))
-        self._calls = calls
+        self._recorder = recorder
         self._limit = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
 
     def ServerReflectionInfo(
@@ -71,7 +71,7 @@ class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
         context: grpc.ServicerContext,
     ) -> Iterator[Any]:
         """Answer questions about the contract."""
-        with handling(self._calls, "ServerReflectionInfo", context), self._limit:
+        with handling(self._recorder, "ServerReflectionInfo", context), self._limit:
             yield from super().ServerReflectionInfo(request_iterator, context)
 
 

@@ -10,7 +10,8 @@ from grpc_health.v1 import health
 from mlpserve.server.errors import OverloadedError, UnauthenticatedError
 from mlpserve.server.grpc_api.servicer import refuse_call
 from mlpserve.server.security.admission import Admission
-from mlpserve.server.statuses import Calls, Refusal
+from mlpserve.server.statuses import Refusal, refuse
+from mlpserve.server.telemetry.recorder import Recorder
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,
 # and learn nothing else.
@@ -34,13 +35,13 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
 
     Args:
         admission: Lets them in.
-        calls: What is done about calls that are refused.
+        recorder: Records calls.
         places_of_stream: As how many requests a call counts that may have several in flight.
     """
 
-    def __init__(self, admission: Admission, calls: Calls, *, places_of_stream: int) -> None:
+    def __init__(self, admission: Admission, recorder: Recorder, *, places_of_stream: int) -> None:
         self._admission = admission
-        self._calls = calls
+        self._recorder = recorder
         self._places_of_stream = places_of_stream
         # Its own threads: those that answer may all be busy, which is why calls are refused.
         self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refusing")
@@ -60,8 +61,8 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
         try:
             caller = self._admission.enter(metadata, places=places)
         except (OverloadedError, UnauthenticatedError) as error:
-            record = self._calls.recorder.arrived(method.rpartition("/")[2], metadata)
-            return self._refused(self._calls.refusal(record, error))
+            record = self._recorder.arrived(method.rpartition("/")[2], metadata)
+            return self._refused(refuse(self._recorder, record, error))
         return _leaving(handler, lambda: self._admission.leave(caller, places=places))
 
     def _refused(self, refusal: Refusal) -> Any:  # noqa: ANN401 - grpcio's

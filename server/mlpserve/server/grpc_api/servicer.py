@@ -16,7 +16,8 @@ from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.request import Parse
 from mlpserve.server.inference.router import Router, SplitKey
 from mlpserve.server.security.admission import CallLimit
-from mlpserve.server.statuses import Calls, Refusal
+from mlpserve.server.statuses import Refusal, refuse
+from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import Metadata, RequestRecord
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -61,7 +62,7 @@ class Servicer:
     Args:
         batcher: Runs the networks.
         router: Knows whose requests of a split belong together.
-        calls: What is done about calls besides answering them.
+        recorder: Records calls.
         streams: How many calls that last may be open.
         max_stream_batches: So many batches of one such call are in flight at once.
     """
@@ -70,14 +71,14 @@ class Servicer:
         self,
         batcher: Batcher,
         router: Router,
-        calls: Calls,
+        recorder: Recorder,
         *,
         streams: CallLimit,
         max_stream_batches: int,
     ) -> None:
         self._batcher = batcher
         self._router = router
-        self._calls = calls
+        self._recorder = recorder
         self._streams = streams
         self._max_stream_batches = max_stream_batches
 
@@ -96,9 +97,9 @@ class Servicer:
         """
 
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
-            with handling(self._calls, method, context) as record, limit:
+            with handling(self._recorder, method, context) as record, limit:
                 response = answer(data)
-                self._calls.recorder.ended(record, "OK")
+                self._recorder.ended(record, "OK")
             return response
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -108,7 +109,7 @@ class Servicer:
 
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
             caller = Caller(context)
-            with handling(self._calls, method, context, caller) as record:
+            with handling(self._recorder, method, context, caller) as record:
                 key = self._router.key(caller.metadata)
                 return self._submit(parse, data, record, key, caller.is_waiting)()
 
@@ -140,7 +141,7 @@ class Servicer:
                 return caller.is_waiting() and not ahead.is_abandoned
 
             def start(data: bytes) -> Callable[[], bytes]:
-                record = arrived(self._calls, method, caller)
+                record = arrived(self._recorder, method, caller)
 
                 def submit() -> Callable[[], bytes]:
                     return self._submit(parse, data, record, key, is_wanted, waits_for_room=True)
@@ -150,7 +151,7 @@ class Servicer:
                 return self._with_refusals(submit, data, record, encode_refusal)
 
             ahead = ReadAhead(requests, start, max_in_flight=self._max_stream_batches)
-            with handling(self._calls, method, context, caller), self._streams:
+            with handling(self._recorder, method, context, caller), self._streams:
                 yield from ahead.responses()
 
         return grpc.stream_stream_rpc_method_handler(handle)
@@ -172,7 +173,7 @@ class Servicer:
 
         def response() -> bytes:
             encoded = request.encode(self._batcher.wait(request))
-            self._calls.recorder.answered(record)
+            self._recorder.answered(record)
             return encoded
 
         return response
@@ -187,7 +188,7 @@ class Servicer:
         """Submit a request whose error is a response, so that the call goes on."""
 
         def refused(error: Exception) -> bytes:
-            return encode_refusal(data, self._calls.refusal(record, error))
+            return encode_refusal(data, refuse(self._recorder, record, error))
 
         try:
             wait = submit()
@@ -204,16 +205,16 @@ class Servicer:
         return answered
 
 
-def arrived(calls: Calls, method: str, caller: Caller) -> RequestRecord:
+def arrived(recorder: Recorder, method: str, caller: Caller) -> RequestRecord:
     """Return the record of a request of the public API that comes now."""
-    return calls.recorder.arrived(
+    return recorder.arrived(
         method, caller.metadata, caller=caller.connection, remaining_s=caller.remaining_s()
     )
 
 
 @contextmanager
 def handling(
-    calls: Calls, method: str, context: grpc.ServicerContext, caller: Caller | None = None
+    recorder: Recorder, method: str, context: grpc.ServicerContext, caller: Caller | None = None
 ) -> Iterator[RequestRecord]:
     """Follow a call of the public API, and end it with the right status where the block raises.
 
@@ -222,14 +223,14 @@ def handling(
     Yields:
         The call's record. Whoever answers says so to the recorder.
     """
-    record = arrived(calls, method, Caller(context) if caller is None else caller)
+    record = arrived(recorder, method, Caller(context) if caller is None else caller)
     try:
         yield record
     except grpc.RpcError:
         # gRPC's own way to say that the caller is gone; nobody is left to be told.
         raise
     except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-        refuse_call(context, calls.refusal(record, error))
+        refuse_call(context, refuse(recorder, record, error))
 
 
 def refuse_call(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:

@@ -26,26 +26,23 @@ class Telemetry:
     Args:
         config: Says whether to trace.
 
-    Attributes:
-        request_log: That of all adapters.
-
     Raises:
         StartError: It is to trace, but the packages for that are missing.
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        self.request_log = RequestLog()
+        self._log = RequestLog()
         self._counters: list[Counters] = []
         self._depths: list[Callable[[], tuple[int, int]]] = []
         self._tracer = _tracer() if config.tracing else None
 
     def recorder(self) -> Recorder:
         """Return a recorder for an adapter that has one thread."""
-        return Recorder(self.counters(), tracer=self._tracer)
+        return Recorder(self.counters(), self._log, tracer=self._tracer)
 
     def shared_recorder(self) -> Recorder:
         """Return a recorder for adapters that have many threads."""
-        return Recorder(self._add(SharedCounters()), tracer=self._tracer)
+        return Recorder(self._add(SharedCounters()), self._log, tracer=self._tracer)
 
     def counters(self) -> Counters:
         """Return a new set of counters, for one thread at a time."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from mlpserve.server.telemetry.counters import Counters, Version
+from mlpserve.server.telemetry.request_log import RequestLog, request_id
 from mlpserve.server.telemetry.request_record import BatchTiming, Metadata, RequestRecord
 
 Clock: TypeAlias = Callable[[], int]
@@ -26,6 +27,7 @@ class Recorder:
 
     Args:
         counters: Those of the threads that use the recorder.
+        log: Logs requests that are refused or have failed.
         tracer: Is told of each request, where there is one.
         clock: Gives nanoseconds; only differences count.
 
@@ -37,12 +39,14 @@ class Recorder:
     def __init__(
         self,
         counters: Counters,
+        log: RequestLog | None = None,
         *,
         tracer: Tracer | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self.clock = clock
         self.counters = counters
+        self._log = RequestLog() if log is None else log
         self._tracer = tracer
 
     def arrived(
@@ -92,8 +96,26 @@ class Recorder:
         if self._tracer is not None:
             self._tracer.trace(record, "OK", ended_ns)
 
+    def refused(self, record: RequestRecord, error: Exception, code: str, *, is_fault: bool) -> str:
+        """Note that a request gets no answer, and log why.
+
+        Args:
+            record: The request.
+            error: Why.
+            code: The name of its status.
+            is_fault: Whether that is a fault of ours, and not its caller's affair.
+
+        Returns:
+            The id by which the log knows it.
+        """
+        known_as = request_id(record.metadata)
+        log = self._log.failed if is_fault else self._log.refused
+        log(record.method, error, code=code, request_id=known_as)
+        self.ended(record, code)
+        return known_as
+
     def ended(self, record: RequestRecord, code: str) -> None:
-        """Note that a request was refused or has failed, or that it needed no network.
+        """Note that a request has ended in another way than by the answer of a network.
 
         Args:
             record: The request.

@@ -17,7 +17,8 @@ from mlpserve.server.inference.request import Outcome, Parse, ParsedRequest
 from mlpserve.server.inference.router import Router
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.security.admission import Admission
-from mlpserve.server.statuses import Calls
+from mlpserve.server.statuses import refuse
+from mlpserve.server.telemetry.recorder import Recorder
 
 
 class HotHandler:
@@ -28,7 +29,7 @@ class HotHandler:
         router: Knows whose requests of a split belong together.
         queue: Used by this handler only.
         workspace: Used by this handler only.
-        calls: Used by this handler only.
+        recorder: Used by this handler only.
         admission: Lets calls in.
         shadow: What compares the answers; None for nothing.
     """
@@ -40,7 +41,7 @@ class HotHandler:
         *,
         queue: RowQueue,
         workspace: Workspace,
-        calls: Calls,
+        recorder: Recorder,
         admission: Admission,
         shadow: Shadow | None = None,
     ) -> None:
@@ -48,8 +49,7 @@ class HotHandler:
         self._router = router
         self._queue = queue
         self._workspace = workspace
-        self._calls = calls
-        self._recorder = calls.recorder
+        self._recorder = recorder
         self._admission = admission
         self._shadow = shadow
 
@@ -63,7 +63,7 @@ class HotHandler:
             call.caller = self._admission.enter(call.metadata, call.caller)
         except (OverloadedError, UnauthenticatedError) as error:
             record = self._recorder.arrived(call.method, call.metadata)
-            call.fail(*self._calls.refusal(record, error))
+            call.fail(*refuse(self._recorder, record, error))
             return False
         return True
 
@@ -85,7 +85,7 @@ class HotHandler:
             request.on_outcome = partial(self._reply, call)
             self._queue.put(request)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            call.fail(*self._calls.refusal(record, error))
+            call.fail(*refuse(self._recorder, record, error))
 
     def work(self) -> None:
         """Answer, in one pass, the calls whose turn it is."""
@@ -95,7 +95,7 @@ class HotHandler:
 
     def _reply(self, call: HotCall, request: ParsedRequest[Any], outcome: Outcome) -> None:
         if isinstance(outcome, Exception):
-            call.fail(*self._calls.refusal(request.record, outcome))
+            call.fail(*refuse(self._recorder, request.record, outcome))
         else:
             call.answer(request.encode(outcome))
             self._recorder.answered(request.record)

@@ -25,7 +25,8 @@ from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import AUTHORIZATION
-from mlpserve.server.statuses import Calls
+from mlpserve.server.statuses import refuse
+from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import RequestRecord
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -45,7 +46,7 @@ class OpenInference:
         inference: Reads inference requests.
         repository: Answers all other questions.
         batcher: What runs the networks.
-        calls: What is done about requests besides answering them.
+        recorder: Records calls.
         max_body_bytes: The longest body that is read.
         admission: Lets requests in.
     """
@@ -55,7 +56,7 @@ class OpenInference:
         inference: Inference,
         repository: Repository,
         batcher: Batcher,
-        calls: Calls,
+        recorder: Recorder,
         *,
         max_body_bytes: int,
         admission: Admission,
@@ -63,8 +64,7 @@ class OpenInference:
         self._inference = inference
         self._repository = repository
         self._batcher = batcher
-        self._calls = calls
-        self._recorder = calls.recorder
+        self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._admission = admission
 
@@ -117,7 +117,7 @@ class OpenInference:
                 else:
                     response = await self._admitted(answer, request, record)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-                refusal = self._calls.refusal(record, error)
+                refusal = refuse(self._recorder, record, error)
                 headers = dict(refusal.metadata)
                 return _json({"error": refusal.details}, refusal.http_code, headers=headers)
             if record.model:  # a network has answered

@@ -17,8 +17,8 @@ from mlpserve.server.oip.repository import Repository
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tls import HttpTls, http_tls
 from mlpserve.server.settings.config import ServerConfig
-from mlpserve.server.statuses import Calls
 from mlpserve.server.system.ports import listening_sockets
+from mlpserve.server.telemetry.recorder import Recorder
 
 _START_TIMEOUT_S: Final = 30.0
 _LOOK_PERIOD_S: Final = 2
@@ -124,7 +124,7 @@ def open_http(
     repository: Repository,
     *,
     batcher: Batcher,
-    calls: Calls,
+    recorder: Recorder,
     admission: Admission,
 ) -> HttpServer:
     """Return an HTTP server whose port is taken, and that is not started yet.
@@ -134,7 +134,7 @@ def open_http(
         inference: Parses inference requests.
         repository: Answers all other requests.
         batcher: Runs the networks.
-        calls: What is done about requests besides answering them.
+        recorder: Records calls.
         admission: Lets requests in.
 
     Raises:
@@ -144,7 +144,7 @@ def open_http(
         inference,
         repository,
         batcher,
-        calls,
+        recorder,
         max_body_bytes=config.max_message_bytes,
         admission=admission,
     )
