@@ -86,7 +86,7 @@ def test_the_page_adds_up_what_all_workers_answer_and_tells_what_is_served(serve
     server.predict(20)
     server.wait_until("mlpserve_requests_total", lambda value: value >= 20)
     samples = server.samples()
-    assert samples["mlpserve_requests_total"] == {"Predict tiny 2 OK": 20}
+    assert samples["mlpserve_requests_total"] == {"OK Predict tiny 2": 20}
     assert samples["mlpserve_workers"] == {"": 2}
     assert samples["mlpserve_served_versions"] == {"tiny": 2}
     assert samples["mlpserve_quarantined_versions"] == {"tiny": 0}
@@ -117,7 +117,7 @@ def test_a_worker_that_hangs_keeps_nobody_from_the_metrics_of_the_others(server:
         samples = server.samples()
         assert time.monotonic() - started_s < TIMEOUT_S / 2
         assert samples["mlpserve_workers"] == {"": 1}
-        assert samples["mlpserve_requests_total"] == {"Predict tiny 2 OK": 20}
+        assert samples["mlpserve_requests_total"] == {"OK Predict tiny 2": 20}
     finally:
         os.kill(stopped, signal.SIGCONT)
     server.wait_until("mlpserve_workers", lambda value: value == 2)

@@ -8,6 +8,8 @@ from mlpserve.server.errors import StartError
 
 _LOCK_PREFIX: Final = "\0mlpserve-server "  # a name in Linux's abstract namespace, of no file
 
+_FLAGS: Final = "--host and --port"
+
 
 def address(host: str, port: int) -> str:
     """Return ``host:port`` as gRPC takes it; an IPv6 address stands in brackets."""
@@ -24,26 +26,29 @@ def check_free(host: str, port: int) -> None:
         bound.close()
 
 
-def cannot_listen(host: str, port: int, reason: object) -> StartError:
-    """Return the error that says why an address cannot be listened on."""
+def cannot_listen(host: str, port: int, reason: object, *, flags: str = _FLAGS) -> StartError:
+    """Return the error that says why an address cannot be listened on, and what to do then."""
     return StartError(
-        f"cannot listen on {address(host, port)}: {reason}; choose others with --host and --port"
+        f"cannot listen on {address(host, port)}: {reason}; choose others with {flags}"
     )
 
 
-def listening_sockets(host: str, port: int, *, shares_port: bool) -> list[socket.socket]:
+def listening_sockets(
+    host: str, port: int, *, shares_port: bool = False, flags: str = _FLAGS
+) -> list[socket.socket]:
     """Return sockets that listen on an address: one for each family that the host has.
 
     Args:
         host: The address to listen on.
         port: The port; 0 for any that is free.
         shares_port: Whether other processes of this server listen on it as well.
+        flags: Those that the address was given with.
 
     Raises:
         StartError: The address is taken, or not of this machine.
     """
     option = socket.SO_REUSEPORT if shares_port else socket.SO_REUSEADDR
-    return _bound_sockets(host, port, option, listen=True)
+    return _bound_sockets(host, port, option, listen=True, flags=flags)
 
 
 class SharedPort:
@@ -87,7 +92,7 @@ class SharedPort:
 
 
 def _bound_sockets(
-    host: str, port: int, option: int, *, listen: bool = False
+    host: str, port: int, option: int, *, listen: bool = False, flags: str = _FLAGS
 ) -> list[socket.socket]:
     """Return sockets with an option that are bound to an address, one for each of its families.
 
@@ -109,5 +114,5 @@ def _bound_sockets(
     except OSError as error:
         for opened in found:
             opened.close()
-        raise cannot_listen(host, port, error.strerror) from error
+        raise cannot_listen(host, port, error.strerror, flags=flags) from error
     return found

@@ -6,6 +6,7 @@ a snapshot may have the last request in one number and not yet in another; the n
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from threading import Lock
 from time import time
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # it takes NumPy, which the parent of several processes does 
     from mlpserve.model.metadata import Metadata
 
 _OK: Final = "OK"
-_BUCKETS: Final = len(SECONDS) + 1
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -41,25 +41,21 @@ class Version(Protocol):
         """Return what it is called."""
 
 
+def _no_counts() -> list[int]:
+    return [0] * (len(SECONDS) + 1)
+
+
+@dataclass(slots=True)
 class Times:
-    """How long the answered requests took that are alike in their labels."""
+    """Times of answered requests that are alike in their labels."""
 
-    __slots__ = (
-        "compute_counts",
-        "compute_s",
-        "count",
-        "queue_counts",
-        "queue_s",
-        "total_counts",
-        "total_s",
-    )
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.queue_counts = [0] * _BUCKETS
-        self.compute_counts = [0] * _BUCKETS
-        self.total_counts = [0] * _BUCKETS
-        self.queue_s = self.compute_s = self.total_s = 0.0
+    count: int = 0
+    queue_counts: list[int] = field(default_factory=_no_counts)
+    compute_counts: list[int] = field(default_factory=_no_counts)
+    total_counts: list[int] = field(default_factory=_no_counts)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    total_s: float = 0.0
 
     def snapshot(self, method: str, model: str, version: int) -> MetricsSnapshot:
         """Return the metrics of these requests."""

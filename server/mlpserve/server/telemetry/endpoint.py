@@ -1,5 +1,6 @@
-"""Where Prometheus fetches the metrics: GET /metrics over HTTP, in a thread of its own.
+"""Metrics endpoint: Prometheus fetches GET /metrics from it over HTTP.
 
+It has a thread of its own.
 Callers that are slow, silent or many cost a connection for a few seconds, and nobody else's turn.
 """
 
@@ -10,15 +11,14 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final
 
-from mlpserve.server.errors import StartError
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
-from mlpserve.server.system.ports import address
-from mlpserve.server.telemetry.exposition import CONTENT_TYPE, exposition
+from mlpserve.server.system.ports import address, listening_sockets
 from mlpserve.server.telemetry.snapshots import Aggregate
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PATH: Final = "/metrics"
-_MOST_CONNECTIONS: Final = 32
-_LARGEST_HEAD_BYTES: Final = 8192
+_MAX_CONNECTIONS: Final = 32
+_MAX_HEAD_BYTES: Final = 8192
 _TIME_LIMIT_S: Final = 5.0  # of a connection, from its begin to its end
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -26,22 +26,27 @@ logger = logging.getLogger(__name__)
 
 
 def open_endpoint(config: ServerConfig, aggregate: Aggregate[Any]) -> "MetricsEndpoint | None":
-    """Tell the metrics of a server, and log where; None where its settings want them not told.
+    """Open the endpoint of a server, and log where; None where its settings want none.
 
     Raises:
         StartError: As for ``MetricsEndpoint``.
     """
     if config.metrics_port == NO_PORT:
         return None
-    endpoint = MetricsEndpoint(
-        config.metrics_host, config.metrics_port, lambda: exposition(aggregate.snapshot())
-    )
+
+    def page() -> str:
+        # Not before it is asked for: the library takes 60 ms, which no start has to wait for.
+        from mlpserve.server.telemetry.exposition import exposition  # noqa: PLC0415
+
+        return exposition(aggregate.snapshot())
+
+    endpoint = MetricsEndpoint(config.metrics_host, config.metrics_port, page)
     logger.info("metrics: http://%s%s", endpoint.address, _PATH)
     return endpoint
 
 
 class MetricsEndpoint:
-    """Answers Prometheus from the moment that it is made.
+    """Server of the page with the metrics, from the moment that it is made.
 
     Args:
         host: The address to listen on.
@@ -56,14 +61,14 @@ class MetricsEndpoint:
     """
 
     def __init__(self, host: str, port: int, page: Callable[[], str]) -> None:
-        listener = _listener(host, port)
-        self.address = address(host, listener.getsockname()[1])
+        listeners = listening_sockets(host, port, flags="--metrics-host and --metrics-port")
+        self.address = address(host, listeners[0].getsockname()[1])
         self._page = page
         self._connections: list[asyncio.StreamWriter] = []  # the oldest first
         self._turn = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        self._thread = Thread(target=self._run, args=(listener,), name="metrics", daemon=True)
+        self._thread = Thread(target=self._run, args=(listeners,), name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -71,20 +76,22 @@ class MetricsEndpoint:
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
-    def _run(self, listener: socket.socket) -> None:
+    def _run(self, listeners: list[socket.socket]) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(listener))
+            runner.run(self._serve(listeners))
 
-    async def _serve(self, listener: socket.socket) -> None:
-        server = await asyncio.start_server(
-            self._connected, sock=listener, limit=_LARGEST_HEAD_BYTES
-        )
+    async def _serve(self, listeners: list[socket.socket]) -> None:
+        servers = [
+            await asyncio.start_server(self._connected, sock=listener, limit=_MAX_HEAD_BYTES)
+            for listener in listeners
+        ]
         await self._closing.wait()
-        server.close()
+        for server in servers:
+            server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.append(writer)
-        if len(self._connections) > _MOST_CONNECTIONS:
+        if len(self._connections) > _MAX_CONNECTIONS:
             # Not the newest: it may be Prometheus, and the others those who hold connections open.
             self._connections[0].transport.abort()
         try:
@@ -124,27 +131,3 @@ def _response(status: str, *headers: str, body: str = "") -> bytes:
     content = (body or f"{status}\n").encode()
     head = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(content)}", "Connection: close"]
     return "\r\n".join(head).encode() + _HEAD_END + content
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return _bound(socket.socket(family, kind), target)
-    except OSError as error:
-        raise StartError(
-            f"cannot tell metrics on {address(host, port)}: {error.strerror}; choose others with "
-            "--metrics-host and --metrics-port"
-        ) from error
-
-
-def _bound(listener: socket.socket, target: tuple[Any, ...]) -> socket.socket:
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(target)
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -1,54 +1,42 @@
-"""A snapshot as the text that Prometheus reads.
+"""Exposition: a snapshot as the text that Prometheus reads, version 0.0.4 of its format."""
 
-The format is https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
 
 from mlpserve.server.telemetry.metrics import METRICS, Metric
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Value
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
 
 def exposition(snapshot: MetricsSnapshot) -> str:
-    """Return a page with all metrics of the catalog, in its order."""
-    return "".join(f"{line}\n" for metric in METRICS for line in _lines(metric, snapshot))
+    """Return a page with all metrics, in the order of `metrics`."""
+    registry = CollectorRegistry()
+    registry.register(_SnapshotCollector(snapshot))
+    return generate_latest(registry).decode()
 
 
-def _lines(metric: Metric, snapshot: MetricsSnapshot) -> Iterator[str]:
-    yield f"# HELP {metric.name} {_escaped(metric.help)}"
-    yield f"# TYPE {metric.name} {metric.kind}"
-    for labels, value in snapshot.get(metric.name, []):
-        pairs = [
-            f'{name}="{_quotable(label)}"'
-            for name, label in zip(metric.labels, labels, strict=True)
-        ]
-        yield from _samples(metric, pairs, value)
+class _SnapshotCollector(Collector):
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Family]:
+        for metric in METRICS:
+            family = Family(metric.name.removesuffix("_total"), metric.help, metric.kind)
+            for labels, value in self._snapshot.get(metric.name, ()):
+                _add(family, metric, dict(zip(metric.labels, labels, strict=True)), value)
+            yield family
 
 
-def _samples(metric: Metric, pairs: Sequence[str], value: Value) -> Iterator[str]:
+def _add(family: Family, metric: Metric, labels: dict[str, str], value: Value) -> None:
     if not isinstance(value, Sequence):
-        yield _sample(metric.name, pairs, value)
+        family.add_sample(metric.name, labels, value)
         return
     *counts, total = value
     bounds = (*(f"{bound:g}" for bound in metric.bounds), "+Inf")
     for bound, count in zip(bounds, accumulate(counts), strict=True):
-        yield _sample(f"{metric.name}_bucket", [*pairs, f'le="{bound}"'], count)
-    yield _sample(f"{metric.name}_sum", pairs, total)
-    yield _sample(f"{metric.name}_count", pairs, sum(counts))
-
-
-def _sample(name: str, pairs: Sequence[str], value: float) -> str:
-    labels = f"{{{','.join(pairs)}}}" if pairs else ""
-    return f"{name}{labels} {value!r}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n")
-
-
-def _quotable(text: str) -> str:
-    return _escaped(text).replace('"', r"\"")
+        family.add_sample(f"{metric.name}_bucket", {**labels, "le": bound}, count)
+    family.add_sample(f"{metric.name}_sum", labels, total)
+    family.add_sample(f"{metric.name}_count", labels, sum(counts))

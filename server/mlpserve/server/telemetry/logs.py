@@ -9,14 +9,14 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from queue import Full, Queue
-from threading import Event, Thread
+from logging.handlers import QueueHandler, QueueListener
+from queue import Queue
 from typing import Final
 
 from mlpserve.model.command_line import DETAILS, JsonFormatter, TextFormatter
 
-_MOST_WAITING: Final = 1000  # lines
-_LAST_WORDS_S: Final = 1.0
+_MAX_WAITING: Final = 1000  # lines
+_FLUSH_TIMEOUT_S: Final = 1.0
 _STANDARD_ERROR: Final = 2  # its descriptor
 
 
@@ -54,47 +54,44 @@ def lines_dropped() -> int:
     )
 
 
-class BackgroundHandler(logging.Handler):
-    """Has lines written by a thread of its own, and drops those that it cannot write.
+class BackgroundHandler(QueueHandler):
+    """Handler that has lines written in the background, and drops those that cannot be.
 
     Args:
         descriptor: Where to write.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self.lines_dropped = 0
-        self._descriptor = descriptor
-        self._waiting: Queue[bytes | Event] = Queue(_MOST_WAITING)
-        Thread(target=self._write_all, name="log", daemon=True).start()
+    queue: "Queue[logging.LogRecord]"
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Have a line written, some time soon."""
-        try:
-            self._waiting.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
-        except Full:
-            self.lines_dropped += 1
-        except Exception:  # noqa: BLE001 - no line is worth more than what it tells of
-            self.lines_dropped += 1
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(Queue(_MAX_WAITING))
+        self._writer = _Writer(self.queue, descriptor)
+        self._writer.start()
+
+    @property
+    def lines_dropped(self) -> int:
+        """Return how many lines were dropped so far."""
+        return self._writer.lines_dropped
+
+    def handleError(self, _: logging.LogRecord) -> None:
+        """Drop a line that cannot be made, or for which there is no room."""
+        self._writer.lines_dropped += 1
 
     def flush(self) -> None:
         """Wait, though not for long, until all is written that was logged so far."""
-        written = Event()
-        try:
-            self._waiting.put(written, timeout=_LAST_WORDS_S)
-        except Full:
-            return
-        written.wait(_LAST_WORDS_S)
+        done = self.queue.all_tasks_done
+        with done:
+            done.wait_for(lambda: not self.queue.unfinished_tasks, _FLUSH_TIMEOUT_S)
 
-    def _write_all(self) -> None:
-        while True:
-            line = self._waiting.get()
-            if isinstance(line, Event):
-                line.set()
-            else:
-                self._write(line)
 
-    def _write(self, line: bytes) -> None:
+class _Writer(QueueListener):
+    def __init__(self, queue: "Queue[logging.LogRecord]", descriptor: int) -> None:
+        super().__init__(queue)
+        self.lines_dropped = 0
+        self._descriptor = descriptor
+
+    def handle(self, record: logging.LogRecord) -> None:
+        line = f"{record.msg}\n".encode(errors="backslashreplace")
         try:
             while line:
                 line = line[os.write(self._descriptor, line) :]

@@ -8,11 +8,13 @@ times are in nanoseconds by the recorder's clock.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
+@dataclass(eq=False, slots=True)
 class RequestRecord:
     """One request, as far as it has come.
 
@@ -29,35 +31,16 @@ class RequestRecord:
         version: The version of it; 0 as long as it is not known.
     """
 
-    __slots__ = (
-        "arrived_ns",
-        "caller",
-        "computed_ns",
-        "metadata",
-        "method",
-        "model",
-        "read_ns",
-        "remaining_s",
-        "started_ns",
-        "version",
-    )
-
-    def __init__(
-        self,
-        method: str = "",
-        metadata: Metadata = (),
-        *,
-        arrived_ns: int = 0,
-        caller: str | bytes = "",
-        remaining_s: float = math.inf,
-    ) -> None:
-        self.method = method
-        self.metadata = metadata
-        self.caller = caller
-        self.remaining_s = remaining_s
-        self.arrived_ns = self.read_ns = self.started_ns = self.computed_ns = arrived_ns
-        self.model = ""
-        self.version = 0
+    method: str = ""
+    metadata: Metadata = ()
+    caller: str | bytes = ""
+    remaining_s: float = math.inf
+    arrived_ns: int = 0
+    read_ns: int = 0
+    started_ns: int = 0
+    computed_ns: int = 0
+    model: str = ""
+    version: int = 0
 
 
 class BatchTiming(NamedTuple):
