@@ -24,9 +24,8 @@ from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.errors import ServerError
 from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
-from mlpserve.server.inference.registry import Registry, ServedModel
+from mlpserve.server.inference.registry import Registry, Router, ServedModel
 from mlpserve.server.inference.request import ParsedRequest
-from mlpserve.server.inference.router import Router
 from mlpserve.server.oip.http.body import read_body, write_body
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.tensors import DTYPES

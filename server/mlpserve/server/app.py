@@ -17,7 +17,7 @@ from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.inference.queue import RowQueue
-from mlpserve.server.inference.router import Router
+from mlpserve.server.inference.registry import Router
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.models.generations import Generations
 from mlpserve.server.oip.grpc import MODEL_INFER, inference_service

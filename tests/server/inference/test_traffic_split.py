@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from mlpserve.model.labels import set_label
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import StartError
-from mlpserve.server.inference.registry import Registry
-from mlpserve.server.inference.router import Router
+from mlpserve.server.inference.registry import Registry, Router
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.values import Shares

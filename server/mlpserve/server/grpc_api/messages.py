@@ -13,9 +13,8 @@ from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
 from mlpserve.server.inference.compiled import Answer, CompiledModel
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
-from mlpserve.server.inference.registry import ServedModel
+from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
 from mlpserve.server.inference.request import ParsedRequest
-from mlpserve.server.inference.router import Router, SplitKey
 from mlpserve.server.inference.shadow import Comparison, Shadow
 from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair

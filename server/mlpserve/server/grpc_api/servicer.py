@@ -13,8 +13,8 @@ import grpc
 
 from mlpserve.server.grpc_api.streaming import ReadAhead
 from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import Parse
-from mlpserve.server.inference.router import Router, SplitKey
 from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.statuses import Refusal, refuse
 from mlpserve.server.telemetry.recorder import Recorder

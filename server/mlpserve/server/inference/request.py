@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from mlpserve.server.inference.compiled import Answer, CompiledModel, Images
-from mlpserve.server.inference.router import SplitKey
+from mlpserve.server.inference.registry import SplitKey
 from mlpserve.server.telemetry.request_record import RequestRecord
 
 logger = logging.getLogger(__name__)

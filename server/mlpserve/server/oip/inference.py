@@ -6,13 +6,13 @@ from typing import Final, TypeVar
 
 from mlpserve.server.errors import RequestError, ServerError, UnsupportedError
 from mlpserve.server.inference.compiled import Answer, CompiledModel
+from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
     NORMAL_PRIORITY,
     ParsedRequest,
 )
-from mlpserve.server.inference.router import Router, SplitKey
 from mlpserve.server.oip.messages import decode_request, encode_response, encode_stream_response
 from mlpserve.server.oip.repository import find_version
 from mlpserve.server.oip.tensors import decode_images, output_tensors, selected

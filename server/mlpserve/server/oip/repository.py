@@ -20,8 +20,7 @@ from mlpserve.server.errors import (
 )
 from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.model_manager import ModelManager
-from mlpserve.server.inference.registry import Registry
-from mlpserve.server.inference.router import Router
+from mlpserve.server.inference.registry import Registry, Router
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message
 from mlpserve.server.oip.values import shortened
 from mlpserve.server.security.admission import CallLimit

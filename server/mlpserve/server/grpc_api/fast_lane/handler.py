@@ -13,8 +13,8 @@ from mlpserve.server.grpc_api.fast_lane.lane import HotCall
 from mlpserve.server.inference.batcher import run_batch
 from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.queue import RowQueue
+from mlpserve.server.inference.registry import Router
 from mlpserve.server.inference.request import Outcome, Parse, ParsedRequest
-from mlpserve.server.inference.router import Router
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.statuses import refuse
