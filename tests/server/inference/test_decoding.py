@@ -90,20 +90,32 @@ def test_pixels_sent_as_floats_are_refused_with_the_hint_to_divide() -> None:
     )
 
 
-@given(
-    data=st.binary(max_size=64),
-    count=st.integers(0, 10),
-    dtype=st.sampled_from([UINT8, FLOAT32]),
-)
-def test_any_bytes_are_either_images_of_the_right_shape_or_refused(
-    data: bytes, count: int, dtype: ImageDType
+def floats_of(count: int) -> st.SearchStrategy[bytes]:
+    """Return what makes some images in float32, good ones more often than random bytes would."""
+    values = st.floats(0, 1, width=32) | st.floats(width=32)
+    return st.lists(values, min_size=6 * count, max_size=6 * count).map(lambda each: floats(*each))
+
+
+@given(data=st.data(), count=st.integers(0, 6), dtype=st.sampled_from([UINT8, FLOAT32]))
+def test_bytes_are_images_where_their_count_and_values_are_right_and_else_refused(
+    data: st.DataObject, count: int, dtype: ImageDType
 ) -> None:
-    try:
-        images = decode_images(data, count=count, dtype=dtype, spec=SPEC, max_batch_images=4)
-    except RequestError:
+    whole = (
+        floats_of(count)
+        if dtype == FLOAT32
+        else st.binary(min_size=6 * count).map(lambda drawn: drawn[: 6 * count])
+    )
+    sent = data.draw(whole | st.binary(max_size=64))
+    is_right = 1 <= count <= 4 and len(sent) == 6 * count * (4 if dtype == FLOAT32 else 1)
+    if is_right and dtype == FLOAT32:
+        values = np.frombuffer(sent, "<f4")
+        is_right = bool(((values >= 0) & (values <= 1)).all())
+    if not is_right:
+        refusal(sent, count, dtype)
         return
+    images = decode_images(sent, count=count, dtype=dtype, spec=SPEC, max_batch_images=4)
     assert images.shape == (count, 6)
-    assert 0 <= images.min() <= images.max() <= (1 if dtype == FLOAT32 else 255)
+    assert images.tobytes() == sent
 
 
 def test_each_batch_gets_what_the_network_says_of_it(model: Model) -> None:

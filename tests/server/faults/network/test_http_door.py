@@ -5,7 +5,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import pytest
@@ -113,7 +113,23 @@ def test_who_never_reads_is_sent_no_more_than_was_asked(attack: Attack) -> None:
     fault = "HTTP: 100 connections that ask 100 times each, and read nothing"
     with attacked_http(attack, fault) as server, ExitStack() as held:
         request = b"GET /v2/models/tiny HTTP/1.1\r\nHost: here\r\n\r\n"
-        for _ in range(100):
-            held.enter_context(opened(server.http_port)).sendall(100 * request)
+        connections = [held.enter_context(opened(server.http_port)) for _ in range(100)]
+        for connection in connections:
+            connection.sendall(100 * request)
         assert status(server.http_port)[0] == 200
+        for connection in connections:
+            assert answers(connection, 100) == 100
         server.outcome = "answers wait in buffers, others are answered"
+
+
+def answers(connection: socket.socket, count: int) -> int:
+    """Return how many answers come over a connection, of which some are waited for."""
+    received = b""
+    while received.count(b"HTTP/1.1 200 OK") < count:
+        block = connection.recv(1 << 16)
+        assert block
+        received += block
+    connection.settimeout(0.01)
+    with suppress(TimeoutError):
+        received += connection.recv(1 << 16)
+    return received.count(b"HTTP/1.1 200 OK")
