@@ -78,6 +78,7 @@ def test_a_load_that_is_not_answered_is_no_measurement() -> None:
 
 
 @needs_h2load
+@pytest.mark.exhaustive
 def test_it_measures_what_is_installed_and_names_what_is_missing(tmp_path: Path) -> None:
     outputs = tmp_path / "results.md", tmp_path / "results.json"
     flags = (

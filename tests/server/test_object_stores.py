@@ -28,7 +28,9 @@ TIMEOUT_S = 30.0
 COMPILED = ("aiohttp", "yarl")  # parts of s3fs
 
 RunServer = Callable[..., AbstractContextManager[Any]]
-alone_and_with_workers = pytest.mark.parametrize("workers", ["1", "2"])
+alone_and_with_workers = pytest.mark.parametrize(
+    "workers", ["1", pytest.param("2", marks=pytest.mark.exhaustive)]
+)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

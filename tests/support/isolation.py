@@ -24,6 +24,8 @@ _VARIABLE: Final = "TESTS_SESSION"
 _GRACE_S: Final = 10.0  # in which what was told to end, or has lost its parent, may do so
 _PAUSE_S: Final = 0.01
 _UMASK: Final = 0o022
+# Of programs that are started, and so of the workers of pytest-xdist; our own is fixed by now.
+_LOCALE: Final = "C.UTF-8"
 _FAULTS: Final = "faults"
 _LOADING: Final = ("tests/server/faults/", "tests/server/models/test_models_under_load.py")
 _FIRST: Final = (_FAULTS, "tests/trainer/", "tests/server/", "tests/test_")
@@ -39,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _restore_signals()
     _leave_no_block_waiting()
     os.umask(_UMASK)
+    if sys.platform == "linux":
+        os.environ["LC_ALL"] = _LOCALE
     for name in list(os.environ):
         if name.startswith(_PREFIXES) and name not in _KEPT:
             del os.environ[name]

@@ -94,7 +94,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
     [
         ("die", "exit code -6"),
         ("hang", "it took over 1 s to load, and was killed"),
-        ("raise", "it failed to load, and was killed"),
+        pytest.param("raise", "it failed to load, and was killed", marks=pytest.mark.exhaustive),
     ],
     ids=["dies", "hangs", "fails"],
 )
