@@ -20,6 +20,7 @@ from mlpserve.server.settings.fields import VARIABLE_PREFIX
 from mlpserve.server.settings.sources import (
     add_flags,
     as_toml,
+    link_variables,
     read_settings,
     unknown_variables,
 )
@@ -34,7 +35,7 @@ from mlpserve.server.workers.supervisor import Supervisor
 if TYPE_CHECKING:  # it starts threads
     from mlpserve.server.server import Server
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlpserve.server")  # __name__ is not ours with `python -m`
 
 _PROGRAM: Final = "mlpserve-serve"
 _ONLY: Final = "server"  # what the process is called in metrics where there is but one
@@ -79,6 +80,8 @@ def _prepare(config: ServerConfig) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     raise_limit()
     warn_of_few(config.max_connections)
+    if injected := link_variables(os.environ):
+        logger.debug("no settings, injected for a Service: %s", ", ".join(sorted(injected)))
     for problem in unknown_variables(ServerConfig, os.environ):
         logger.warning(problem)
 

@@ -6,9 +6,11 @@ import json
 import re
 import runpy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,7 @@ from mlpserve.server.settings.fields import settings_of
 from mlpserve.server.settings.sources import (
     add_flags,
     as_toml,
+    link_variables,
     read_settings,
     unknown_variables,
 )
@@ -145,21 +148,56 @@ def test_a_misspelt_variable_is_pointed_out_and_those_of_other_programs_are_not(
     ]
 
 
-def test_the_variables_of_a_kubernetes_service_are_told_from_settings() -> None:
-    links = {
-        "MLPSERVE_SERVICE_HOST": "10.0.0.1",
-        "MLPSERVE_SERVICE_PORT": "50051",
-        "MLPSERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
-        "MLPSERVE_PORT_50051_TCP_PORT": "50051",
-    }
-    assert unknown_variables(ServerConfig, links) == []
-    assert configured(environment=links)[0] == ServerConfig()
-    with pytest.raises(StartError) as caught:
-        configured(environment={**links, "MLPSERVE_PORT": "tcp://10.0.0.1:50051"})
-    assert str(caught.value).startswith(
-        "MLPSERVE_PORT: expected a whole number, from 0 to 65535, got 'tcp://10.0.0.1:50051'; "
-        "Kubernetes sets it where there is a Service of this name"
-    )
+LINKS = {
+    "MLPSERVE_PORT": "tcp://10.0.0.1:50051",
+    "MLPSERVE_SERVICE_HOST": "10.0.0.1",
+    "MLPSERVE_SERVICE_PORT": "50051",
+    "MLPSERVE_SERVICE_PORT_GRPC": "50051",
+    "MLPSERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+    "MLPSERVE_PORT_50051_TCP_ADDR": "10.0.0.1",
+    "MLPSERVE_PORT_50051_TCP_PORT": "50051",
+    "MLPSERVE_PORT_50051_TCP_PROTO": "tcp",
+    # Of Services called mlpserve-http and mlpserve-metrics.
+    "MLPSERVE_HTTP_PORT": "tcp://[fd00::1]:80",
+    "MLPSERVE_HTTP_SERVICE_HOST": "fd00::1",
+    "MLPSERVE_HTTP_SERVICE_PORT": "80",
+    "MLPSERVE_METRICS_PORT": "udp://10.0.0.3:9090",
+}
+
+
+def test_variables_that_kubernetes_injects_for_a_service_are_no_settings(tmp_path: Path) -> None:
+    assert link_variables(LINKS) == list(LINKS)
+    assert unknown_variables(ServerConfig, LINKS) == []
+    assert configured(environment=LINKS)[0] == ServerConfig()
+    file = tmp_path / "server.toml"
+    file.write_text("port = 7\n")
+    config, printed = configured("--config", str(file), environment=LINKS)
+    assert config.port == 7
+    assert f"port = 7  # {file}: port\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MLPSERVE_PORT", "tcp://"), ("MLPSERVE_PORT", "x"), ("MLPSERVE_WORKERS", "tcp://a:1")],
+)
+def test_values_that_kubernetes_does_not_inject_are_mistakes(name: str, value: str) -> None:
+    with pytest.raises(StartError, match=f"{name}: expected a whole number"):
+        configured(environment={name: value})
+
+
+def test_injected_variables_are_told_once_at_debug_level(
+    monkeypatch: pytest.MonkeyPatch,
+    run_server: Callable[..., AbstractContextManager[Any]],
+    tiny_models: None,
+) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    with run_server("--workers", "1", "--log-level", "debug") as server:
+        server.stop()
+    told = [line for line in server.lines if "MLPSERVE_" in line]
+    assert len(told) == 1
+    assert "debug" in told[0].lower()
+    assert all(name in told[0] for name in LINKS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ All mistakes are named at once, each with the source that it came from.
 import argparse
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +25,12 @@ from mlpserve.server.settings.fields import (
 )
 
 _CONFIG_VARIABLE: Final = f"{VARIABLE_PREFIX}CONFIG"
-# Where there is a service called mlpserve, Kubernetes and Docker set these too.
-_LINK_VARIABLES: Final = (f"{VARIABLE_PREFIX}SERVICE_HOST", f"{VARIABLE_PREFIX}SERVICE_PORT")
-_LINK_SCHEMES: Final = ("tcp://", "udp://")
+# Kubernetes and Docker set variables of these forms in a pod beside a Service called mlpserve, or
+# mlpserve-http, and so on; those of the second are told from ports by their values.
+_LINK_NAME: Final = re.compile(
+    rf"{VARIABLE_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_[A-Z]+(_[A-Z]+)?)"
+)
+_LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 _MAX_FILE_BYTES: Final = 1 << 20
 _T = TypeVar("_T", bound=Settings)
 
@@ -49,6 +53,8 @@ def read_settings(
 ) -> tuple[_T, dict[str, str]]:
     """Return the settings, and by their names the sources of those that were given.
 
+    Variables that Kubernetes injects, see ``link_variables``, are none of the sources.
+
     Args:
         config: The dataclass of settings.
         options: What the parser of ``add_flags`` found.
@@ -59,6 +65,8 @@ def read_settings(
         SettingsError: Some values cannot be used; all of them are named by their sources.
     """
     settings = settings_of(config)
+    links = set(link_variables(environment))
+    environment = {name: text for name, text in environment.items() if name not in links}
     path = options.get("config") or environment.get(_CONFIG_VARIABLE)
     values = _of_file(Path(str(path)), {each.name for each in settings}) if path else {}
     sources = {name: f"{path}: {name}" for name in values}
@@ -71,18 +79,28 @@ def read_settings(
         return config(**values), sources
     except SettingsError as error:
         named = ((sources.get(name, name), problem) for name, problem in error.problems.items())
-        raise SettingsError(
-            {source: problem + _link_hint(source, environment) for source, problem in named}
-        ) from error
+        raise SettingsError(dict(named)) from error
+
+
+def link_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return those of our variables that Kubernetes injects for a Service: they are no settings."""
+    ours = [name for name in environment if name.startswith(VARIABLE_PREFIX)]
+    return [
+        name
+        for name in ours
+        if _LINK_NAME.fullmatch(name)
+        or (name.endswith("_PORT") and _LINK_VALUE.fullmatch(environment[name]))
+    ]
 
 
 def unknown_variables(config: type[Settings], environment: Mapping[str, str]) -> list[str]:
     """Return variables that look like misspelt settings: other programs of ours have their own."""
     known = {_CONFIG_VARIABLE, *(setting.variable for setting in settings_of(config))}
+    others = {*known, *link_variables(environment)}
     return [
         f"{name}: there is no such setting{hint}"
         for name in environment
-        if name.startswith(VARIABLE_PREFIX) and name not in {*known, *_LINK_VARIABLES}
+        if name.startswith(VARIABLE_PREFIX) and name not in others
         if (hint := _hint(name, known))
     ]
 
@@ -126,15 +144,6 @@ def _document(path: Path) -> dict[str, Any]:
         raise StartError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartError(f"{path}: expected TOML: {error}") from error
-
-
-def _link_hint(source: str, environment: Mapping[str, str]) -> str:
-    if not environment.get(source, "").startswith(_LINK_SCHEMES):
-        return ""
-    return (
-        "; Kubernetes sets it where there is a Service of this name: have the pod say "
-        "enableServiceLinks: false, or set the variable to the value that is meant"
-    )
 
 
 def _hint(name: str, known: set[str]) -> str:
