@@ -21,7 +21,7 @@ import pytest
 
 # All that a test starts has this in its environment, whoever its parent has become.
 _VARIABLE: Final = "TESTS_SESSION"
-_GRACE_S: Final = 10.0  # in which what was told to end, or has lost its parent, may do so
+_GRACE_S: Final = 5.0  # in which what was told to end, or has lost its parent, may do so
 _PAUSE_S: Final = 0.01
 _UMASK: Final = 0o022
 # Of programs that are started, and so of the workers of pytest-xdist; our own is fixed by now.
