@@ -202,3 +202,33 @@ def test_a_cache_without_room_gets_no_half_version_and_the_whole_one_later(
         "no half version is left; new ones are served as soon as there is room",
     )
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
+
+
+def test_a_volume_of_models_that_is_not_mounted_any_more_takes_no_model_with_it(
+    run_server: RunServer,
+    models: Path,
+    publish: Publish,
+    network: Network,
+    note_fault: NoteFault,
+) -> None:
+    publish("tiny", versions=1)
+    with run_server("--workers", "2") as server:
+        load = SteadyLoad(server.address, network)
+        load.wait_for_answers()
+        volume = models.with_name("volume")
+        models.rename(volume)
+        models.mkdir()
+        server.wait_for_line("has no model any more, of 1, which must be a mistake")
+        load.wait_for_answers()
+        models.rmdir()
+        volume.rename(models)
+        publish("tiny", versions=1)
+        server.wait_for_line("changed: serving tiny version 2 and 1")
+        figures = load.stop()
+        server.stop()
+    note_fault(
+        "the volume of the models unmounted: an empty folder in its place",
+        figures,
+        "said once; all that was served goes on being served, and what comes back is followed",
+    )
+    assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors

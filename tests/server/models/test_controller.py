@@ -17,6 +17,7 @@ from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
+from mlpserve.server.errors import ShortageError
 from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
 from mlpserve.server.models.controller import Controller, WorkerPool
 from mlpserve.server.models.plan import Plan
@@ -59,7 +60,8 @@ def test_new_versions_come_and_deleted_ones_go(
     shutil.rmtree(models / "digits" / "3")
     shutil.rmtree(models / "letters")
     assert local.reloaded() == {"digits": [2, 1]}
-    shutil.rmtree(models / "digits")
+    for version in ("1", "2"):
+        shutil.rmtree(models / "digits" / version)
     assert local.reloaded() == {}
     assert not local.registry.is_ready
 
@@ -224,6 +226,79 @@ def test_a_model_that_is_not_served_any_more_lives_as_long_as_a_request_uses_it(
     assert len(answers_of(model)) == 3 * 4
     del model
     assert is_gone() is None
+
+
+def with_other_bytes(models: Path, name: str, version: int) -> None:
+    """Replace the weights of a version in place by others that are as good."""
+    path = weights_path(models, name, version)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["b1"] = arrays["b1"] + np.float32(0.5)
+    (path.parent / DIGEST_FILE_NAME).unlink(missing_ok=True)
+    np.savez(path, **arrays)
+
+
+class ShortPool:
+    """Has no memory for anything that it has not loaded before."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+        self.known = set[int]()
+        self.is_short = False
+        self.loads = 0
+
+    def prepare(
+        self, generation: int, plan: Plan, snapshots: Mapping[VersionKey, Snapshot]
+    ) -> Mapping[VersionKey, LoadError]:
+        new = {key for key, snapshot in snapshots.items() if id(snapshot) not in self.known}
+        if self.is_short and new:
+            self.loads += 1
+            assert self.loads < 100, "it is tried again and again"
+            return {key: LoadError("not enough memory", is_transient=True) for key in new}
+        self.known.update(id(snapshot) for snapshot in snapshots.values())
+        return self.pool.prepare(generation, plan, snapshots)
+
+    def activate(self, generation: int) -> None:
+        self.pool.activate(generation)
+
+
+def test_weights_replaced_in_place_while_memory_is_short_are_tried_once_a_look(
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish("digits", versions=2)
+    local = serve_folder(models)
+    pool = local.controller._pool = ShortPool(local.controller._pool)  # noqa: SLF001 - no other door
+    before = answers_of(local.registry.find("digits", 2))
+    with_other_bytes(models, "digits", 2)
+    pool.known = {id(each) for each in local.controller._snapshots.served.values()}  # noqa: SLF001
+    pool.is_short = True
+    for looks in (1, 2, 3):
+        assert local.controller.reload() is False
+        assert pool.loads == looks
+    publish("digits", versions=1)  # nor may what is new keep what is served from being served
+    assert local.reloaded() == {"digits": [2, 1]}
+    assert answers_of(local.registry.find("digits", 2)) == before
+    assert caplog.text.count("digits version 2 goes on being served as it was loaded") == 1
+    pool.is_short = False
+    assert local.reloaded() == {"digits": [3, 2]}
+    assert answers_of(local.registry.find("digits", 2)) != before
+
+
+def test_what_is_served_is_not_given_up_because_there_is_no_memory_to_load_it_anew(
+    models: Path, publish: Publish, serve_folder: ServeFolder
+) -> None:
+    publish("digits", versions=2)
+    local = serve_folder(models)
+    working = local.controller._pool  # noqa: SLF001 - to put one before it
+    pool = local.controller._pool = ShortPool(working)  # noqa: SLF001
+    pool.is_short = True  # even for what is served: one of two processes cannot go back to it
+    with_other_bytes(models, "digits", 2)
+    publish("letters", versions=1)
+    with pytest.raises(ShortageError, match="not enough memory"):
+        local.controller.reload()
+    assert local.served == {"digits": [2, 1]}
+    local.controller._pool = working  # noqa: SLF001
+    assert local.reloaded() == {"digits": [2, 1], "letters": [1]}
 
 
 class FailingPool:

@@ -36,6 +36,41 @@ def test_a_models_folder_that_goes_away_takes_nothing_with_it(
     assert local.reloaded() == {"digits": [3, 2]}
 
 
+def test_a_volume_that_is_not_mounted_takes_nothing_with_it(
+    models: Path, publish: Publish, serve_folder: ServeFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish("digits", versions=2)
+    publish("letters", versions=1)
+    local = serve_folder(models)
+    volume = models.with_name("volume")
+    models.rename(volume)
+    models.mkdir()
+    for _ in range(3):
+        assert local.reloaded() == {"digits": [2, 1], "letters": [1]}
+    assert local.registry.is_ready
+    assert caplog.text.count("has no model any more, of 2, which must be a mistake") == 1
+    models.rmdir()
+    volume.rename(models)
+    publish("digits", versions=1)
+    assert local.reloaded() == {"digits": [3, 2], "letters": [1]}
+
+
+def test_whoever_means_it_can_have_nothing_served(
+    models: Path, publish: Publish, serve_folder: ServeFolder
+) -> None:
+    publish("digits", versions=1)
+    publish("letters", versions=1)
+    local = serve_folder(models)
+    shutil.rmtree(models / "letters")
+    assert local.reloaded() == {"digits": [1]}
+    shutil.rmtree(models / "digits" / "1")  # its folder is left
+    assert local.reloaded() == {}
+    publish("digits", versions=1)
+    assert local.reloaded() == {"digits": [1]}
+    local.controller.unload("digits")
+    assert local.reloaded() == {}
+
+
 def test_a_folder_that_cannot_be_read_takes_nothing_with_it(
     public_folder: Path,
     model: Model,

@@ -209,7 +209,7 @@ def test_a_server_that_started_with_nothing_tells_callers_to_try_again_until_it_
         publish("tiny", versions=1)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         assert stub.Predict(request, timeout=TIMEOUT_S).model_version == 1
-        shutil.rmtree(models / "tiny")
+        shutil.rmtree(models / "tiny" / "1")
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
 

@@ -28,6 +28,7 @@ from processes import children
 
 TIMEOUT_S = 20.0
 FAULTY_WORKER = Path(__file__).with_name("faulty_worker.py")
+LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
 
 Publish = Callable[..., None]
 Supervise = Callable[..., Supervisor]
@@ -204,3 +205,16 @@ def test_the_parent_imports_neither_numpy_nor_grpc(
 def loads_libraries(process_id: int) -> bool:
     maps = Path(f"/proc/{process_id}/maps").read_text()
     return "/numpy/" in maps or "/grpc/" in maps
+
+
+@pytest.mark.exhaustive
+def test_more_workers_than_128_start_and_are_counted(models: Path, publish: Publish) -> None:
+    publish("tiny", versions=1)
+    config = ServerConfig(models=models, port=0, workers=130, reload=MANUAL)
+    supervisor = Supervisor(config, command=(sys.executable, str(LIGHT_WORKER)))
+    supervisor.start()
+    try:
+        assert supervisor.lifecycle.controller.plan.is_ready
+        assert supervisor.aggregate.snapshot()["mlpserve_workers"] == [([], 130)]
+    finally:
+        supervisor.stop()

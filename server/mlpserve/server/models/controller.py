@@ -194,7 +194,12 @@ class Controller:
         self._state = state
 
     def _apply(self) -> bool:
-        """Serve what is selected; what fails goes into quarantine, and it is selected anew."""
+        """Serve what is selected; what fails goes into quarantine, and it is selected anew.
+
+        Each version is looked at once, and given up at most twice: what it has become, and what is
+        served of it. So this ends, whatever fails, and the next look comes after a pause.
+        """
+        self._snapshots.begin()
         while True:
             plan = select(self._state, self._quarantine.reasons, self._overrides, self._rules)
             found = {key: self._snapshots.get(key) for key in plan.version_keys()}

@@ -4,15 +4,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.errors import ModelError
-from mlpserve.model.folder import VersionKey, model_names, versions, weights_path
+from mlpserve.model.folder import VersionKey, is_folder, model_names, versions, weights_path
 from mlpserve.model.labels import Label, read_labels
 
 # What tells that a version's files are other ones, or may be read now; None where they are missing.
 Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]
+
+_VANISHED: Final = (
+    "{}: has no model any more, of {}, which must be a mistake, as of a volume that is not mounted "
+    "(leave the folder of a model there, without versions, to have nothing served)"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def scan(models: Path, before: FolderState) -> FolderState:
     """Return what is in a models folder.
 
     What cannot be read now is taken to be as it was: a folder that is away for a while is no reason
-    to serve nothing. What can be read and is empty is empty. A folder that has yet to be made is no
+    to serve nothing. Nor is one from which all models have vanished, folders and all: a volume that
+    is not mounted looks like that, and whoever deletes models seldom means all of them. A model
+    whose folder is left, and has no version, has none. A folder that has yet to be made is no
     problem.
 
     Args:
@@ -66,6 +73,8 @@ def scan(models: Path, before: FolderState) -> FolderState:
     except ModelError as error:
         is_awaited = isinstance(error.__cause__, FileNotFoundError) and not before.models
         return replace(before, problems=() if is_awaited else (str(error),))
+    if not names and before.models and not any(is_folder(models / name) for name in before.models):
+        return replace(before, problems=(_VANISHED.format(models, len(before.models)),))
     found = [_scan_one(models, name, before) for name in names]
     return FolderState(
         dict(zip(names, (model for model, _ in found), strict=True)),

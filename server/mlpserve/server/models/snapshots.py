@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from mlpserve.model.digests import DIGEST_FILE_NAME, read_digest
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.folder import VersionKey, weights_path
+from mlpserve.server.errors import ShortageError
 from mlpserve.server.models.quarantine import LoadError, Quarantine
 from mlpserve.server.models.scanner import Signature, signature
 from mlpserve.server.system.descriptors import anonymous_file
@@ -131,35 +132,51 @@ class SnapshotCache:
         self._candidates: dict[VersionKey, _Cached] = {}
         self._last_reasons: dict[VersionKey, str] = {}
 
+    def begin(self) -> None:
+        """Begin to look at versions anew; each of them is then looked at once."""
+        self._candidates = {}
+
     @property
     def served(self) -> dict[VersionKey, Snapshot]:
         """Return the snapshots of what is served."""
         return {key: cached.snapshot for key, cached in self._served.items()}
 
     def get(self, key: VersionKey) -> Snapshot | None:
-        """Return the snapshot of a version as its files are now; None where it was quarantined."""
-        # Taken before, so that a change during the copy is one more reason to look again.
-        now = signature(self._models, key)
-        known = self._candidates.get(key) or self._served.get(key)
-        if known is None or known.signature != now:
-            known = self._renewed(key, now)
+        """Return the snapshot of a version as its files were since ``begin``, or what is served.
+
+        Returns:
+            None where there is neither; then it was quarantined.
+        """
+        known = self._candidates.get(key)
         if known is None:
-            return None
-        self._candidates[key] = known
+            # Taken before, so that a change during the copy is one more reason to look again.
+            now = signature(self._models, key)
+            known = self._served.get(key)
+            if known is None or known.signature != now:
+                known = self._renewed(key, now)
+            if known is None:
+                return None
+            self._candidates[key] = known
         return known.snapshot
 
     def reject(self, key: VersionKey, error: LoadError) -> None:
         """Give a candidate up that failed its checks.
 
-        It is quarantined, but where the version goes on being served from an earlier snapshot.
+        It is quarantined, but where the version goes on being served from an earlier snapshot. That
+        is then not looked at again before the next ``begin``.
+
+        Raises:
+            ShortageError: It is what is served, which cannot be loaded anew just now; all stays.
         """
         candidate = self._candidates.pop(key)
         served = self._served.get(key)
         if served is not None and served.snapshot is candidate.snapshot:
+            if error.is_transient:
+                raise ShortageError(f"{key}: {error.reason}")
             del self._served[key]
         kept = self._kept(key, error, candidate.signature)
         if kept is not None:
-            self._served[key] = kept
+            self._served[key] = self._candidates[key] = kept
 
     def commit(self, keys: Iterable[VersionKey]) -> None:
         """Note that these versions are served now, and let go of all others."""
