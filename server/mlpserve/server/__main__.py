@@ -27,6 +27,7 @@ from mlpserve.server.settings.sources import (
 from mlpserve.server.system import signals
 from mlpserve.server.system.descriptors import raise_limit, warn_of_few
 from mlpserve.server.system.ports import address
+from mlpserve.server.system.threads import watch_threads
 from mlpserve.server.telemetry.endpoint import open_endpoint
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.telemetry.snapshots import Aggregate
@@ -78,6 +79,7 @@ def _prepare(config: ServerConfig) -> None:
     # gRPC's core writes past our log, and as often as callers like: also what they sent, as it is,
     # newlines and all.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    watch_threads()
     raise_limit()
     warn_of_few(config.max_connections)
     if injected := link_variables(os.environ):

@@ -1,7 +1,7 @@
 """Server: the ports of one process, health and reflection, from start to stop."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
@@ -27,11 +27,16 @@ from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
 from mlpserve.server.security.tls import GrpcTls, grpc_tls
 from mlpserve.server.settings.config import MAX_MANAGEMENT_CALLS, NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, cannot_listen, check_free
+from mlpserve.server.system.threads import end_process_with, started_pool
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
 
 if TYPE_CHECKING:  # it takes what is installed only where HTTP is wanted
     from mlpserve.server.oip.http.server import HttpServer
 
+_NAME_OF_GRPCIOS: Final = "_serve"  # part of that of its thread, which hands out all calls
+_AFTER_GRACE_S: Final = 2.0  # until calls that were cancelled have ended
+# So often the lane's loop turns at least while it may miss heartbeats.
+_TURNS_A_TIMEOUT: Final = 4
 _REFLECTED: Final = (
     SERVICE_NAME,
     OIP_SERVICE_NAME,
@@ -87,6 +92,8 @@ class Server:
         self.port = _bind(self._server, config, self._tls)
         self.adapter = "the fast lane"  # what answers Predict, in words
         self._fast_lane = self._build_fast_lane()
+        self._polling: list[threading.Thread] = []  # where it is not the fast lane's
+        self._heartbeats = 0
         self.http = self._open_http() if config.http_port != NO_PORT else None
 
     def start(self) -> None:
@@ -95,7 +102,7 @@ class Server:
             self.lifecycle.start()
         self.app.start()
         self.show_health()
-        (self._fast_lane or self._server).start()
+        self._start_grpc()
         if self.http is not None:
             self.http.start()
 
@@ -119,10 +126,14 @@ class Server:
         self._health.stop()
         if drains:
             Event().wait(self._config.drain_seconds)
-        has_ended = self._server.stop(self._config.stop_grace_s)
+        grace_s = self._config.stop_grace_s
+        try:
+            has_ended = self._server.stop(grace_s)
+        except RuntimeError:  # no thread can be started that would wait for open requests
+            has_ended = self._server.stop(None)
         if self.http is not None:
             self.http.stop()
-        has_ended.wait()
+        has_ended.wait(grace_s + _AFTER_GRACE_S)
         if self.lifecycle is not None:
             self.lifecycle.stop()
         self.app.stop()
@@ -152,11 +163,33 @@ class Server:
         """Return ``host:port`` with the port that is really used."""
         return address(self._config.host, self.port)
 
+    def heartbeat(self) -> int:
+        """Return a number that grows as long as the thread that serves goes on.
+
+        On the public API that thread is grpcio's: nobody can tell there whether it does anything,
+        but only whether it lives.
+        """
+        if self._fast_lane is not None:
+            return self._fast_lane.turns
+        self._heartbeats += all(thread.is_alive() for thread in self._polling)
+        return self._heartbeats
+
+    def _start_grpc(self) -> None:
+        if self._fast_lane is not None:
+            self._fast_lane.start()
+            return
+        before = set(threading.enumerate())
+        self._server.start()
+        started = set(threading.enumerate()) - before
+        self._polling = [thread for thread in started if _NAME_OF_GRPCIOS in thread.name]
+        for thread in self._polling:
+            end_process_with(thread)
+
     def _build(self) -> grpc.Server:
         config, app = self._config, self.app
         threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
         server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="request"),
+            started_pool(threads, "request"),
             options=transport_options(config),
             interceptors=[self._interceptor()],
         )
@@ -181,7 +214,8 @@ class Server:
         if reason is not None:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
-        return FastLane(self._server, *self.app.hot_handler())
+        idle_s = min(1.0, self._config.worker_timeout_s / _TURNS_A_TIMEOUT)
+        return FastLane(self._server, *self.app.hot_handler(), idle_s=idle_s)
 
     def _open_http(self) -> "HttpServer":
         if find_spec("starlette") is None or find_spec("uvicorn") is None:

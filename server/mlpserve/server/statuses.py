@@ -1,5 +1,6 @@
 """Statuses: how errors appear on the wire; the one place that knows both errors and statuses."""
 
+import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -22,6 +23,8 @@ from mlpserve.server.errors import (
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY
 from mlpserve.server.telemetry.request_record import RequestRecord
+
+logger = logging.getLogger(__name__)
 
 STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -46,6 +49,9 @@ _NO_MEMORY: Final = (
     "the server has not enough memory left for this request; send fewer images at once, or ask "
     "later"
 )
+
+_PYTHONS_NO_THREAD: Final = "can't start new thread"
+_NO_THREAD: Final = "the server can start no thread for this request; try again later"
 
 _INTERNAL: Final = 500
 HTTP_OF_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
@@ -83,9 +89,15 @@ def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refus
     """Count and log a request that gets no answer, and return what its caller gets instead."""
     if isinstance(error, MemoryError):
         error = ShortageError(_NO_MEMORY)
+    elif isinstance(error, RuntimeError) and str(error).startswith(_PYTHONS_NO_THREAD):
+        error = ShortageError(_NO_THREAD)
     code = _status(error)
     is_fault = code is grpc.StatusCode.INTERNAL
-    known_as = recorder.refused(record, error, code.name, is_fault=is_fault)
+    known_as = ""
+    try:
+        known_as = recorder.refused(record, error, code.name, is_fault=is_fault)
+    except Exception:  # the caller is to be told all the same
+        logger.exception("a refusal could not be counted")
     # The text of any other error may show our internals.
     shown = _INTERNAL_DETAILS if is_fault else str(error)
     pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from grpc import _server as grpcio
 
 from mlpserve.server.grpc_api.fast_lane import lane
 from mlpserve.server.grpc_api.fast_lane.lane import HotCall
@@ -111,6 +113,32 @@ def test_a_fault_in_the_lane_is_logged_and_later_calls_are_answered(
             with pytest.raises(grpc.RpcError):
                 stub.Predict(prediction_pb2.PredictRequest(), timeout=0.2)
     assert "the fast lane failed on a call" in caplog.text
+    assert answers(server)
+    server.stop()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_fault_of_grpcio_ends_one_call_and_later_ones_are_answered(
+    started: Callable[[], Server], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    server = started()
+    calls = grpcio._handle_call  # noqa: SLF001 - what is to fail
+    errors = [error] * 3
+
+    def failing(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return calls(*arguments)
+
+    monkeypatch.setattr(grpcio, "_handle_call", failing)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        asked = prediction_pb2.ListModelsRequest()
+        codes = [stub.ListModels.future(asked, timeout=TIMEOUT_S).code() for _ in range(3)]
+        assert stub.ListModels(asked, timeout=TIMEOUT_S).models
+    is_memory = isinstance(error, MemoryError)
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_memory else grpc.StatusCode.INTERNAL
+    assert codes == [code] * 3
     assert answers(server)
     server.stop()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve.server.errors import NotServedError
+from mlpserve.server.errors import NotServedError, ShortageError
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError, connection_pair
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 
@@ -150,3 +150,27 @@ def test_a_peer_that_goes_fails_the_calls_that_wait_and_those_that_come() -> Non
     assert ended.wait(TIMEOUT_S)
     with pytest.raises(ConnectionClosedError):
         caller.call("more")
+
+
+def test_without_a_thread_left_a_call_fails_and_those_that_need_none_and_later_ones_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = Thread.start
+
+    def start_no_call(thread: Thread) -> None:
+        if thread.name == "rpc-call":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    own, other = connection_pair()
+    handlers: Handlers = {"slow": lambda _: 1, "quick": lambda: 2}
+    caller, called = RpcChannel(own, {}), RpcChannel(Connection(other), handlers, quick={"quick"})
+    with tempfile.TemporaryFile() as file:
+        with monkeypatch.context() as full:
+            full.setattr(Thread, "start", start_no_call)
+            with pytest.raises(ShortageError, match="can start no thread"):
+                caller.call("slow", {}, [file.fileno()])
+            assert caller.call("quick") == 2
+        assert caller.call("slow", {}, [file.fileno()]) == 1
+    caller.end()
+    called.end()

@@ -1,7 +1,6 @@
 """Admission on the public gRPC API."""
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
@@ -11,6 +10,7 @@ from mlpserve.server.errors import OverloadedError, UnauthenticatedError
 from mlpserve.server.grpc_api.servicer import refuse_call
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.statuses import Refusal, refuse
+from mlpserve.server.system.threads import started_pool
 from mlpserve.server.telemetry.recorder import Recorder
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,
@@ -44,7 +44,7 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
         self._recorder = recorder
         self._places_of_stream = places_of_stream
         # Its own threads: those that answer may all be busy, which is why calls are refused.
-        self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refusing")
+        self._refusing = started_pool(1, "refusing")
 
     def intercept_service(
         self,

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Lock, Timer
 from typing import Final
 
@@ -53,6 +54,7 @@ class RateLimit:
         self._began_s = -_PERIOD_S
         self._lines = 0
         self._left_out = 0
+        self._is_to_be_told = False
 
     def allows(self) -> bool:
         """Return whether another line may be written; the caller then writes it."""
@@ -67,15 +69,18 @@ class RateLimit:
             return False
 
     def _leave_out(self) -> None:
-        if not self._left_out:
+        self._left_out += 1
+        if not self._is_to_be_told:
             timer = Timer(_PERIOD_S, self._tell)
             timer.daemon = True
-            timer.start()
-        self._left_out += 1
+            with suppress(RuntimeError):  # no thread can be started; the next one tells of it too
+                timer.start()
+                self._is_to_be_told = True
 
     def _tell(self) -> None:
         with self._lock:
             left_out, self._left_out = self._left_out, 0
+            self._is_to_be_told = False
         self._report(left_out)
 
 

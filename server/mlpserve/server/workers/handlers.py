@@ -47,7 +47,7 @@ class WorkerHandlers:
         self._server: Server | None = None
         handlers: dict[str, Handler] = {
             "begin": lambda: None,  # returns as soon as the worker can be called
-            "heartbeat": lambda: None,  # returns at once in a process that runs
+            "heartbeat": self._heartbeat,
             "load": self._load,
             "prepare": self._prepare,
             "open": self._open,
@@ -55,7 +55,9 @@ class WorkerHandlers:
             "reload": self._reload,
             "metrics": self._metrics,
         }
-        self._supervisor: Final = RpcChannel(connection, handlers, on_end=on_end)
+        self._supervisor: Final = RpcChannel(
+            connection, handlers, quick={"heartbeat"}, on_end=on_end
+        )
 
     def stop(self, *, drains: bool) -> None:
         """Answer what was accepted, and end; see ``Server.stop``."""
@@ -63,6 +65,10 @@ class WorkerHandlers:
             self._server.stop(drains=drains)
         # Calls that wait for the supervisor would keep this process from ending.
         self._supervisor.end()
+
+    def _heartbeat(self) -> int:
+        """Return a number that grows as long as the thread that serves goes on."""
+        return 0 if self._server is None else self._server.heartbeat()
 
     def _load(self, descriptor: int, *, name: str, version: int) -> LoadError | None:
         """Load a version from its snapshot; return why it cannot be served, if it cannot."""

@@ -1,7 +1,8 @@
 """Heartbeat of the workers: finds those that live but do not run, stopped or stuck for good.
 
 The system tells of a process that dies, but not of one that hangs. So each is asked for a heartbeat
-again and again, and a thread of it that does nothing else answers.
+again and again. It answers how often the loop that serves has turned, once a second at least: so a
+process is missed as well of which another thread still runs.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ class Monitored(Protocol):
         """Return whether it answers no more."""
 
     def check_heartbeat(self) -> bool:
-        """Return whether the last heartbeat came that was asked for; ask for the next."""
+        """Return whether it has served since the last heartbeat that came; ask for the next."""
 
 
 _MonitoredT = TypeVar("_MonitoredT", bound=Monitored)

@@ -78,7 +78,8 @@ class WorkerProcess:
         self._prepared: Mapping[VersionKey, Snapshot] = {}
         self._kill_reason: str | None = None
         self._has_ended = Event()
-        self._last_heartbeat: Future[None] | None = None
+        self._last_heartbeat: Future[int] | None = None
+        self._turns = -1  # of the thread that serves, as the last heartbeat told
         self.generation = 0
         self.is_open = False
         own, other = connection_pair()
@@ -151,15 +152,18 @@ class WorkerProcess:
             self._rpc.call("reload", timeout_s=_RELOAD_TIMEOUT_S)
 
     def check_heartbeat(self) -> bool:
-        """Return whether the last heartbeat came that was asked for; ask for the next.
+        """Return whether it has served since the last heartbeat that came; ask for the next.
 
         For one thread at a time, also while another one calls.
         """
-        if self._last_heartbeat is not None and not self._last_heartbeat.done():
+        last, before = self._last_heartbeat, self._turns
+        if last is not None and not last.done():
             return False
+        if last is not None and last.exception() is None:
+            self._turns = last.result()
         with suppress(ConnectionClosedError):  # it has ended, which is found out elsewhere
             self._last_heartbeat = self._rpc.call_soon("heartbeat")
-        return True
+        return last is None or self._turns != before
 
     def terminate(self) -> None:
         """Tell it to answer what it has accepted, and to end."""

@@ -8,7 +8,7 @@ Each side has a table of the methods that it handles.
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
@@ -42,6 +42,7 @@ class RpcChannel:
         handlers: The methods that the peer may call. Each call runs in a thread of its own; its
             descriptors are closed when it returns. An error of `mlpserve.server.errors` is raised
             again at the caller; any other is logged here, and raised there as a `PeerError`.
+        quick: Those of them that never wait; they are answered one by one, and need no thread.
         on_end: Called once, from a thread of the channel, when the peer is gone; but not after this
             side has ended the channel.
     """
@@ -51,10 +52,12 @@ class RpcChannel:
         connection: Connection,
         handlers: Mapping[str, Handler],
         *,
+        quick: Collection[str] = (),
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._handlers = handlers
+        self._quick = quick
         self._on_end = on_end
         self._numbers = count()
         self._lock = Lock()
@@ -134,7 +137,7 @@ class RpcChannel:
 
     def _take(self, message: Message) -> None:
         if "call" in message.content:
-            Thread(target=self._answer, args=(message,), name="rpc-call", daemon=True).start()
+            self._take_call(message)
             return
         with self._lock:
             result = self._waiting.pop(message.content["answer"], None)
@@ -145,6 +148,15 @@ class RpcChannel:
         else:
             result.set_result(message.content["result"])
 
+    def _take_call(self, message: Message) -> None:
+        if message.content["method"] in self._quick:
+            self._answer(message)
+            return
+        try:
+            Thread(target=self._answer, args=(message,), name="rpc-call", daemon=True).start()
+        except RuntimeError:  # this call fails, and the connection goes on
+            self._answer(message, errors.ShortageError("the process can start no thread"))
+
     def _take_end(self, error: ConnectionClosedError) -> None:
         with self._lock:
             self._has_ended = True
@@ -153,10 +165,12 @@ class RpcChannel:
         for result in waiting:
             result.set_exception(error)
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message, refusal: errors.ServerError | None = None) -> None:
         method = message.content["method"]
         answer: dict[str, Any] = {"answer": message.content["call"]}
         try:
+            if refusal is not None:
+                raise refusal  # noqa: TRY301
             if not message.is_whole:
                 raise errors.ShortageError("the process has too many files open")  # noqa: TRY301
             handler = self._handlers[method]

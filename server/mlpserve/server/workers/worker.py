@@ -14,6 +14,7 @@ from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system import signals
+from mlpserve.server.system.threads import watch_threads
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError
 from mlpserve.server.workers.shared_generation import SharedGeneration
@@ -32,6 +33,7 @@ def main() -> int:
         return _EXIT_ABANDONED
     config = ServerConfig(**settings["config"])
     log_to_stderr(config.log_format, config.log_level)
+    watch_threads()
     generation = SharedGeneration.attach(descriptor)
     os.close(descriptor)
     if settings["processor"] is not None:

@@ -16,6 +16,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from threading import Thread
 from types import MethodType
 from typing import Any, Final, Protocol
@@ -23,6 +25,8 @@ from typing import Any, Final, Protocol
 import grpc
 from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
+
+from mlpserve.server.system.threads import end_process_with
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +60,13 @@ TESTED_RELEASES: Final = frozenset(
 _OPEN_REQUESTS: Final = 32
 # Events after which work is done although more are ready, so that no flood of calls can prevent it.
 _EVENTS_BEFORE_WORK: Final = 256
-_IDLE_PERIOD_S: Final = 1.0
 _CLOCK_IS_SET_S: Final = 1.0  # by more than any clock is corrected in between two events
 # Being told when a caller goes takes a tenth of a small call. It is worth it only where calls wait
 # for longer than that takes, so that some may be cancelled before their turn comes.
 _LONG_S: Final = 0.002
 _NO_FLAGS: Final = 0
+_FAILED: Final = "internal error; the server's log has the cause"
+_NO_MEMORY: Final = "the server has not enough memory left for this call; try again later"
 
 
 class HotWork(Protocol):
@@ -106,15 +111,24 @@ class FastLane:
             own.
         methods: The full names of the hot methods, "/package.Service/Method".
         work: Answers their calls.
+        idle_s: So many seconds the loop takes for a turn at most, where nothing is to do.
+
+    Attributes:
+        turns: How often the loop has turned.
     """
 
-    def __init__(self, server: grpc.Server, methods: Iterable[str], work: HotWork) -> None:
+    def __init__(
+        self, server: grpc.Server, methods: Iterable[str], work: HotWork, *, idle_s: float = 1.0
+    ) -> None:
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001
         self._queue = self._state.completion_queue
         self._core = self._state.server
         self._methods = [HotMethod(self, name) for name in methods]
         self.work = work
         self.events_due = 0  # of hot methods, that the queue has still to give
+        self.turns = 0
+        self._idle_s = idle_s
+        self._owed: list[Callable[[], None]] = []  # what has failed, to be done in the next turn
         self._makes_calls_wait = False
         self._wall_clock_ahead_s = 0.0  # of the monotonic one, before the last event
         # Those that came since the last work and have not ended; a dict, which is left in no time.
@@ -133,29 +147,38 @@ class FastLane:
                 grpcio._request_registered_call(state, other)  # noqa: SLF001
             grpcio._request_call(state)  # noqa: SLF001
             state.due.add(self)  # grpcio ends only when nothing is due any more
-            for method in self._methods * _OPEN_REQUESTS:
-                method.request_call()
-            Thread(target=self._serve, name="fast-lane", daemon=True).start()
+            for method in self._methods:
+                method.request_calls()
+            thread = Thread(target=self._serve, name="fast-lane", daemon=True)
+            end_process_with(thread)
+            thread.start()
 
     def _serve(self) -> None:
         work, events, is_going_on = self.work, 0, True
         while is_going_on:
+            self.turns += 1
             self._wall_clock_ahead_s = time.time() - time.monotonic()
-            event = self._queue.poll(0.0 if work else time.time() + _IDLE_PERIOD_S)
-            is_quiet = event.completion_type == cygrpc.CompletionType.queue_timeout
-            if not is_quiet:
-                is_going_on = self._handle(event)
-                events += 1
-            elif self._state.server_deallocated:
-                grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
-            event = None  # it may hold the last reference to a call, which is to end before we poll
-            if work and (is_quiet or events >= _EVENTS_BEFORE_WORK):
-                self._do_work()
-                events = 0
+            event = self._queue.poll(0.0 if work else time.time() + self._idle_s)
+            try:
+                is_quiet = event.completion_type == cygrpc.CompletionType.queue_timeout
+                if not is_quiet:
+                    is_going_on = self._handle(event)
+                    events += 1
+                elif self._state.server_deallocated:
+                    grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
+                event = None  # it may hold the last reference to a call, which is to end now
+                if work and (is_quiet or events >= _EVENTS_BEFORE_WORK):
+                    events = 0
+                    self._do_work()
+                if self._owed:
+                    self._pay()
+            except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
+                _log_failure(error)
+            event = None
 
     def _do_work(self) -> None:
         started_s = time.monotonic()
-        _logged(self.work.work)
+        self.work.work()
         self._makes_calls_wait = bool(self.work) or time.monotonic() - started_s > _LONG_S
         if self.work:  # some of them have to wait after all
             for call in self._unwatched:
@@ -165,11 +188,51 @@ class FastLane:
     def _handle(self, event: Any) -> bool:  # noqa: ANN401 - grpcio's inside has no types
         """Handle an event; return whether there is more to serve."""
         if type(event.tag) is not MethodType:  # none of grpcio's own tags is a method
-            going_on: bool = grpcio._process_event_and_continue(self._state, event)  # noqa: SLF001
-            return going_on
+            return self._handle_others(event)
         self.events_due -= 1
-        _logged(event.tag, event)
+        tag: Any = event.tag
+        try:
+            tag(event)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            tag.__self__.give_up(error)
         return self.events_due > 0 or self._is_going_on_without_us()
+
+    def _handle_others(self, event: Any) -> bool:  # noqa: ANN401
+        """Have grpcio handle an event; where it fails, end the call, and ask for the next."""
+        try:
+            going_on: bool = grpcio._process_event_and_continue(self._state, event)  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
+            _log_failure(error)
+            if isinstance(event, cygrpc.RequestCallEvent) and event.call is not None:
+                _cancel(event.call, error)
+            self.attempt(self._request_others)
+            with self._state.lock:
+                return not grpcio._stop_serving(self._state)  # noqa: SLF001
+        return going_on
+
+    def _request_others(self) -> None:
+        """Ask for a further call of each method that is not hot, where none is asked for."""
+        state = self._state
+        with state.lock:
+            if state.stage is not grpcio._ServerStage.STARTED:  # noqa: SLF001
+                return
+            for method in state.registered_method_handlers.keys() - state.due:
+                grpcio._request_registered_call(state, method)  # noqa: SLF001
+            if grpcio._REQUEST_CALL_TAG not in state.due:  # noqa: SLF001
+                grpcio._request_call(state)  # noqa: SLF001
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Do what must not be left undone; where it fails, again in the next turn."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - it is done later
+            _log_failure(error)
+            self._owed.append(step)
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, []
+        for step in owed:
+            self.attempt(step)
 
     def _is_going_on_without_us(self) -> bool:
         with self._state.lock:
@@ -189,16 +252,14 @@ class FastLane:
         is_set = abs(ahead_s - self._wall_clock_ahead_s) > _CLOCK_IS_SET_S
         return math.inf if is_set else deadline_s - now_s
 
-    def request_call(self, method: str, tag: Callable[[Any], None]) -> None:
-        """Ask for a further call of a hot method."""
-        self._core.request_registered_call(self._queue, self._queue, method, tag)
-        self.events_due += 1
-
-    def request_next_call(self, method: str, tag: Callable[[Any], None]) -> None:
-        """Ask for a further call of a hot method, where the server is not stopping."""
+    def request_call(self, method: str, tag: Callable[[Any], None]) -> bool:
+        """Ask for a further call of a hot method; return False where the server is stopping."""
         with self._state.lock:
-            if self._state.stage is grpcio._ServerStage.STARTED:  # noqa: SLF001
-                self.request_call(method, tag)
+            if self._state.stage is not grpcio._ServerStage.STARTED:  # noqa: SLF001
+                return False
+            self._core.request_registered_call(self._queue, self._queue, method, tag)
+            self.events_due += 1
+            return True
 
     def begin(self, call: "HotCall") -> None:
         """Have a new call send its request, where it may."""
@@ -211,10 +272,11 @@ class FastLane:
             call.start()
 
     def end(self, call: "HotCall") -> None:
-        """Take note that a call has ended."""
+        """Take note, once, that a call has ended."""
         self._unwatched.pop(call, None)
         if call.is_admitted:
             self.work.ended(call)
+            call.is_admitted = False
 
 
 class HotMethod:
@@ -225,28 +287,49 @@ class HotMethod:
         name: Its full name.
     """
 
-    __slots__ = ("_lane", "_short_name", "name")
+    __slots__ = ("_lane", "_requested", "_short_name", "name")
 
     def __init__(self, lane: FastLane, name: str) -> None:
         self._lane = lane
         self.name = name
         self._short_name = name.rpartition("/")[2]
+        self._requested = 0
 
-    def request_call(self) -> None:
-        """Ask for a further call."""
-        self._lane.request_call(self.name, self._on_call)
+    def request_calls(self) -> None:
+        """Ask for further calls, until as many are asked for as are to be open."""
+        while self._requested < _OPEN_REQUESTS:
+            if not self._lane.request_call(self.name, self._on_call):
+                break
+            self._requested += 1
+
+    def give_up(self, error: Exception) -> None:
+        """Log an error."""
+        _log_failure(error)
 
     def _on_call(self, event: Any) -> None:  # noqa: ANN401
-        self._lane.request_next_call(self.name, self._on_call)
-        if event.success:  # else the server is stopping, and this was a request for a call
-            self._lane.begin(HotCall(event, self._lane, self._short_name))
+        self._requested -= 1
+        self._lane.attempt(self.request_calls)
+        if not event.success:  # the server is stopping, and this was a request for a call
+            return
+        try:
+            call = HotCall(event, self._lane, self._short_name)
+        except Exception as error:
+            _cancel(event.call, error)
+            raise
+        call.attempt(self._lane.begin, call)
 
 
-def _logged(function: Callable[..., None], *arguments: object) -> None:
-    try:
-        function(*arguments)
-    except Exception:  # the loop goes on: all other calls depend on it
-        logger.exception("the fast lane failed on a call")
+def _log_failure(error: Exception) -> None:
+    with suppress(Exception):  # where there is no memory, there may be none for a line either
+        logger.error("the fast lane failed on a call", exc_info=error)
+
+
+def _cancel(call: Any, error: Exception) -> None:  # noqa: ANN401 - grpcio's
+    """End a call in the way that needs least: without a message, metadata or an event."""
+    if isinstance(error, MemoryError):
+        call.cancel(cygrpc.StatusCode.resource_exhausted, _NO_MEMORY)
+    else:
+        call.cancel(cygrpc.StatusCode.internal, _FAILED)
 
 
 class HotCall:
@@ -261,13 +344,14 @@ class HotCall:
         method: The name of the method, without that of its service.
         metadata: What the caller sent along: pairs of a key and a value.
         caller: Who asks: the connection, or what admits the call knows better.
-        is_admitted: Whether it may send its request.
+        is_admitted: Whether it holds a place, and may send its request.
     """
 
     __slots__ = (
         "_call",
         "_deadline_s",
         "_is_cancelled",
+        "_is_ended",
         "_is_watched",
         "_lane",
         "caller",
@@ -286,6 +370,7 @@ class HotCall:
         self._deadline_s = time.monotonic() + lane.seconds_until(event.call_details.deadline)
         self._lane = lane
         self._is_cancelled = False
+        self._is_ended = False  # or is about to end: its status was handed to gRPC
         self._is_watched = False
 
     def start(self) -> None:
@@ -295,8 +380,8 @@ class HotCall:
     def watch(self) -> None:
         """Ask to be told when the caller goes."""
         if not self._is_watched:
-            self._is_watched = True
             self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+            self._is_watched = True
 
     def remaining_s(self) -> float:
         """Return the seconds until the call's deadline."""
@@ -305,6 +390,21 @@ class HotCall:
     def is_wanted(self) -> bool:
         """Return whether the caller still waits."""
         return not self._is_cancelled and self._deadline_s > time.monotonic()
+
+    def attempt(self, step: Callable[..., None], *arguments: object) -> None:
+        """Take a step; where it fails, the call ends with an error. Never raises."""
+        try:
+            step(*arguments)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """End the call, if that was not done, and give back its place. Never raises."""
+        _log_failure(error)
+        if not self._is_ended:
+            self._is_ended = True
+            _cancel(self._call, error)
+        self._lane.attempt(partial(self._lane.end, self))
 
     def answer(self, data: bytes) -> None:
         """End the call well."""
@@ -330,15 +430,17 @@ class HotCall:
         *message: cygrpc.SendMessageOperation,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
+        if self._is_ended:
+            return
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             *message,
             cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
         )
         if not self._is_watched:  # to be told once is what a call needs in any case
-            self._is_watched = True
             operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
         self._ask(operations, self._on_sent)
+        self._is_ended = self._is_watched = True
 
     def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
         self._call.start_server_batch(operations, tag)

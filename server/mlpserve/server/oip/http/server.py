@@ -18,6 +18,7 @@ from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tls import HttpTls, http_tls
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system.ports import listening_sockets
+from mlpserve.server.system.threads import end_process_with
 from mlpserve.server.telemetry.recorder import Recorder
 
 _START_TIMEOUT_S: Final = 30.0
@@ -84,6 +85,7 @@ class HttpServer:
         Raises:
             StartError: It does not start.
         """
+        end_process_with(self._thread)
         self._thread.start()
         if not self._server.has_started.wait(_START_TIMEOUT_S):
             raise StartError(f"http_port: the HTTP server did not start in {_START_TIMEOUT_S:g} s")
