@@ -249,7 +249,7 @@ def test_what_is_answered_dropped_refused_and_failed_is_counted() -> None:
     assert key == ("echo", 1)
     assert (found.images, found.all.batches) == (3, 1)
     assert (found.all.requests, found.failed.requests) == (2, 3)
-    assert {images: counts.batches for images, counts in found.by_images.items()} == {3: 1}
+    assert {images: counts.batches for images, counts in found.by_size.items()} == {3: 1}
 
 
 def test_statistics_go_with_their_model() -> None:

@@ -117,6 +117,7 @@ def test_a_worker_that_hangs_keeps_nobody_from_the_metrics_of_the_others(server:
         samples = server.samples()
         assert time.monotonic() - started_s < TIMEOUT_S / 2
         assert samples["mlpserve_workers"] == {"": 1}
+        assert samples["mlpserve_worker_scrapes_missed_total"] == {"": 1}
         assert samples["mlpserve_requests_total"] == {"OK Predict tiny 2": 20}
     finally:
         os.kill(stopped, signal.SIGCONT)

@@ -83,9 +83,10 @@ def test_what_passes_took_is_counted_for_each_pass_and_for_each_request_in_it(
     found.last_batch_ms = 0
     assert found == ModelStatistics(
         failed=FailureCounts(requests=2, ns=3 + 1),
-        by_images={
+        by_size={
             7: BatchCounts(
                 batches=2,
+                images=14,
                 requests=4,
                 latency_ns=(49 + 48 + 47 + 3 * 7) + (40 + 7),
                 queue_ns=(9 + 8 + 7) + 5,
@@ -97,6 +98,23 @@ def test_what_passes_took_is_counted_for_each_pass_and_for_each_request_in_it(
             )
         },
     )
+
+
+def test_callers_choose_sizes_and_not_how_many_series_there_are(compiled: CompiledModel) -> None:
+    sizes = range(1, 8193)
+    snapshot = recorded(compiled, [BatchTiming(1, size, 0, 0, 0, 0) for size in sizes])
+    (found,) = model_statistics(snapshot).values()
+    assert [*found.by_size] == [*range(1, 65), 128, 256, 512, 1024, 2048, 4096, 8192]
+    assert found.images == sum(sizes)
+    assert found.by_size[128].batches == found.by_size[128].requests == 64
+    assert sum(map(len, snapshot.values())) < 100
+
+
+def test_a_snapshot_takes_no_lock_that_a_request_needs(compiled: CompiledModel) -> None:
+    counters = SharedCounters()
+    recorded(compiled, [BatchTiming(1, 1, 0, 0, 0, 0)], counters)
+    with counters.lock:  # the test's limit of time ends it otherwise
+        assert model_statistics(counters.snapshot())
 
 
 def test_a_snapshot_without_statistics_has_none() -> None:

@@ -83,13 +83,13 @@ def statistics_message(
             cache_hit=_Duration(),
             cache_miss=_Duration(),
         ),
-        batch_stats=[_of_size(*each) for each in sorted(statistics.by_images.items())],
+        batch_stats=[_of_size(*each) for each in sorted(statistics.by_size.items())],
     )
 
 
-def _of_size(images: int, counts: BatchCounts) -> inference_pb2.InferBatchStatistics:
+def _of_size(size: int, counts: BatchCounts) -> inference_pb2.InferBatchStatistics:
     return inference_pb2.InferBatchStatistics(
-        batch_size=images,
+        batch_size=size,
         compute_input=_Duration(count=counts.batches, ns=counts.decode_ns),
         compute_infer=_Duration(count=counts.batches, ns=counts.compute_ns),
         compute_output=_Duration(count=counts.batches, ns=counts.reply_ns),

@@ -24,6 +24,7 @@ from mlpserve.server.telemetry.statistics import (
     ShadowCounts,
     ShadowPair,
     added,
+    size_class,
 )
 
 if TYPE_CHECKING:  # it takes NumPy, which the parent of several processes does without
@@ -124,10 +125,12 @@ class Counters:
         sizes[-1] += images
         statistics = self._statistics_of(model)
         statistics.last_batch_ms = int(time() * 1000)
-        counts = statistics.by_images.get(images)
+        size = size_class(images)
+        counts = statistics.by_size.get(size)
         if counts is None:
-            counts = statistics.by_images[images] = BatchCounts()
+            counts = statistics.by_size[size] = BatchCounts()
         counts.batches += 1
+        counts.images += images
         counts.requests += requests
         counts.latency_ns += requests * ended_ns - arrived_ns
         counts.queue_ns += requests * started_ns - read_ns
@@ -137,7 +140,7 @@ class Counters:
 
     def add_replies(self, model: Version, timing: BatchTiming, *, ns: int) -> None:
         """Count how long the answers of a pass, that was counted, took to be handed on."""
-        counts = self._statistics_of(model).by_images[timing.images]
+        counts = self._statistics_of(model).by_size[size_class(timing.images)]
         counts.latency_ns += timing.requests * ns
         counts.reply_ns += ns
         counts.reply_ns_by_request += timing.requests * ns
@@ -204,10 +207,10 @@ class SharedCounters(Counters):
 
 def _statistics_snapshot(model: Version, statistics: ModelStatistics) -> MetricsSnapshot:
     labels = [model.metadata.name, str(model.metadata.version)]
-    by_images = list(statistics.by_images.items())
+    by_size = list(statistics.by_size.items())
     return {
         metrics.BATCH_COUNTS.name: [
-            ([*labels, str(images)], counts.values()) for images, counts in by_images
+            ([*labels, str(size)], counts.values()) for size, counts in by_size
         ],
         metrics.FAILURE_COUNTS.name: [(labels, statistics.failed)],
         metrics.LAST_BATCH.name: [(labels, statistics.last_batch_ms)],

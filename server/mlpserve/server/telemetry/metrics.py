@@ -115,6 +115,12 @@ HANGS: Final = Metric(
     "counter",
     "Of the workers that died, those that were ended because they gave no heartbeat.",
 )
+SCRAPES_MISSED: Final = Metric(
+    "mlpserve_worker_scrapes_missed_total",
+    "counter",
+    "Times that a worker was asked for its metrics and did not answer within a second. Its counts "
+    "are then those of its last answer.",
+)
 LOG_LINES_DROPPED: Final = Metric(
     "mlpserve_log_lines_dropped_total",
     "counter",
@@ -139,7 +145,7 @@ INFO: Final = Metric(
 
 # Not on the page, because other protocols tell them; their values are the fields of tuples.
 BATCH_COUNTS: Final = Metric(
-    "batch_counts", "counter", "``BatchCounts``.", ("model", "version", "images")
+    "batch_counts", "counter", "``BatchCounts``.", ("model", "version", "size")
 )
 FAILURE_COUNTS: Final = Metric(
     "failure_counts", "counter", "``FailureCounts``.", ("model", "version")
@@ -160,5 +166,6 @@ METRICS: Final = (
     *(REQUESTS, REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS),
     *(QUEUE_ROWS, QUEUE_REQUESTS, SHADOW_ROWS),
     *(LOADS, SERVED_VERSIONS, QUARANTINED_VERSIONS, GENERATION, WORKERS, DEATHS, HANGS),
+    SCRAPES_MISSED,
     *(LOG_LINES_DROPPED, CPU_SECONDS, RESIDENT_BYTES, OPEN_DESCRIPTORS, THREADS, INFO),
 )

@@ -6,19 +6,32 @@ A snapshot carries counts of each kind as the list of their fields, and adds the
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import add, attrgetter
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from mlpserve.model.folder import VersionKey
 from mlpserve.server.telemetry import metrics
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot, Value
 
+# Callers choose how many images a batch has. Each size with counts of its own would let them make a
+# snapshot as large as they like.
+_MAX_EXACT_SIZE: Final = 64
+
+
+def size_class(images: int) -> int:
+    """Return under which size passes over so many images are counted: that, or a power of two.
+
+    Sizes up to 64 are counted each, others under the next power of two.
+    """
+    return images if images <= _MAX_EXACT_SIZE else 1 << (images - 1).bit_length()
+
 
 @dataclass(slots=True)
 class BatchCounts:
-    """Passes of a network over so many images each, and the requests in them.
+    """Passes of a network over alike numbers of images, and the requests in them.
 
     Attributes:
         batches: How many passes there were.
+        images: Over how many images they went.
         requests: How many requests they answered.
         latency_ns: What the requests took together, from their arrival to their answer.
         queue_ns: How long they waited together for their turn.
@@ -30,6 +43,7 @@ class BatchCounts:
     """
 
     batches: int = 0
+    images: int = 0
     requests: int = 0
     latency_ns: int = 0
     queue_ns: int = 0
@@ -93,22 +107,22 @@ class ModelStatistics:
     Attributes:
         failed: Its requests that were refused, dropped or failed.
         last_batch_ms: When its last pass ended; milliseconds since 1970, 0 where there was none.
-        by_images: Its passes, by the number of images in each.
+        by_size: Its passes, by ``size_class`` of the number of images in each.
     """
 
     failed: FailureCounts = field(default_factory=FailureCounts)
     last_batch_ms: int = 0
-    by_images: dict[int, BatchCounts] = field(default_factory=dict)
+    by_size: dict[int, BatchCounts] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
         """Return how many images were classified."""
-        return sum(images * counts.batches for images, counts in self.by_images.items())
+        return sum(counts.images for counts in self.by_size.values())
 
     @property
     def all(self) -> BatchCounts:
         """Return the sums over all passes."""
-        columns = zip(*(counts.values() for counts in self.by_images.values()), strict=True)
+        columns = zip(*(counts.values() for counts in self.by_size.values()), strict=True)
         return BatchCounts(*map(sum, columns))
 
 
@@ -119,8 +133,8 @@ def model_statistics(snapshot: MetricsSnapshot) -> dict[VersionKey, ModelStatist
     def of(name: str, version: str) -> ModelStatistics:
         return found.setdefault(VersionKey(name, int(version)), ModelStatistics())
 
-    for (name, version, images), value in snapshot.get(metrics.BATCH_COUNTS.name, ()):
-        of(name, version).by_images[int(images)] = BatchCounts(*_counts(value))
+    for (name, version, size), value in snapshot.get(metrics.BATCH_COUNTS.name, ()):
+        of(name, version).by_size[int(size)] = BatchCounts(*_counts(value))
     for (name, version), value in snapshot.get(metrics.FAILURE_COUNTS.name, ()):
         of(name, version).failed = FailureCounts._make(_counts(value))
     for (name, version), value in snapshot.get(metrics.LAST_BATCH.name, ()):

@@ -70,7 +70,7 @@ class Supervisor:
         self._stopping = Event()
         self._one_ended = Event()
         self._pool = ProcessPool(self._generation, self._start_worker, len(self._processors))
-        self._hangs = 0
+        self._hangs = self._scrapes_missed = 0
         self.adapter = ""  # what answers Predict, in words, once it was started
         self.lifecycle = Lifecycle(config, self._pool)
         self.aggregate = Aggregate(self._metrics)
@@ -127,20 +127,23 @@ class Supervisor:
 
     def _metrics(self) -> Mapping[Hashable, MetricsSnapshot | None]:
         """Return what each process has counted; see ``Aggregate``."""
+        workers = self._pool.workers
+        # At once: one that hangs is not to keep the others from being heard.
+        with ThreadPoolExecutor(len(workers) or 1) as asking:
+            found = list(asking.map(_metrics_of, workers, count()))
+        answers = list(zip(workers, found, strict=True))
+        silent = [worker for worker, answer in answers if answer is None and worker.is_open]
+        self._scrapes_missed += sum(not worker.has_ended for worker in silent)
         own = merged(
             [
                 process_snapshot("supervisor"),
                 self.lifecycle.controller.metrics(),
                 {metrics.DEATHS.name: [([], self._pool.deaths)]},
                 {metrics.HANGS.name: [([], self._hangs)]},
+                {metrics.SCRAPES_MISSED.name: [([], self._scrapes_missed)]},
             ]
         )
-        workers = self._pool.workers
-        # At once: one that hangs is not to keep the others from being heard.
-        with ThreadPoolExecutor(len(workers) or 1) as asking:
-            found = list(asking.map(_metrics_of, workers, count()))
-        keys = [worker.process_id for worker in workers]
-        return {"supervisor": own, **dict(zip(keys, found, strict=True))}
+        return {"supervisor": own, **{worker.process_id: answer for worker, answer in answers}}
 
     def _start_worker(self, slot: int) -> WorkerProcess:
         with self._starting:

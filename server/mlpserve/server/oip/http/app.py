@@ -161,7 +161,9 @@ class OpenInference:
         return _json(_plain(self._repository.model_config(*_asked(request))))
 
     async def _statistics(self, request: Request) -> Response:
-        return _json(_plain(self._repository.model_statistics(*_asked(request))))
+        # All workers are asked, and one that hangs is waited for; nobody else is to wait with it.
+        found = await run_in_threadpool(self._repository.model_statistics, *_asked(request))
+        return _json(_plain(found))
 
     async def _index(self, request: Request) -> Response:
         wanted = await self._options(request)
