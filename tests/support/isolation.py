@@ -46,7 +46,21 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(_PREFIXES) and name not in _KEPT:
             del os.environ[name]
+    _compile_once(config)
     _name_session(getattr(config, "workerinput", {}).get("workerid"))
+
+
+def _compile_once(config: pytest.Config) -> None:
+    """Have modules compiled once, not by each process, where Python keeps nothing beside them.
+
+    Where ``PYTHONDONTWRITEBYTECODE`` is set, more than half of a server's start is the compiler.
+    """
+    if not sys.dont_write_bytecode or config.cache is None:
+        return
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
+    sys.dont_write_bytecode = False
 
 
 def _restore_signals() -> None:
