@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from threadpoolctl import threadpool_limits
 
 from mlpserve.server.app import App
 from mlpserve.server.errors import StartError
-from mlpserve.server.grpc_api.fast_lane.lane import FastLane
+from mlpserve.server.grpc_api.arrival import ArrivalExecutor, InlineExecutor, LateCalls, Sender
+from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
 from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
 from mlpserve.server.grpc_api.health import HealthService, ReflectionService
 from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor
@@ -37,6 +39,7 @@ _NAME_OF_GRPCIOS: Final = "_serve"  # part of that of its thread, which hands ou
 _AFTER_GRACE_S: Final = 2.0  # until calls that were cancelled have ended
 # So often the lane's loop turns at least while it may miss heartbeats.
 _TURNS_A_TIMEOUT: Final = 4
+_HEALTH_THREADS: Final = 2  # where calls wait in threads
 _REFLECTED: Final = (
     SERVICE_NAME,
     OIP_SERVICE_NAME,
@@ -72,7 +75,8 @@ class Server:
     ) -> None:
         threadpool_limits(config.threads)
         self._config = config
-        self._health = HealthService()
+        self._late_calls = LateCalls()
+        self._executor, self._health = _executor_and_health(config, self._late_calls)
         self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
@@ -134,6 +138,7 @@ class Server:
         if self.http is not None:
             self.http.stop()
         has_ended.wait(grace_s + _AFTER_GRACE_S)
+        self._late_calls.close()
         if self.lifecycle is not None:
             self.lifecycle.stop()
         self.app.stop()
@@ -187,14 +192,12 @@ class Server:
 
     def _build(self) -> grpc.Server:
         config, app = self._config, self.app
-        threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
         server = grpc.server(
-            started_pool(threads, "request"),
+            self._executor,
             options=transport_options(config),
             interceptors=[self._interceptor()],
         )
-        server.add_generic_rpc_handlers(app.services())
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers((*app.services(), self._health.handlers()))
         if config.reflection:
             managed = (MANAGEMENT_SERVICE_NAME,) if config.allow_management else ()
             described = ReflectionService((*_REFLECTED, *managed), app.recorder)
@@ -234,6 +237,19 @@ class Server:
             recorder=app.recorder,
             admission=app.admission,
         )
+
+
+def _executor_and_health(
+    config: ServerConfig, late: LateCalls
+) -> tuple[ThreadPoolExecutor, HealthService]:
+    """Return what runs the handlers of calls, and the service of health."""
+    threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
+    pool = started_pool(threads, "request")
+    if untested_release() is None:
+        at_once = ArrivalExecutor(InlineExecutor(), late)
+        return ArrivalExecutor(pool, late), HealthService(at_once, Sender.of)
+    health_pool = started_pool(_HEALTH_THREADS, "health")
+    return pool, HealthService(health_pool, lambda _, send_response: send_response)
 
 
 def _bind(server: grpc.Server, config: ServerConfig, tls: GrpcTls | None) -> int:

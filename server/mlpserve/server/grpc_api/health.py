@@ -1,22 +1,31 @@
 """Health and reflection: grpcio's own services, kept from harming the calls that matter."""
 
-from collections.abc import Iterable, Iterator
-from threading import Lock
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import RLock
 from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health, health_pb2
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import SERVICE_NAME
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mlpserve.oip import inference_pb2
+from mlpserve.server.grpc_api.arrival import NO_REQUEST, Send
 from mlpserve.server.grpc_api.servicer import handling
+from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
+MAX_WATCHES: Final = 1024  # each takes some 20 kB, nearly all of it in gRPC
+_TOO_MANY_WATCHES: Final = f"watches: the most at once is {MAX_WATCHES}, and no caller has half"
+_Status: Final = health_pb2.HealthCheckResponse
 _REFLECTED: Final = (
     health_pb2.DESCRIPTOR,
     inference_pb2.DESCRIPTOR,  # in a pool of its own, of which reflection would not know
@@ -26,35 +35,108 @@ _REFLECTED: Final = (
 )
 
 
-class HealthService(health.HealthServicer):  # type: ignore[misc]
-    """grpc.health.v1 whose watches can be ended; they hold no thread.
+class HealthService:
+    """grpc.health.v1, no call of which holds or awaits a thread. Safe to use from many threads.
 
-    A watch has no end of its own. Left open, each would keep a server that stops waiting for it.
+    Args:
+        executor: Runs the handlers.
+        sender: Returns what sends the responses of a watch; takes the call and grpcio's own sender.
     """
 
-    def __init__(self) -> None:
-        self._watches: set[Any] = set()
-        self._watches_lock = Lock()
-        super().__init__(experimental_non_blocking=True)
-
-    def Watch(
+    def __init__(
         self,
-        request: Any,  # noqa: ANN401 - as the class above has it
-        context: grpc.ServicerContext,
-        send_response_callback: Any = None,  # noqa: ANN401
+        executor: ThreadPoolExecutor,
+        sender: Callable[[grpc.ServicerContext, Send], Send],
     ) -> None:
-        """Tell the caller each change of a service's health."""
-        with self._watches_lock:
-            self._watches.add(send_response_callback)
-        context.add_callback(lambda: self._watches.discard(send_response_callback))
-        super().Watch(request, context, send_response_callback)
+        self._executor = executor
+        self._sender = sender
+        self._lock = RLock()
+        self._statuses = {"": _Status.SERVING}
+        self._watches: dict[Send, str] = {}  # the services that they are for
+        self._share = FairShare(MAX_WATCHES)
+        self._is_over = False
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server calls. Requests are streams, see ``ArrivalExecutor``."""
+        # Partials, because grpcio looks for attributes of theirs.
+        check: Any = partial(self._check)
+        watch: Any = partial(self._watch)
+        check.experimental_thread_pool = watch.experimental_thread_pool = self._executor
+        watch.experimental_non_blocking = True
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(check),
+                "Watch": grpc.stream_stream_rpc_method_handler(watch),
+            },
+        )
+
+    def set(self, service: str, status: int) -> None:
+        """Set the health of a service, and tell whoever watches it."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._statuses[service] = status
+            for send, watched in self._watches.items():
+                if watched == service:
+                    send(_response(status))
 
     def stop(self) -> None:
-        """Tell all watches that nothing is served any more, and end them."""
-        self.enter_graceful_shutdown()
-        with self._watches_lock:
-            for send_response in list(self._watches):
-                send_response(None)  # gRPC's sign that there are no more responses
+        """Tell all watches that nothing is served any more, and end them.
+
+        A watch has no end of its own. Left open, each would keep a server that stops waiting.
+        """
+        with self._lock:
+            for service in self._statuses:
+                self.set(service, _Status.NOT_SERVING)
+            self._is_over = True
+            for send in self._watches:
+                send(None)
+
+    def _check(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        service = _service_of(requests, context)
+        with self._lock:
+            status = self._statuses.get(service)
+        if status is None:
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            return b""
+        return _response(status)
+
+    def _watch(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext, send_response: Send
+    ) -> None:
+        service, caller = _service_of(requests, context), context.peer()
+        send = self._sender(context, send_response)
+        with self._lock:
+            if not self._share.is_free(caller, 1):
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY_WATCHES)
+            if context.add_callback(lambda: self._unwatch(send, caller)):
+                self._share.take(caller, 1)
+                self._watches[send] = service
+                send(_response(self._statuses.get(service, _Status.SERVICE_UNKNOWN)))
+            if self._is_over:
+                send(None)
+
+    def _unwatch(self, send: Send, caller: str) -> None:
+        with self._lock:
+            del self._watches[send]
+            self._share.give_back(caller, 1)
+
+
+def _service_of(requests: Iterator[bytes], context: grpc.ServicerContext) -> str:
+    data = next(requests, None)
+    if data is None:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_REQUEST)
+    try:
+        service: str = health_pb2.HealthCheckRequest.FromString(data).service
+    except DecodeError:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a HealthCheckRequest")
+    return service
+
+
+def _response(status: int) -> bytes:
+    written: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return written
 
 
 class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]

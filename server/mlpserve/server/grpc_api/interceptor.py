@@ -7,16 +7,15 @@ import grpc
 from grpc_health.v1 import health
 
 from mlpserve.server.errors import OverloadedError, UnauthenticatedError
+from mlpserve.server.grpc_api.arrival import NO_REQUEST, InlineExecutor
 from mlpserve.server.grpc_api.servicer import refuse_call
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.statuses import Refusal, refuse
-from mlpserve.server.system.threads import started_pool
 from mlpserve.server.telemetry.recorder import Recorder
 
 # Those who ask whether the server lives, load balancers and orchestrators, cannot be given a token,
 # and learn nothing else.
 _OPEN: Final = f"/{health.SERVICE_NAME}/"
-_NO_REQUEST: Final = "expected exactly one request message"
 
 # What answers a call: takes what comes in and the call, returns what goes out.
 _Behavior = Callable[[Any, grpc.ServicerContext], Any]
@@ -43,8 +42,8 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
         self._admission = admission
         self._recorder = recorder
         self._places_of_stream = places_of_stream
-        # Its own threads: those that answer may all be busy, which is why calls are refused.
-        self._refusing = started_pool(1, "refusing")
+        # At once: the threads that answer may all be busy, which is why calls are refused.
+        self._refusing = InlineExecutor()
 
     def intercept_service(
         self,
@@ -111,7 +110,7 @@ def _as_stream(handler: Any) -> _Behavior:  # noqa: ANN401
     def behave(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:  # noqa: ANN401
         request = next(requests, None)
         if request is None:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_REQUEST)
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_REQUEST)
         return behavior(request, context)
 
     return behave

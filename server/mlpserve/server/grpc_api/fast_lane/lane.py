@@ -7,9 +7,9 @@ grpcio hands each call to a pool of threads. Here the thread that polls the queu
 methods itself: while events are ready it only collects requests, and when none is it has all that
 it collected worked off. All else (other methods, health, TLS, limits, shutdown) is grpcio's own.
 
-This is the one module that touches grpcio's inside, which any release may change. So it is used
-with the releases on its list and later patches of their series only, and only after `check` has
-seen it work.
+This module and `mlpserve.server.grpc_api.arrival` touch grpcio's inside, which any release may
+change. So they are used with the releases on its list and later patches of their series only, and
+the lane only after `check` has seen it work.
 """
 
 import logging
@@ -26,6 +26,7 @@ import grpc
 from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
+from mlpserve.server.grpc_api import arrival
 from mlpserve.server.system.threads import end_process_with
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class FastLane:
         # Those that came since the last work and have not ended; a dict, which is left in no time.
         # A flood of calls that are taken back brings no work, and would be kept until some comes.
         self._unwatched: dict[HotCall, None] = {}
+        self._arriving: dict[HotCall, float] = {}  # whose requests have not come, and since when
         for method in self._methods:
             self._core.register_method(method.name)
 
@@ -167,9 +169,11 @@ class FastLane:
                 elif self._state.server_deallocated:
                     grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
                 event = None  # it may hold the last reference to a call, which is to end now
-                if work and (is_quiet or events >= _EVENTS_BEFORE_WORK):
+                if is_quiet or events >= _EVENTS_BEFORE_WORK:
                     events = 0
-                    self._do_work()
+                    self._end_late_calls()
+                    if work:
+                        self._do_work()
                 if self._owed:
                     self._pay()
             except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
@@ -270,6 +274,22 @@ class FastLane:
         if self.work.admits(call):
             call.is_admitted = True
             call.start()
+
+    def expect(self, call: "HotCall") -> None:
+        """Expect the request of a call from now on, and end the call where it does not come."""
+        self._arriving[call] = time.monotonic()
+
+    def takes(self, call: "HotCall") -> bool:
+        """Return whether the request of a call that comes now is in time."""
+        return self._arriving.pop(call, None) is not None
+
+    def _end_late_calls(self) -> None:
+        while self._arriving:
+            call, since_s = next(iter(self._arriving.items()))  # the one that began first
+            if time.monotonic() - since_s < arrival.ARRIVAL_TIMEOUT_S:
+                break
+            del self._arriving[call]
+            call.attempt(call.fail, grpc.StatusCode.DEADLINE_EXCEEDED, arrival.too_late())
 
     def end(self, call: "HotCall") -> None:
         """Take note, once, that a call has ended."""
@@ -376,6 +396,7 @@ class HotCall:
     def start(self) -> None:
         """Ask for the request."""
         self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
+        self._lane.expect(self)
 
     def watch(self) -> None:
         """Ask to be told when the caller goes."""
@@ -448,8 +469,10 @@ class HotCall:
 
     def _on_message(self, event: Any) -> None:  # noqa: ANN401
         data = event.batch_operations[0].message()
+        if not self._lane.takes(self):
+            return
         if data is None:
-            self.fail(grpc.StatusCode.UNIMPLEMENTED, "expected exactly one request message")
+            self.fail(grpc.StatusCode.UNIMPLEMENTED, arrival.NO_REQUEST)
         else:
             self._lane.work.accept(data, self)
 

@@ -1,0 +1,214 @@
+"""Arrival of requests on the public gRPC API: a call gets a thread when its request has come.
+
+grpcio gives a call a thread as soon as its headers come, and has the thread wait for the request.
+So a few callers that send no request would hold all threads. Here grpcio's own event loop receives
+the first request of a call, and only then is the call given to a pool:
+
+    headers -- event loop -- request -- event loop --> pool of threads
+
+This module touches grpcio's inside, as the fast lane does, and is used with the same releases; see
+`mlpserve.server.grpc_api.fast_lane.lane`. With others, calls wait in threads.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event, Lock, Thread
+from typing import Any, Final, Self
+
+import grpc
+from grpc import _server as grpcio
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
+
+ARRIVAL_TIMEOUT_S: Final = 60.0  # as for bodies over HTTP
+NO_REQUEST: Final = "expected exactly one request message"
+_LOOK_PERIOD_S: Final = 1.0
+_NO_FLAGS: Final = 0
+# Sends a response, or ends the call with None.
+Send = Callable[[bytes | None], None]
+
+
+def too_late() -> str:
+    """Return what a caller is told whose request did not come."""
+    return f"the request did not arrive in {ARRIVAL_TIMEOUT_S:g} s"
+
+
+class InlineExecutor(ThreadPoolExecutor):
+    """Runs what it is given at once, in the thread that gives it: nothing of it may wait."""
+
+    def __init__(self) -> None:
+        super().__init__(1)  # which is never started
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":  # noqa: ANN401
+        """Run a function."""
+        function(*args, **kwargs)
+        return _done()
+
+
+class LateCalls:
+    """Ends calls whose requests do not come in time. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: dict[Any, tuple[float, Any]] = {}  # calls, by what grpcio knows of them
+        self._is_over = Event()
+        Thread(target=self._end_late_calls, name="arrival", daemon=True).start()
+
+    def add(self, state: Any, call: Any) -> None:  # noqa: ANN401 - of grpcio's inside, as all here
+        """Expect the request of a call from now on."""
+        with self._lock:
+            self._waiting[state] = time.monotonic() + ARRIVAL_TIMEOUT_S, call
+
+    def discard(self, state: Any) -> bool:  # noqa: ANN401
+        """Expect nothing any more; return whether something was expected."""
+        with self._lock:
+            return self._waiting.pop(state, None) is not None
+
+    def close(self) -> None:
+        """End no more calls."""
+        self._is_over.set()
+
+    def _end_late_calls(self) -> None:
+        while not self._is_over.wait(_LOOK_PERIOD_S):
+            now_s = time.monotonic()
+            with self._lock:
+                waiting = list(self._waiting.items())
+            for state, (end_s, call) in waiting:
+                if end_s > now_s:  # as all after it
+                    break
+                if self.discard(state):
+                    self._end(state, call)
+
+    def _end(self, state: Any, call: Any) -> None:  # noqa: ANN401
+        with state.condition:
+            code = cygrpc.StatusCode.deadline_exceeded
+            grpcio._abort(state, call, code, too_late().encode())  # noqa: SLF001
+
+
+class ArrivalExecutor(ThreadPoolExecutor):
+    """Gives the calls of a gRPC server to an executor, each when its first request has come.
+
+    All handlers must be of streams of requests. A call that is to be answered with one response and
+    whose request does not come in time is ended; one that streams may begin when it likes.
+
+    Args:
+        executor: Runs the handlers.
+        late: Ends calls that are late.
+    """
+
+    def __init__(self, executor: ThreadPoolExecutor, late: LateCalls) -> None:
+        super().__init__(1)  # which is never started
+        self._executor = executor
+        self._late = late
+
+    def submit(self, run: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":  # noqa: ANN401
+        """Have the request of a call received, and the call answered then.
+
+        Args:
+            run: Runs a function with the call's context variables.
+            args: The function, the call's event and state, its handler, what returns its requests,
+                and what reads requests and writes responses.
+        """
+        function, event, state, behavior, requests_of, *codecs = args
+        requests = _Requests(requests_of(), state)
+        received = grpcio._receive_message(state, event.call, codecs[0])  # noqa: SLF001
+
+        def arrived(message: Any) -> Any:  # noqa: ANN401
+            outcome = received(message)
+            self._late.discard(state)
+            answer = (function, event, state, behavior, lambda: requests, *codecs)
+            self._executor.submit(run, *answer)
+            return outcome
+
+        if function is grpcio._unary_response_in_pool:  # noqa: SLF001
+            self._late.add(state, event.call)
+        event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), arrived)
+        state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+        return _done()
+
+
+class _Requests:
+    """Iterates over the requests of a call, of which the first has come or never will.
+
+    Args:
+        requests: Those after it, grpcio's.
+        state: The call's.
+    """
+
+    def __init__(self, requests: Any, state: Any) -> None:  # noqa: ANN401
+        self._requests = requests
+        self._state = state
+        self._is_first = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._is_first:
+            later: bytes = next(self._requests)
+            return later
+        self._is_first = False
+        with self._state.condition:
+            if self._state.statused:  # it was too late
+                grpcio._raise_rpc_error(self._state)  # noqa: SLF001
+            first: bytes = self._requests._look_for_request()  # noqa: SLF001
+            return first
+
+
+class Sender:
+    """Sends responses of a call, and waits for nobody to take them: of several the newest is sent.
+
+    Args:
+        context: The call's.
+    """
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._event: Any = context._rpc_event  # type: ignore[attr-defined] # noqa: SLF001
+        self._state: Any = context._state  # type: ignore[attr-defined] # noqa: SLF001
+        self._newest: bytes | None = None
+        self._is_sending = False
+        self._is_over = False
+
+    @classmethod
+    def of(cls, context: grpc.ServicerContext, _: Send) -> Self:
+        """Return one in place of grpcio's own, which waits."""
+        return cls(context)
+
+    def __call__(self, response: bytes | None) -> None:
+        """Send a response, or end the call with None after what was sent."""
+        with self._state.condition:
+            if response is None:
+                self._is_over = True
+            else:
+                self._newest = response
+            self._go_on()
+
+    def _go_on(self) -> None:
+        state = self._state
+        if self._is_sending or not grpcio._is_rpc_state_active(state):  # noqa: SLF001
+            return
+        if self._newest is None:
+            if self._is_over:
+                grpcio._status(self._event, state, None)  # noqa: SLF001
+            return
+        operations = [cygrpc.SendMessageOperation(self._newest, _NO_FLAGS)]
+        if state.initial_metadata_allowed:
+            operations.insert(0, grpcio._get_initial_metadata_operation(state, None))  # noqa: SLF001
+            state.initial_metadata_allowed = False
+        self._newest, self._is_sending = None, True
+        self._event.call.start_server_batch(operations, lambda _: self._sent())
+        state.due.add(grpcio._SEND_MESSAGE_TOKEN)  # noqa: SLF001
+
+    def _sent(self) -> Any:  # noqa: ANN401
+        state = self._state
+        with state.condition:
+            outcome = grpcio._possibly_finish_call(state, grpcio._SEND_MESSAGE_TOKEN)  # noqa: SLF001
+            self._is_sending = False
+            self._go_on()
+            return outcome
+
+
+def _done() -> "Future[Any]":
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
