@@ -116,13 +116,63 @@ def test_who_comes_back_after_a_while_has_no_claim_on_what_was_not_asked_for() -
     assert Counter(taken) == {"steady": 10, "rare": 10}
 
 
-def test_a_higher_priority_comes_before_any_turn() -> None:
-    waiting, first, urgent = queue(), Asker("first"), Asker("urgent")
-    waiting.put(first.request(MAX_BATCH_ROWS))
-    waiting.put(urgent.request(MAX_BATCH_ROWS))
-    waiting.put(urgent.request(MAX_BATCH_ROWS, priority=HIGHEST_PRIORITY))
-    assert callers(waiting.take()) == ["urgent"]
-    assert callers(waiting.take()) == ["first"]
+def test_a_priority_orders_the_requests_of_a_caller_and_of_nobody_else() -> None:
+    waiting, other, urgent = queue(), Asker("other"), Asker("urgent")
+    normal = urgent.request(MAX_BATCH_ROWS)
+    first = urgent.request(MAX_BATCH_ROWS, priority=HIGHEST_PRIORITY)
+    waiting.put(other.request(MAX_BATCH_ROWS))
+    waiting.put(normal)
+    waiting.put(first)
+    assert callers(waiting.take()) == ["other"]
+    assert waiting.take() == [first]
+    waiting.put(other.request(MAX_BATCH_ROWS))
+    assert waiting.take() == [normal]
+    assert callers(waiting.take()) == ["other"]
+    assert not waiting
+
+
+@given(
+    urgent=st.lists(st.tuples(st.integers(1, 16), st.integers(1, 3)), min_size=1, max_size=40),
+    others=requests,
+)
+def test_no_priority_gets_a_caller_more_rows_than_another(
+    urgent: list[tuple[int, int]], others: list[int]
+) -> None:
+    waiting = queue()
+    left = {"urgent": len(urgent), "others": len(others)}
+    for rows in others:
+        waiting.put(Asker("others").request(rows))
+    for rows, priority in urgent:
+        waiting.put(Asker("urgent").request(rows, priority=priority))
+    served: Counter[str] = Counter()
+    while all(left.values()):
+        for request in waiting.take():
+            left[str(request.record.caller)] -= 1
+            served[str(request.record.caller)] += len(request.images)
+    # The bound of the source, and two passes, as above.
+    assert abs(served["urgent"] - served["others"]) <= 4 * 2 * MAX_BATCH_ROWS
+
+
+def test_a_flood_of_the_highest_priority_keeps_nobody_waiting() -> None:
+    waiting, flood, other = queue(), Asker("flood"), Asker("other")
+    waiting.put(other.request(1))
+    for _ in range(1000):
+        waiting.put(flood.request(1, priority=HIGHEST_PRIORITY))
+    assert "other" in callers(waiting.take())
+
+
+def test_requests_that_are_passed_over_keep_their_places() -> None:
+    waiting, one, another = queue(), Asker("one"), Asker("another")
+    last = CompiledModel.__new__(CompiledModel)
+    mixed = [one.request(2, priority=priority) for priority in (2, 1, 2, 1)]
+    for number, request in enumerate(mixed):
+        request.model = last if number in {1, 2} else MODEL
+        waiting.put(request)
+    waiting.put(another.request(MAX_BATCH_ROWS))
+    assert waiting.take() == [mixed[1], mixed[2]]
+    assert waiting.take() == [mixed[3], mixed[0]]
+    assert callers(waiting.take()) == ["another"]
+    assert waiting.depth() == (0, 0)
 
 
 def test_one_caller_cannot_take_all_the_room() -> None:
@@ -223,4 +273,5 @@ def test_callers_that_come_and_go_for_ever_leave_nothing_behind() -> None:
         waiting.put(Asker(f"caller {number}").request(1))
         waiting.take()
     assert len(waiting._room.by_caller) < 20  # noqa: SLF001 - what must not grow is inside
-    assert len(waiting._tags) < 1000  # noqa: SLF001
+    assert len(waiting._lines) < 1000  # noqa: SLF001
+    assert len(waiting._turns) < 1000  # noqa: SLF001

@@ -1,16 +1,19 @@
 """Queue of parsed requests that wait for their network, in the order of their turns.
 
 Callers share the server by rows, so that one who sends much does not keep the others waiting. This
-is self-clocked fair queuing: a request gets the tag ``F = max(v, F') + rows``, with F' the tag of
-its caller's last request, and v that of the request that was taken last. The lowest tag has its
-turn first, and of equal ones the oldest. So who has taken nothing for a while is soon next, those
-who wait for long take turns, and as v grows with all that is taken, no crowd of newcomers can keep
-anybody waiting for ever.
+is self-clocked fair queuing: the next request of a caller has the tag ``F = max(v, F') + rows``,
+with F' the tag of the one before it, and v that of the request that was taken last. The lowest tag
+has its turn first, and of equal ones the oldest. So who has taken nothing for a while is soon next,
+those who wait for long take turns, and as v grows with all that is taken, no crowd of newcomers can
+keep anybody waiting for ever.
 Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Applications (1994), section 3.
+
+Priorities choose which request of a caller is its next. They are no concern of other callers.
 
 Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`.
 """
 
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic_ns
@@ -30,7 +33,7 @@ _LATE: Final = "the deadline cannot be met any more: a turn takes about {:.0f} m
 # be written and sent as well, and one that comes late was computed in vain.
 _MARGIN: Final = 1.5
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
-_MAX_OLD_TAGS: Final = 256  # of callers of whom nothing waits
+_MAX_OLD_LINES: Final = 256  # of callers of whom nothing waits
 # Of the last pass in what is expected of the next, where it was slower or quicker. A machine that
 # was busy for a moment is soon forgotten: what is expected is held against deadlines.
 _SLOWER_SHARE: Final = 0.2
@@ -38,16 +41,35 @@ _QUICKER_SHARE: Final = 0.5
 
 
 _Request: TypeAlias = ParsedRequest[Any]
-# A request in its place: its priority, its tag, and a number that no other has, so that requests
-# themselves are never compared. A plain tuple, because one with names takes ten times as long.
-_Place: TypeAlias = tuple[int, int, int, _Request]
+# A request in its place: its priority, and a number that no other has, so that requests themselves
+# are never compared. A plain tuple, because one with names takes ten times as long.
+_Place: TypeAlias = tuple[int, int, _Request]
+# The turn of a line: the tag of its next request, a number that no other has, and the line.
+_Turn: TypeAlias = "tuple[int, int, _Line]"
+
+
+class _Line:
+    """What one caller has waiting.
+
+    Attributes:
+        waiting: A heap.
+        start: The tag of its next request, less the rows of that.
+        turn: That of its next request; others of it in the heap of turns are not valid any more.
+    """
+
+    __slots__ = ("start", "turn", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[_Place] = []
+        self.start = 0
+        self.turn: _Turn | None = None
 
 
 class RowQueue:
     """Requests that wait for the next pass. For one thread at a time.
 
-    Those of a higher priority come first; of the same, callers share by rows, and each one's oldest
-    comes first.
+    Callers share by rows. Of a caller's own, those of a higher priority come first, and of the same
+    the oldest.
 
     Args:
         max_batch_rows: Requests are joined up to so many rows; one that has as many goes alone.
@@ -60,21 +82,22 @@ class RowQueue:
     ) -> None:
         self._counters = Counters() if counters is None else counters
         self._max_batch_rows = max_batch_rows
-        self._waiting: list[_Place] = []  # a heap
+        self._waiting = 0  # so many requests
+        self._turns: list[_Turn] = []  # a heap
+        self._lines: dict[str | bytes, _Line] = {}
         self._numbers = count()
         self._room = FairShare(max_queue_rows)  # for the rows that wait
         self._virtual_time = 0
-        self._tags: dict[str | bytes, int] = {}
         self._seconds_per_row = 0.0
         self._busy_since_ns: int | None = None  # when the last pass ended, if some waited then
 
     def __bool__(self) -> bool:
         """Return whether any request waits."""
-        return bool(self._waiting)
+        return self._waiting > 0
 
     def depth(self) -> tuple[int, int]:
         """Return how many requests wait, and how many rows; safe to call from any thread."""
-        return len(self._waiting), self._room.taken
+        return self._waiting, self._room.taken
 
     def has_room(self, rows: int, caller: str | bytes = "") -> bool:
         """Return whether a request of so many rows of a caller may join the queue."""
@@ -96,10 +119,20 @@ class RowQueue:
         waiting = self._room.taken
         if waiting and (waiting + rows) * self._seconds_per_row > record.remaining_s:
             self._check_time(request)
-        tag = self._tags.get(caller, 0)
-        tag = max(tag, self._virtual_time)
-        self._tags[caller] = tag = tag + rows
-        heappush(self._waiting, (request.priority, tag, next(self._numbers), request))
+        line = self._lines.get(caller)
+        if line is None:
+            line = self._lines[caller] = _Line()
+        number = next(self._numbers)
+        if line.waiting:
+            heappush(line.waiting, (request.priority, number, request))
+            if line.waiting[0][1] == number:
+                self._give_turn(line)
+        else:  # written out, because this is so for most requests
+            line.waiting.append((request.priority, number, request))
+            line.start = max(line.start, self._virtual_time)
+            line.turn = turn = (line.start + rows, number, line)
+            heappush(self._turns, turn)
+        self._waiting += 1
         self._room.take(caller, rows)
 
     def take(self) -> list[_Request]:
@@ -110,18 +143,26 @@ class RowQueue:
         the last one is computed: only so is it found out that passes are quicker than expected.
         """
         group: list[_Request] = []
-        passed_over: list[_Place] = []
+        passed_over: list[tuple[_Line, _Place]] = []
         rows, now_ns = 0, monotonic_ns()
         pass_s = min(self._room.taken, self._max_batch_rows) * self._seconds_per_row
-        while self._waiting and rows < self._max_batch_rows:
-            place = heappop(self._waiting)
+        while self._turns and rows < self._max_batch_rows:
+            turn = heappop(self._turns)
+            tag, _, line = turn
+            if line.turn is not turn:
+                continue
+            place = heappop(line.waiting)
             request = place[-1]
+            line.start = tag
+            if line.waiting:
+                self._give_turn(line)
             if group and not self._fits(request, group[0], rows):
-                passed_over.append(place)
+                passed_over.append((line, place))
                 if len(passed_over) == _MAX_PASSED_OVER:
                     break
                 continue
-            self._virtual_time = max(self._virtual_time, place[1])
+            self._waiting -= 1
+            self._virtual_time = max(self._virtual_time, tag)
             self._room.give_back(request.record.caller, len(request.images))
             if request.has_timed_out(now_ns) or not request.is_wanted():
                 self._drop_unwanted_one(request, now_ns)
@@ -130,9 +171,9 @@ class RowQueue:
             else:
                 group.append(request)
                 rows += len(request.images)
-        for place in passed_over:
-            heappush(self._waiting, place)
-        self._forget_old_tags()
+        if passed_over:
+            self._put_back(passed_over)
+        self._forget_old_lines()
         return group
 
     def learn_pace(self, passage: BatchTiming | None) -> None:
@@ -150,21 +191,43 @@ class RowQueue:
 
     def _drop_all_unwanted(self) -> None:
         now_ns = monotonic_ns()
-        waiting, self._waiting = self._waiting, []
-        for place in waiting:
-            request = place[-1]
-            if request.is_wanted() and not request.has_timed_out(now_ns):
-                self._waiting.append(place)
-            else:
-                self._room.give_back(request.record.caller, len(request.images))
-                self._drop_unwanted_one(request, now_ns)
-        heapify(self._waiting)
+        for line in list(self._lines.values()):
+            waiting, line.waiting = line.waiting, []
+            for place in waiting:
+                request = place[-1]
+                if request.is_wanted() and not request.has_timed_out(now_ns):
+                    line.waiting.append(place)
+                else:
+                    self._waiting -= 1
+                    self._room.give_back(request.record.caller, len(request.images))
+                    self._drop_unwanted_one(request, now_ns)
+            if len(line.waiting) < len(waiting):
+                heapify(line.waiting)
+                self._give_turn(line)
 
-    def _forget_old_tags(self) -> None:
-        """Forget tags that say nothing any more, once there are many."""
-        if len(self._tags) > 2 * len(self._room.by_caller) + _MAX_OLD_TAGS:
-            tags = self._tags.items()
-            self._tags = {who: tag for who, tag in tags if tag > self._virtual_time}
+    def _give_turn(self, line: _Line) -> None:
+        """Have the next request of a line, if any, wait for its turn; no other of it does then."""
+        line.turn = None
+        if line.waiting:
+            tag = line.start + len(line.waiting[0][-1].images)
+            line.turn = turn = (tag, next(self._numbers), line)
+            heappush(self._turns, turn)
+
+    def _put_back(self, passed_over: Sequence[tuple[_Line, _Place]]) -> None:
+        """Give requests their places back, as if the others had been before them."""
+        for line, place in passed_over:
+            heappush(line.waiting, place)
+            line.start -= len(place[-1].images)
+        for line in {line for line, _ in passed_over}:
+            self._give_turn(line)
+
+    def _forget_old_lines(self) -> None:
+        """Forget lines that say nothing any more, once there are many."""
+        if len(self._lines) > 2 * len(self._room.by_caller) + _MAX_OLD_LINES:
+            lines = self._lines.items()
+            self._lines = {
+                who: line for who, line in lines if line.waiting or line.start > self._virtual_time
+            }
 
     def _drop_unwanted_one(self, request: _Request, now_ns: int) -> None:
         if request.has_timed_out(now_ns):

@@ -38,7 +38,8 @@ class ParsedRequest(Generic[_ResponseT]):
         images: (N, D), N at least 1, uint8, or float32 from 0 to 1.
         encode: Writes the response that carries the answer.
         record: Who asks, when the request came, and for how long the caller waits.
-        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; a higher one has its turn first.
+        priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; of one caller's requests a
+            higher one has its turn first.
         timeout_ns: So long after its arrival it may wait for its turn; 0 for no limit.
         is_wanted: Whether anybody still waits for the answer.
         on_outcome: Called once, with this request and its outcome; None where somebody waits for it
