@@ -235,6 +235,23 @@ def compressed_bomb(path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def long_directory(path: Path) -> Path:
+    write_entries(path, {"x.npy": npy(header(), bytes(8))})
+    entries, _, end = path.read_bytes().partition(CENTRAL_SIGNATURE)
+    end = end[end.index(b"PK\x05\x06") :]
+    many = (CENTRAL_SIGNATURE + bytes(42)) * 200_000
+    size = struct.pack("<I", len(many))
+    path.write_bytes(entries + many + end[:12] + size + end[16:])
+    return path
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_directory_that_is_far_too_long_is_refused_unread(long_directory: Path) -> None:
+    tracemalloc.reset_peak()
+    assert refusal(long_directory).endswith("damaged: its directory has more than 262144 bytes")
+
+
 @pytest.mark.usefixtures("little_memory")
 def test_compressed_bomb_is_refused_unread(compressed_bomb: Path) -> None:
     tracemalloc.reset_peak()

@@ -53,7 +53,10 @@ MODEL = attacked_model()
 REGISTRY = Registry({"tiny": ServedModel((MODEL,), {"stable": 1}, 1)})
 
 ROUTER = Router(lambda: REGISTRY)
-INFERENCE = Inference(ROUTER, Counters(), max_batch_images=MAX_BATCH_IMAGES)
+MESSAGE_BYTES = 1 << 20
+INFERENCE = Inference(
+    ROUTER, Counters(), max_batch_images=MAX_BATCH_IMAGES, max_message_bytes=MESSAGE_BYTES
+)
 
 
 def attack_grpc(data: bytes) -> str:
@@ -74,7 +77,12 @@ def attack_http(body: bytes, header_length: str | None) -> str:
     """Send a body to the decoder of HTTP, as ``attack_grpc`` does."""
     try:
         asked_for = read_body(
-            body, header_length, model_name="tiny", model_version="", image_bytes=lambda: 6
+            body,
+            header_length,
+            model_name="tiny",
+            model_version="",
+            max_values=INFERENCE.max_values,
+            image_bytes=lambda: 6,
         )
         record = RequestRecord(arrived_ns=monotonic_ns())
         encode = partial(write_body, binary_outputs=asked_for.binary_outputs)

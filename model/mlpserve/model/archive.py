@@ -28,6 +28,9 @@ from mlpserve.model.errors import WeightsFileError
 _SUFFIX: Final = ".npy"
 _NPY_VERSION: Final = (1, 0)
 _ALIGNMENT_BYTES: Final = 4
+# The directory is read at once, and each of its entries takes ten times its bytes. A network has
+# two entries of some 80 bytes a layer.
+_MAX_READ_BYTES: Final = 1 << 18
 # What the zipfile module and NumPy's header parser raise for files that are not what they claim.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
@@ -72,7 +75,7 @@ def read_open_arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
         OSError: The file cannot be read.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_SmallReads(file)) as archive:
             _check_entries(archive, os.fstat(file.fileno()).st_size)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return {
@@ -83,6 +86,20 @@ def read_open_arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
         # Some of zipfile's errors have no message.
         cause = str(error) or type(error).__name__
         raise WeightsFileError(f"expected an .npz file, but it is damaged: {cause}") from error
+
+
+class _SmallReads:
+    """A file of which nobody reads much at once: all that is long here is mapped instead."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._file.read(size if 0 <= size <= _MAX_READ_BYTES else _MAX_READ_BYTES + 1)
+        if len(found) > _MAX_READ_BYTES:
+            raise zipfile.BadZipFile(f"its directory has more than {_MAX_READ_BYTES} bytes")
+        return found
 
 
 def _check_entries(archive: zipfile.ZipFile, file_size: int) -> None:

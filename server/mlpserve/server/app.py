@@ -82,7 +82,10 @@ class App:
             shadow=self._shadow,
         )
         self.inference = Inference(
-            self._router, self.recorder.counters, max_batch_images=config.max_batch_images
+            self._router,
+            self.recorder.counters,
+            max_batch_images=config.max_batch_images,
+            max_message_bytes=config.max_message_bytes,
         )
         self.repository = Repository(
             self._router,

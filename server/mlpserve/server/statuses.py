@@ -87,6 +87,7 @@ class Refusal(NamedTuple):
 
 def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refusal:
     """Count and log a request that gets no answer, and return what its caller gets instead."""
+    raised = error
     if isinstance(error, MemoryError):
         error = ShortageError(_NO_MEMORY)
     elif isinstance(error, RuntimeError) and str(error).startswith(_PYTHONS_NO_THREAD):
@@ -100,6 +101,9 @@ def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refus
         logger.exception("a refusal could not be counted")
     # The text of any other error may show our internals.
     shown = _INTERNAL_DETAILS if is_fault else str(error)
+    # Its frames hold the request; where they hold the error as well, as asyncio's do, both would
+    # stay until the garbage is collected.
+    raised.__traceback__ = None
     pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
     return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
 

@@ -11,6 +11,7 @@ from typing import Final, NoReturn, TypeAlias
 
 import grpc
 
+from mlpserve.server.errors import TooLargeError
 from mlpserve.server.grpc_api.streaming import ReadAhead
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.registry import Router, SplitKey
@@ -25,6 +26,7 @@ RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 # request and the refusal.
 EncodeRefusal: TypeAlias = Callable[[bytes, Refusal], bytes]
 _NO_LIMIT: Final = nullcontext()
+MAX_QUESTION_BYTES: Final = 16 * 1024  # a request without images: names and options
 
 
 class Caller:
@@ -98,6 +100,7 @@ class Servicer:
 
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
             with handling(self._recorder, method, context) as record, limit:
+                _check_length(data)
                 response = answer(data)
                 self._recorder.ended(record, "OK")
             return response
@@ -203,6 +206,11 @@ class Servicer:
                 return refused(error)
 
         return answered
+
+
+def _check_length(data: bytes) -> None:
+    if len(data) > MAX_QUESTION_BYTES:
+        raise TooLargeError(f"expected at most {MAX_QUESTION_BYTES} bytes, got {len(data)}")
 
 
 def arrived(recorder: Recorder, method: str, caller: Caller) -> RequestRecord:

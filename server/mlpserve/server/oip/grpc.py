@@ -29,7 +29,9 @@ def inference_service(
         SERVICE_NAME,
         {
             MODEL_INFER: servicer.predict(MODEL_INFER, inference.parse),
-            _STREAM: servicer.stream(_STREAM, inference.parse_streamed, _refusal_encoder),
+            _STREAM: servicer.stream(
+                _STREAM, inference.parse_streamed, partial(_refusal_encoder, inference.max_values)
+            ),
             **{
                 name: servicer.unary(name, partial(_answer, repository, request_type, answer))
                 for name, (request_type, answer) in _RPCS.items()
@@ -38,13 +40,15 @@ def inference_service(
     )
 
 
-def _refusal_encoder(metadata: Metadata) -> EncodeRefusal | None:
+def _refusal_encoder(max_values: int, metadata: Metadata) -> EncodeRefusal | None:
     """Return what writes an error as a response, as Triton does; None where it ends the call."""
-    return None if _REAL_STATUSES in {(key, value) for key, value in metadata} else _refused
+    if _REAL_STATUSES in {(key, value) for key, value in metadata}:
+        return None
 
+    def refused(data: bytes, refusal: Refusal) -> bytes:
+        return encode_stream_error(data, refusal.details, max_values)
 
-def _refused(data: bytes, refusal: Refusal) -> bytes:
-    return encode_stream_error(data, refusal.details)
+    return refused
 
 
 def _answer(

@@ -17,6 +17,7 @@ from mlpserve.server.oip.messages import decode_request, encode_response, encode
 from mlpserve.server.oip.repository import find_version
 from mlpserve.server.oip.tensors import decode_images, output_tensors, selected
 from mlpserve.server.oip.values import (
+    BYTES_PER_VALUE,
     PRIORITY,
     SEQUENCES,
     TIMEOUT,
@@ -40,24 +41,34 @@ class Inference:
             is parsed.
         counters: Where requests that are refused are counted.
         max_batch_images: The most images that one request may carry.
+        max_message_bytes: The largest message; it bounds the values that are not sent raw, too.
     """
 
-    def __init__(self, router: Router, counters: Counters, *, max_batch_images: int) -> None:
+    def __init__(
+        self,
+        router: Router,
+        counters: Counters,
+        *,
+        max_batch_images: int,
+        max_message_bytes: int,
+    ) -> None:
         self.router: Final = router
         self._counters = counters
+        self.max_values: Final = max_message_bytes // BYTES_PER_VALUE
         self._max_batch_images = max_batch_images
 
     def parse(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that a ModelInferRequest is; errors as of ``request``."""
-        return self.request(decode_request(data), record, key, encode_response)
+        return self.request(decode_request(data, self.max_values), record, key, encode_response)
 
     def parse_streamed(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the same for one request of a stream."""
-        return self.request(decode_request(data), record, key, encode_stream_response)
+        plain = decode_request(data, self.max_values)
+        return self.request(plain, record, key, encode_stream_response)
 
     def request(
         self,

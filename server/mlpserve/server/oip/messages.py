@@ -24,6 +24,7 @@ from mlpserve.server.oip.values import (
     RequestedOutput,
     check_one_input,
 )
+from mlpserve.server.oip.wire_scan import check_fields
 
 _FINAL_RESPONSE: Final = "triton_final_response"
 SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -44,14 +45,19 @@ _CONTENTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def decode_request(data: bytes) -> InferRequest:
+def decode_request(data: bytes, max_values: int) -> InferRequest:
     """Return the request that a ModelInferRequest is, in plain values.
+
+    Args:
+        data: The message.
+        max_values: The most values that it may have outside of raw contents.
 
     Raises:
         RequestError: ``data`` is none, does not have exactly one input, or its values are not where
             they belong.
+        TooLargeError: It would take far more memory than it has bytes.
     """
-    message = parsed(inference_pb2.ModelInferRequest, data)
+    message = _parsed(data, max_values)
     check_one_input(len(message.inputs), message.model_name)
     if len(message.outputs) > MAX_OUTPUTS:
         raise RequestError(f"outputs: expected at most {MAX_OUTPUTS}, got {len(message.outputs)}")
@@ -80,20 +86,26 @@ def encode_stream_response(response: InferResponse) -> bytes:
     return inference_pb2.ModelStreamInferResponse(infer_response=message).SerializeToString()
 
 
-def encode_stream_error(data: bytes, error_message: str) -> bytes:
+def encode_stream_error(data: bytes, error_message: str, max_values: int) -> bytes:
     """Return the error of a request as one of the responses of a stream, as Triton has it.
 
     Args:
         data: The request, which may be no message at all.
         error_message: What is wrong.
+        max_values: As for ``decode_request``; of what is too large for it, not even the id is read.
     """
     request_id = ""
     with suppress(RequestError):
-        request_id = parsed(inference_pb2.ModelInferRequest, data).id
+        request_id = _parsed(data, max_values).id
     return inference_pb2.ModelStreamInferResponse(
         error_message=error_message,
         infer_response=inference_pb2.ModelInferResponse(id=request_id),
     ).SerializeToString()
+
+
+def _parsed(data: bytes, max_values: int) -> inference_pb2.ModelInferRequest:
+    check_fields(data, max_values)
+    return parsed(inference_pb2.ModelInferRequest, data)
 
 
 def _response_message(response: InferResponse) -> inference_pb2.ModelInferResponse:

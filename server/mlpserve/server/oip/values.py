@@ -22,6 +22,9 @@ OUTPUT_PARAMETERS: Final = (CLASSIFICATION, SHARED_MEMORY)
 NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 MAX_DIMENSIONS: Final = 16
 MAX_OUTPUTS: Final = 16
+# So many bytes of the largest message allow one value that is not sent raw: in JSON and in typed
+# contents a value of one or two bytes takes up to 60 when it is parsed.
+BYTES_PER_VALUE: Final = 8
 _SHOWN_CHARACTERS: Final = 80
 
 

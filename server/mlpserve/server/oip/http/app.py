@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlpserve.server.grpc_api.servicer import MAX_QUESTION_BYTES
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.http.body import (
     HEADER_LENGTH,
@@ -203,6 +204,7 @@ class OpenInference:
             header_length,
             model_name=name,
             model_version=version,
+            max_values=self._inference.max_values,
             image_bytes=lambda: self._inference.values_per_image(name, version),
         )
         parsed = self._inference.request(
@@ -219,8 +221,7 @@ class OpenInference:
         return Response(written, media_type="application/octet-stream", headers=headers)
 
     async def _options(self, request: Request) -> Mapping[str, Any]:
-        body = await received_body(request, max_bytes=self._max_body_bytes)
-        return read_options(body)
+        return read_options(await received_body(request, max_bytes=MAX_QUESTION_BYTES))
 
 
 def _asked(request: Request) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.server.errors import RequestError
+from mlpserve.server.errors import RequestError, TooLargeError
 from mlpserve.server.oip.descriptions import INPUT_DATATYPE
 from mlpserve.server.oip.tensors import DATATYPES, DTYPES, INPUT_NAME
 from mlpserve.server.oip.values import (
@@ -32,6 +32,8 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
 _ALL_BINARY: Final = "binary_data_output"
+# What Python keeps of JSON, by its signs, in values of a list: a comma stands for such a value.
+_WEIGHTS: Final[Mapping[bytes, int]] = {b",": 1, b"[": 2, b":": 3, b"{": 4}
 _HALVES: Final = ("FP16", "BF16")
 _LENGTH: Final = struct.Struct("<I")
 _T = TypeVar("_T")
@@ -56,6 +58,7 @@ def read_body(
     *,
     model_name: str,
     model_version: str,
+    max_values: int,
     image_bytes: Callable[[], int],
 ) -> HttpRequest:
     """Return the request that a body is.
@@ -65,16 +68,20 @@ def read_body(
         header_length: What the header says of the length of its JSON; None where there is none.
         model_name: The model's name, from the path.
         model_version: The version, from the path.
+        max_values: The most values that its JSON may have.
         image_bytes: Finds out the bytes of one image, where a body is nothing but images.
 
     Raises:
         RequestError: It is none.
+        TooLargeError: Its JSON has more than so many values.
         ServerError: ``image_bytes`` raised it.
     """
     length = _length(header_length, len(body))
     if length == 0 and header_length is not None:
         return _images_only(body, model_name, model_version, image_bytes())
-    document = _document(body[:length])
+    text = body[:length]
+    _check_json(text, max_values)
+    document = _document(text)
     outputs = _list(document, "outputs", MAX_OUTPUTS)
     parameters = _parameters(document)
     inputs = document.get("inputs")
@@ -136,6 +143,18 @@ def _images_only(body: bytes, name: str, version: str, image_bytes: int) -> Http
     shape = (len(body) // image_bytes, image_bytes)
     tensor = InputTensor(INPUT_NAME, INPUT_DATATYPE, shape, body)
     return HttpRequest(InferRequest(name, version, "", tensor), frozenset())
+
+
+def _check_json(text: bytes, max_values: int) -> None:
+    """Refuse JSON that would take far more memory than it has bytes, before it is parsed."""
+    values = sum(text.count(sign) * weight for sign, weight in _WEIGHTS.items())
+    if not text.isascii():  # Python may keep each letter in four bytes, twice
+        values += len(text)
+    if values > max_values:
+        raise TooLargeError(
+            f"inputs: expected at most {max_values} values in JSON, got more; send fewer images at "
+            "once, or send them in binary"
+        )
 
 
 def _document(data: bytes) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import asyncio
 import zlib
 from typing import Any, Final
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -97,7 +98,9 @@ async def received_body(request: Request, *, max_bytes: int) -> bytes:
             body = await _read(request, max_bytes)
     except TimeoutError as error:
         raise ExpiredError(f"the body did not arrive in {_BODY_TIMEOUT_S:g} s") from error
-    return body if encoding == "identity" else _decompressed(body, max_bytes)
+    if encoding == "identity":
+        return body
+    return await run_in_threadpool(_decompressed, body, max_bytes)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -129,6 +132,4 @@ def _decompressed(body: bytes, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"body: expected at most {max_bytes} bytes, got more; send fewer images at once"
-    )
+    return TooLargeError(f"body: expected at most {max_bytes} bytes, got more; send less at once")
