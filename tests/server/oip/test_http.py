@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import trustme
 from PIL import Image
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system.ports import listening_sockets
+from mlpserve.server.telemetry.metrics import QUEUE_ROWS
 from oip_calls import infer, raw_outputs, raw_request
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -242,3 +245,50 @@ def test_answers_are_not_held_back_until_the_caller_acknowledges_a_part() -> Non
 
 def test_http_is_off_unless_it_is_asked_for(start_server: Callable[..., Server]) -> None:
     assert start_server().http is None
+
+
+def test_who_leaves_before_its_turn_is_not_computed(
+    server: Server, http_address: str, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computing, may_end, sizes = threading.Event(), threading.Event(), []
+    answers = CompiledModel.answers
+
+    def held(model: CompiledModel, batches: Any, *others: Any) -> Any:
+        sizes.append(sum(map(len, batches)))
+        computing.set()
+        may_end.wait(TIMEOUT_S)
+        return answers(model, batches, *others)
+
+    monkeypatch.setattr(CompiledModel, "answers", held)
+    assert server.http is not None
+    connections = server.http._server.server_state.connections  # noqa: SLF001 - to see them go
+
+    opened_ones: list[http.client.HTTPConnection] = []
+
+    def asking(count: int) -> http.client.HTTPConnection:
+        opened = http.client.HTTPConnection(http_address, timeout=TIMEOUT_S)
+        opened_ones.append(opened)
+        body = json.dumps({"inputs": [described(images[:count])]})
+        opened.request("POST", INFER, body.encode())
+        return opened
+
+    waits = asking(1)
+    computing.wait(TIMEOUT_S)
+    leaves = [asking(count) for count in (2, 3)]
+    while server.metrics("it")[QUEUE_ROWS.name] != [([], 5)]:  # the test's limit of time ends it
+        pass
+    for each in leaves:
+        each.close()
+    while len(connections) > 1:
+        pass
+    live = http.client.HTTPConnection(http_address, timeout=TIMEOUT_S)
+    for _ in range(2):  # by then the event loop has told all that wait for it
+        live.request("GET", "/v2/health/live")
+        assert live.getresponse().read()
+    live.close()
+    may_end.set()
+    assert waits.getresponse().read()
+    asking(4).getresponse().read()
+    for each in opened_ones:
+        each.close()
+    assert sizes == [1, 4]

@@ -1,8 +1,11 @@
 """Endpoints of the protocol over HTTP, as an ASGI application."""
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
+from threading import Event
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.message import Message
@@ -13,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlpserve.server.errors import ExpiredError
 from mlpserve.server.grpc_api.servicer import MAX_QUESTION_BYTES
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.http.body import (
@@ -38,6 +42,7 @@ _HEALTH: Final = "/v2/health/"  # open to anybody, as gRPC's is
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
+_GONE: Final = "the caller left before its turn came"
 
 
 class OpenInference:
@@ -189,7 +194,10 @@ class OpenInference:
         self._recorder.received(record)
         length = request.headers.get(HEADER_LENGTH)
         name, version = _asked(request)
-        return await run_in_threadpool(self._inferred, body, length, name, version, record)
+        async with _watched(request) as is_wanted:
+            return await run_in_threadpool(
+                self._inferred, body, length, name, version, record=record, is_wanted=is_wanted
+            )
 
     def _inferred(
         self,
@@ -197,8 +205,12 @@ class OpenInference:
         header_length: str | None,
         name: str,
         version: str,
+        *,
         record: RequestRecord,
+        is_wanted: Callable[[], bool],
     ) -> Response:
+        if not is_wanted():
+            raise ExpiredError(_GONE)
         asked_for = read_body(
             body,
             header_length,
@@ -213,6 +225,7 @@ class OpenInference:
             self._inference.router.key(record.metadata),
             partial(write_body, binary_outputs=asked_for.binary_outputs),
         )
+        parsed.is_wanted = is_wanted
         self._batcher.submit(parsed)
         written, json_bytes = parsed.encode(self._batcher.wait(parsed))
         if json_bytes is None:
@@ -222,6 +235,23 @@ class OpenInference:
 
     async def _options(self, request: Request) -> Mapping[str, Any]:
         return read_options(await received_body(request, max_bytes=MAX_QUESTION_BYTES))
+
+
+@asynccontextmanager
+async def _watched(request: Request) -> AsyncIterator[Callable[[], bool]]:
+    """Yield what says, in any thread, whether a caller still waits whose body was received."""
+    gone = Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield lambda: not gone.is_set()
+    finally:
+        watching.cancel()
 
 
 def _asked(request: Request) -> tuple[str, str]:
