@@ -234,6 +234,23 @@ def test_a_server_that_ends_a_stream_before_its_batches_is_at_fault(
     assert isinstance(error, ServerFaultError)
 
 
+def test_a_stream_that_the_server_ends_at_the_deadline_is_a_timeout_and_no_fault_of_the_server(
+    serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+
+    def stream(requests: object, context: object) -> Iterator[Any]:
+        nonlocal now_s
+        now_s += 60
+        return iter(())
+
+    monkeypatch.setattr("mlpserve.client.client.time.monotonic", lambda: now_s)
+    with Client(serve(PredictStream=stream)) as client:
+        found, error = until_failure(client.predict_stream(batches_of(1), timeout_s=30))
+    assert found == []
+    assert isinstance(error, TimeoutExceededError)
+
+
 def test_a_stream_that_finds_the_server_unavailable_is_not_tried_again(
     serve: Callable[..., str],
 ) -> None:

@@ -12,7 +12,12 @@ import grpc
 import numpy.typing as npt
 
 from mlpserve.client.channel import checked_target, open_channel, trace_metadata
-from mlpserve.client.errors import ClientError, InvalidRequestError, client_error
+from mlpserve.client.errors import (
+    ClientError,
+    InvalidRequestError,
+    TimeoutExceededError,
+    client_error,
+)
 from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
@@ -165,15 +170,21 @@ class Client:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         requests = StreamRequests(batches, ModelSelector(model, version, label))
+        deadline_s = time.monotonic() + self._allowed_s(timeout_s)
         with self._translated():
             call = self._stub.PredictStream(
-                requests, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
+                requests, timeout=_remaining_s(deadline_s), metadata=self._metadata()
             )
             try:
                 for response in call:
                     yield read_predictions(response, requests.next_count())
             finally:
                 call.cancel()
+        # A server whose own clock sees the deadline first may end the stream as if it were done.
+        if time.monotonic() >= deadline_s and requests.are_answers_missing:
+            raise TimeoutExceededError(
+                f"{self._target}: the deadline passed before the last answer"
+            )
         requests.check_end()
 
     def model(

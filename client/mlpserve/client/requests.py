@@ -173,11 +173,16 @@ class StreamRequests:
             raise ServerFaultError("answer: expected one for each batch, got one more")
         return self._counts.popleft()
 
+    @property
+    def are_answers_missing(self) -> bool:
+        """Whether a batch was not answered, or not sent although nothing failed here."""
+        return self._failure is None and (bool(self._counts) or not self._are_all_sent)
+
     def check_end(self) -> None:
         """Raise what kept the batches from being sent, or answered, to their end."""
         if self._failure is not None:
             raise self._failure
-        if self._counts or not self._are_all_sent:
+        if self.are_answers_missing:
             raise ServerFaultError("answer: expected one for each batch, but the stream ended")
 
 
