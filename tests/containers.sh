@@ -50,7 +50,7 @@ kill_its_program() { # as the system does where memory runs out; Docker starts t
     os.kill(int(open("/proc/1/task/1/children").read().split()[0]), signal.SIGKILL)' || true
   wait_for has_restarted "$1"
 }
-kill_and_start() { # Docker itself takes this for a wish, and does not start it again
+kill_and_start() { # Docker itself takes this for a deliberate stop, and does not start it again
   docker kill --signal KILL "$1"
   docker start "$1"
 }

@@ -82,6 +82,6 @@ def test_a_second_signal_ends_the_wait(models: Path, tiny_models: None) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert any("stopping" in line for line in process.stderr)
-        while process.poll() is None:  # signals that come together are one wish
+        while process.poll() is None:  # signals that come together count as one
             process.send_signal(signal.SIGTERM)
         assert process.returncode in {0, -signal.SIGTERM}

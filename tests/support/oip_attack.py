@@ -135,11 +135,11 @@ def main() -> None:
     atheris.instrument_all()
 
     def attack(data: bytes) -> None:
-        door, rest = data[:1], data[1:]
-        if door < b"\x80":
+        kind, rest = data[:1], data[1:]
+        if kind < b"\x80":
             attack_grpc(rest)
         else:
-            attack_http(rest, str(door[0] - 100) if door < b"\xf0" else None)
+            attack_http(rest, str(kind[0] - 100) if kind < b"\xf0" else None)
 
     atheris.Setup(sys.argv, attack)
     atheris.Fuzz()

@@ -52,8 +52,8 @@ def memory_limit(processes: Sequence[int]) -> Iterator[None]:
     before = {process: resource.prlimit(process, resource.RLIMIT_AS) for process in processes}
     for process, (_, hard) in before.items():
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
-        most_bytes = pages * resource.getpagesize() + ROOM_BYTES
-        resource.prlimit(process, resource.RLIMIT_AS, (most_bytes, hard))
+        max_bytes = pages * resource.getpagesize() + ROOM_BYTES
+        resource.prlimit(process, resource.RLIMIT_AS, (max_bytes, hard))
     yield
     for process, limit in before.items():
         resource.prlimit(process, resource.RLIMIT_AS, limit)

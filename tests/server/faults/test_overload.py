@@ -20,7 +20,7 @@ RunServer = Callable[..., AbstractContextManager[Any]]
 WIDTH = 1500  # so that a server can be overloaded by a client that shares the machine with it
 DEADLINE_S = 0.5
 ROWS = 64
-MOST_ROUNDS = 4
+MAX_ROUNDS = 4
 # Of the peak. On the public API calls wait in grpcio's pool first, and some expire there.
 MIN_SHARE = {"--fast-lane": 0.85, "--no-fast-lane": 0.5}
 
@@ -79,7 +79,7 @@ def test_twice_the_load_costs_a_sixth_of_what_can_be_answered_and_half_on_the_pu
         load = OpenLoad(server.address, images, expected)
         # A machine that does other things as well makes a round worse, and never better.
         least = MIN_SHARE[adapter]
-        over, peak_per_s = best_of(MOST_ROUNDS, least, lambda: overloaded(load, over_s))
+        over, peak_per_s = best_of(MAX_ROUNDS, least, lambda: overloaded(load, over_s))
         after = load.offer(per_s=peak_per_s / 4, over_s=1, deadline_s=DEADLINE_S)
         load.close()
         server.stop()

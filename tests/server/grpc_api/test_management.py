@@ -30,7 +30,7 @@ RunServer = Callable[..., AbstractContextManager[Any]]
 
 
 class Managed:
-    """A server that takes orders from afar, and is asked over many connections.
+    """A server that answers the management rpcs, called over many connections.
 
     Args:
         address: Where it listens.

@@ -204,13 +204,13 @@ def test_no_more_rows_wait_than_are_allowed_unless_one_request_has_them_all(
     assert (put, waiting.depth()) == (0, (0, 0))
 
 
-def passage(rows: int, ns: int) -> BatchTiming:
+def timing(rows: int, ns: int) -> BatchTiming:
     return BatchTiming(1, rows, arrived_ns=0, read_ns=0, started_ns=0, ended_ns=ns)
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() -> None:
     waiting, flood, other = queue(), Asker("flood"), Asker("other")
-    waiting.learn_pace(passage(rows=10, ns=10_000_000))  # a millisecond for each row
+    waiting.learn_pace(timing(rows=10, ns=10_000_000))  # a millisecond for each row
     for _ in range(100):
         waiting.put(flood.request(1))
     expected = "the deadline cannot be met: it is in 20 ms, and the 101 images up to there take"
@@ -223,7 +223,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() 
 
 def test_what_would_be_late_is_not_computed_while_others_can_be_in_time() -> None:
     waiting, late, other = queue(), Asker("late"), Asker("other")
-    waiting.learn_pace(passage(rows=10, ns=10_000_000))
+    waiting.learn_pace(timing(rows=10, ns=10_000_000))
     waiting.put(late.request(4, remaining_s=9))  # it came when the clock began, so that is over
     waiting.put(other.request(4))
     assert callers(waiting.take()) == ["other"]
@@ -234,11 +234,11 @@ def test_what_would_be_late_is_not_computed_while_others_can_be_in_time() -> Non
 
 def test_what_is_expected_to_be_late_is_computed_after_all_where_nothing_else_waits() -> None:
     waiting, late = queue(), Asker("late")
-    waiting.learn_pace(passage(rows=1, ns=10**9))  # a machine that was busy for a moment
+    waiting.learn_pace(timing(rows=1, ns=10**9))  # a machine that was busy for a moment
     waiting.put(late.request(4, remaining_s=9))
     assert callers(waiting.take()) == ["late"]
     for _ in range(8):
-        waiting.learn_pace(passage(rows=4, ns=4_000_000))
+        waiting.learn_pace(timing(rows=4, ns=4_000_000))
     waiting.put(late.request(100))
     waiting.put(late.request(4, remaining_s=9))
     assert late.outcomes == []
@@ -248,7 +248,7 @@ def test_no_deadline_is_refused_by_a_queue_that_is_empty_or_has_seen_no_pass() -
     fresh, known = queue(), queue()
     fresh.put(Asker("a").request(1000))
     fresh.put(Asker("b").request(1, remaining_s=1e-6))
-    known.learn_pace(passage(rows=1, ns=10**9))
+    known.learn_pace(timing(rows=1, ns=10**9))
     known.put(Asker("a").request(1, remaining_s=1e-6))
     known.learn_pace(None)
     assert (fresh.depth(), known.depth()) == ((2, 1001), (1, 1))

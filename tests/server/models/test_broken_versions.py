@@ -295,6 +295,6 @@ def test_the_digest_is_that_of_what_is_served(
 ) -> None:
     publish(models, proven)
     local = serve_folder(models)
-    (snapshot,) = local.controller._snapshots.served.values()  # noqa: SLF001 - no other door
+    (snapshot,) = local.controller._snapshots.served.values()  # noqa: SLF001 - no public way
     path = weights_path(models, "tiny", 1)
     assert snapshot.digest == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A server with all doors open, and images for it."""
+"""A server with all endpoints open, and images for it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The HTTP door, as curl and any HTTP library see it."""
+"""The HTTP endpoint, as curl and any HTTP library see it."""
 
 import gzip
 import http.client

@@ -67,10 +67,10 @@ def test_clients_with_messages_of_their_own_are_answered_in_one_process_with_our
     images = np.arange(12, dtype=np.float32).reshape(2, 6) / 16
     with Client(server.address) as client:
         plain = client.predict(images)
-    for door, found in json.loads(run.stdout).items():
+    for endpoint, found in json.loads(run.stdout).items():
         # KServe's client passes over the version in an answer over HTTP.
-        assert found["version"] == "2" or (neighbour, door) == ("kserve", "HTTP")
+        assert found["version"] == "2" or (neighbour, endpoint) == ("kserve", "HTTP")
         assert found["id"] == "seven"
         assert np.ravel(found["labels"]).tolist() == plain.labels.tolist()
         probabilities = np.array(found["probabilities"], np.float32).tobytes()
-        assert probabilities == plain.probabilities.tobytes(), door
+        assert probabilities == plain.probabilities.tobytes(), endpoint

@@ -37,8 +37,8 @@ def over_http(http_address: str) -> Iterator[Any]:
 
 
 @pytest.fixture(params=["gRPC", "HTTP"])
-def door(request: pytest.FixtureRequest, server: Server) -> Iterator[tuple[Any, Any]]:
-    """Return the module of a door, and a client of it."""
+def transport(request: pytest.FixtureRequest, server: Server) -> Iterator[tuple[Any, Any]]:
+    """Return the module of a transport, and a client of it."""
     module = triton_grpc if request.param == "gRPC" else triton_http
     assert server.http is not None
     address = server.address if module is triton_grpc else f"127.0.0.1:{server.http.port}"
@@ -56,8 +56,10 @@ def expected(model: Model, images: Images) -> npt.NDArray[Any]:
     return model.network.probabilities(model.metadata.input.scale(images))
 
 
-def test_arrays_come_back_as_arrays(door: tuple[Any, Any], model: Model, images: Images) -> None:
-    module, client = door
+def test_arrays_come_back_as_arrays(
+    transport: tuple[Any, Any], model: Model, images: Images
+) -> None:
+    module, client = transport
     result = client.infer("tiny", [tensor(module, images)], request_id="seven")
     found = result.as_numpy("probabilities")
     np.testing.assert_allclose(found, expected(model, images), rtol=0, atol=1e-6)
@@ -67,7 +69,7 @@ def test_arrays_come_back_as_arrays(door: tuple[Any, Any], model: Model, images:
     np.testing.assert_array_equal(same, found.argmax(axis=1))
 
 
-def test_every_door_gives_the_same_bits(
+def test_every_transport_gives_the_same_bits(
     server: Server, over_grpc: Any, over_http: Any, images: Images
 ) -> None:
     floats = (images / 255).astype(np.float32)
@@ -93,9 +95,9 @@ def test_every_door_gives_the_same_bits(
 
 
 def test_classification_gives_values_indices_and_labels(
-    door: tuple[Any, Any], model: Model, images: Images
+    transport: tuple[Any, Any], model: Model, images: Images
 ) -> None:
-    module, client = door
+    module, client = transport
     asked = module.InferRequestedOutput("probabilities", class_count=2)
     found = client.infer("tiny", [tensor(module, images)], outputs=[asked])
     rows = found.as_numpy("probabilities")
@@ -179,8 +181,8 @@ def test_the_repository_lists_its_models_and_loads_none_unless_allowed(
             assert "explicit model load / unload is not allowed" in caught.value.message()
 
 
-def test_errors_are_those_that_the_client_knows(door: tuple[Any, Any]) -> None:
-    module, client = door
+def test_errors_are_those_that_the_client_knows(transport: tuple[Any, Any]) -> None:
+    module, client = transport
     for model, version, shape, grpc_status, http_status in (
         ("huge", "", [5, 6], "StatusCode.NOT_FOUND", "404"),
         ("tiny", "7", [5, 6], "StatusCode.NOT_FOUND", "404"),
@@ -192,8 +194,8 @@ def test_errors_are_those_that_the_client_knows(door: tuple[Any, Any]) -> None:
         assert caught.value.status() == (grpc_status if module is triton_grpc else http_status)
 
 
-def test_compressed_requests_are_answered(door: tuple[Any, Any], images: Images) -> None:
-    module, client = door
+def test_compressed_requests_are_answered(transport: tuple[Any, Any], images: Images) -> None:
+    module, client = transport
     name = "compression_algorithm" if module is triton_grpc else "request_compression_algorithm"
     for algorithm in ("gzip", "deflate"):
         found = client.infer("tiny", [tensor(module, images)], **{name: algorithm})

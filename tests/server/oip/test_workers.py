@@ -1,4 +1,4 @@
-"""The HTTP door of a server of several processes, as its users run it."""
+"""The HTTP endpoint of a server of several processes, as its users run it."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""How many requests may be open at once, over all doors and on either adapter."""
+"""How many requests may be open at once, over all endpoints and on either adapter."""
 
 import json
 import time

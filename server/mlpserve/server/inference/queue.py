@@ -176,16 +176,16 @@ class RowQueue:
         self._forget_old_lines()
         return group
 
-    def learn_pace(self, passage: BatchTiming | None) -> None:
+    def learn_pace(self, timing: BatchTiming | None) -> None:
         """Note how long a pass took, if there was one, and what was done between two of them."""
-        if passage is None:
+        if timing is None:
             self._busy_since_ns = None
             return
-        began_ns = self._busy_since_ns or passage.started_ns
-        self._busy_since_ns = passage.ended_ns if self._waiting else None
+        began_ns = self._busy_since_ns or timing.started_ns
+        self._busy_since_ns = timing.ended_ns if self._waiting else None
         # A pass takes time however few its rows are: of small ones nothing follows for large ones.
-        rows = max(passage.images, self._max_batch_rows // 2)
-        change = (passage.ended_ns - began_ns) / 1e9 / rows - self._seconds_per_row
+        rows = max(timing.images, self._max_batch_rows // 2)
+        change = (timing.ended_ns - began_ns) / 1e9 / rows - self._seconds_per_row
         share = _SLOWER_SHARE if change > 0 else _QUICKER_SHARE
         self._seconds_per_row += change * (share if self._seconds_per_row else 1)
 

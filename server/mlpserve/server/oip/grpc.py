@@ -68,37 +68,37 @@ def _ready(repository: Repository, _: pb.ServerReadyRequest) -> Message:
     return pb.ServerReadyResponse(ready=repository.is_ready)
 
 
-def _model_ready(repository: Repository, asked: pb.ModelReadyRequest) -> Message:
-    return pb.ModelReadyResponse(ready=repository.is_model_ready(asked.name, asked.version))
+def _model_ready(repository: Repository, request: pb.ModelReadyRequest) -> Message:
+    return pb.ModelReadyResponse(ready=repository.is_model_ready(request.name, request.version))
 
 
 def _server_metadata(repository: Repository, _: pb.ServerMetadataRequest) -> Message:
     return repository.server_metadata()
 
 
-def _model_metadata(repository: Repository, asked: pb.ModelMetadataRequest) -> Message:
-    return repository.model_metadata(asked.name, asked.version)
+def _model_metadata(repository: Repository, request: pb.ModelMetadataRequest) -> Message:
+    return repository.model_metadata(request.name, request.version)
 
 
-def _model_config(repository: Repository, asked: pb.ModelConfigRequest) -> Message:
-    return pb.ModelConfigResponse(config=repository.model_config(asked.name, asked.version))
+def _model_config(repository: Repository, request: pb.ModelConfigRequest) -> Message:
+    return pb.ModelConfigResponse(config=repository.model_config(request.name, request.version))
 
 
-def _model_statistics(repository: Repository, asked: pb.ModelStatisticsRequest) -> Message:
-    return repository.model_statistics(asked.name, asked.version)
+def _model_statistics(repository: Repository, request: pb.ModelStatisticsRequest) -> Message:
+    return repository.model_statistics(request.name, request.version)
 
 
-def _index(repository: Repository, asked: pb.RepositoryIndexRequest) -> Message:
-    return repository.index(asked.repository_name, ready_only=asked.ready)
+def _index(repository: Repository, request: pb.RepositoryIndexRequest) -> Message:
+    return repository.index(request.repository_name, ready_only=request.ready)
 
 
-def _load(repository: Repository, asked: pb.RepositoryModelLoadRequest) -> Message:
-    repository.load(asked.repository_name, asked.model_name, asked.parameters)
+def _load(repository: Repository, request: pb.RepositoryModelLoadRequest) -> Message:
+    repository.load(request.repository_name, request.model_name, request.parameters)
     return pb.RepositoryModelLoadResponse()
 
 
-def _unload(repository: Repository, asked: pb.RepositoryModelUnloadRequest) -> Message:
-    repository.unload(asked.repository_name, asked.model_name, asked.parameters)
+def _unload(repository: Repository, request: pb.RepositoryModelUnloadRequest) -> Message:
+    repository.unload(request.repository_name, request.model_name, request.parameters)
     return pb.RepositoryModelUnloadResponse()
 
 

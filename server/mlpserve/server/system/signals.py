@@ -38,7 +38,7 @@ def wait_for_stop(reload: Callable[[], object]) -> None:
 def let_the_next_one_end_us() -> None:
     """After a signal to stop, have the next one end the process at once.
 
-    Whoever asks a second time does not want to wait. But signals that come together are one wish,
+    Whoever asks a second time does not want to wait. But signals that come together count as one,
     as when both a terminal and a supervisor send theirs.
     """
     while signal.sigtimedwait(STOP_SIGNALS, _TOGETHER_S):

@@ -62,7 +62,7 @@ def _plain(response: kserve.InferResponse) -> object:
 
 
 def main() -> None:
-    """Ask over both doors."""
+    """Call both endpoints."""
     found = {"gRPC": asyncio.run(_over_grpc()), "HTTP": asyncio.run(_over_http())}
     sys.stdout.write(json.dumps(found))
 

@@ -96,10 +96,10 @@ def _summary(
 def _matrix(evaluation: Evaluation) -> Sequence[Sequence[Mapping[str, str] | None]]:
     """Return the cells of the matrix, row by row; None for those in which nothing is shown."""
     counts = confusion_matrix(evaluation)
-    most_wrong = max(int((counts - np.diag(np.diagonal(counts))).max()), 1)
+    max_wrong = max(int((counts - np.diag(np.diagonal(counts))).max()), 1)
     return [
         [
-            _cell(int(count), truth, predicted, int(row.sum()), most_wrong)
+            _cell(int(count), truth, predicted, int(row.sum()), max_wrong)
             for predicted, count in enumerate(row)
         ]
         for truth, row in enumerate(counts)
@@ -113,13 +113,13 @@ def _matrix_style(class_labels: Sequence[str]) -> str:
 
 
 def _cell(
-    count: int, truth: int, predicted: int, total: int, most_wrong: int
+    count: int, truth: int, predicted: int, total: int, max_wrong: int
 ) -> Mapping[str, str] | None:
     if count == 0:
         return None
     is_right = truth == predicted
     # Mistakes by the square root, so that a single one is seen beside many.
-    share = count / total if is_right else math.sqrt(count / most_wrong)
+    share = count / total if is_right else math.sqrt(count / max_wrong)
     opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * share
     kind = "right" if is_right else "wrong"
     return {"kind": kind, "opacity": f"{opacity:.2f}", "count": f"{count:,}"}

@@ -51,11 +51,11 @@ class TimeoutProtocol(H11Protocol):
         self._wait(_ANSWER_TIMEOUT_S if unsent_bytes else _HEAD_TIMEOUT_S)
         super().on_response_complete()
 
-    def _wait(self, most_s: float) -> None:
+    def _wait(self, max_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._waiting_since_s = self.loop.time()
-        self._timer = self.loop.call_later(most_s, self._give_up)
+        self._timer = self.loop.call_later(max_s, self._give_up)
 
     def _give_up(self) -> None:
         if self._is_waiting():

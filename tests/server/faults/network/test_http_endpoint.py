@@ -1,4 +1,4 @@
-"""The doors of HTTP: connections that are slow, silent, too large, or never read."""
+"""The HTTP endpoint: connections that are slow, silent, too large, or never read."""
 
 import http.client
 import socket
@@ -21,7 +21,7 @@ GIB: Final = 1 << 30
 
 @contextmanager
 def attacked_http(attack: Attack, fault: str, *flags: str, **limits: Any) -> Iterator[Any]:
-    """Have a server with a door for HTTP attacked; its port is ``http_port``."""
+    """Have a server with an HTTP endpoint attacked; its port is ``http_port``."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
