@@ -152,6 +152,14 @@ def test_reader_that_has_had_enough_is_no_failure(models: Path, three: Path) -> 
     process.stderr.close()
 
 
+def test_a_closed_output_is_said_in_one_sentence(models: Path) -> None:
+    command = f"exec {sys.executable} -m mlpserve.model list --models {models} >&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "mlpserve-models: the output is closed\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_output_that_cannot_be_written_is_said(models: Path, three: Path) -> None:
     with Path("/dev/full").open("wb") as full:

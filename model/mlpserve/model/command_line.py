@@ -38,8 +38,10 @@ def standard_output() -> Iterator[None]:
     as ``head`` has, ends the block, and is no failure.
 
     Raises:
-        OutputError: It cannot be written, because the disk is full for example.
+        OutputError: It is closed, or cannot be written, because the disk is full for example.
     """
+    if sys.stdout is None:
+        raise OutputError("the output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
