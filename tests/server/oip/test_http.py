@@ -1,11 +1,13 @@
 """The HTTP endpoint, as curl and any HTTP library see it."""
 
+import contextlib
 import gzip
 import http.client
 import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,18 @@ def test_who_leaves_before_its_turn_is_not_computed(
     for each in opened_ones:
         each.close()
     assert sizes == [1, 4]
+
+
+@pytest.mark.parametrize("adapter", ["fast lane"])
+def test_an_idle_connection_is_closed_when_the_setting_says_and_not_before(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(http_port=0, http_keep_alive_s=1.0)
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("GET", "/v2/health/live")
+            assert connection.getresponse().read() == b'{"live":true}'
+        answered_s = time.monotonic()
+        assert connection.sock.recv(1) == b""
+        assert 0.8 < time.monotonic() - answered_s < TIMEOUT_S / 2

@@ -17,6 +17,9 @@ _MAX_IDLE_MS: Final = 600_000  # gRPC's own: without end
 # Whoever does not answer a ping is gone, or reads nothing of what waits for it here.
 _PING_AFTER_MS: Final = 60_000  # gRPC's own: two hours
 _PING_TIMEOUT_MS: Final = 20_000
+# Many clients and balancers ping every 10 s to see that a quiet stream lives; gRPC's own: 5 min.
+_MIN_PING_PERIOD_MS: Final = 5_000
+_MS_PER_S: Final = 1000
 # gRPC's own is without end. Each may hold an answer that its caller does not take.
 _MAX_STREAMS_OF_A_CONNECTION: Final = 1024
 _MAX_METADATA_BYTES: Final = 16_384
@@ -41,6 +44,8 @@ def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _PING_AFTER_MS),
         ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_PERIOD_MS),
+        *_max_age(config.max_connection_age_s),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_OF_A_CONNECTION),
         # Counts streams that have ended but are not cleared away yet, of which callers cannot know:
         # those who keep to the limit would be refused now and then.
@@ -56,3 +61,11 @@ def transport_options(config: ServerConfig) -> list[tuple[str, int]]:
         # watches the port.
         ("grpc.so_reuseport", int(config.shares_port)),
     ]
+
+
+def _max_age(seconds: float) -> list[tuple[str, int]]:
+    """Return the option that has connections closed, a tenth sooner or later, when calls end.
+
+    gRPC's own grace for calls is without end: no call is cut for the sake of new servers.
+    """
+    return [("grpc.max_connection_age_ms", round(seconds * _MS_PER_S))] if seconds else []

@@ -193,6 +193,17 @@ class ServerConfig(Settings):
         _Count, "connections that each process has open at once; what comes then is closed"
     ] = 1024
 
+    max_connection_age_s: Annotated[
+        float,
+        seconds(),
+        "have gRPC clients connect anew after about so long, so that they find new servers; calls "
+        "that are open go on; 0 for never",
+    ] = 300.0
+    # Balancers close theirs after 60; who closes first must not be the server.
+    http_keep_alive_s: Annotated[
+        float, seconds(1.0), "how long a connection over HTTP may be idle between two requests"
+    ] = 75.0
+
     drain_seconds: Annotated[
         _Seconds,
         "how long to go on answering after a signal to stop, for balancers to look elsewhere",

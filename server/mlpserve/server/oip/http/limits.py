@@ -48,7 +48,9 @@ class TimeoutProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait until the answer is taken, and for the next request."""
         unsent_bytes = self.transport.get_write_buffer_size()
-        self._wait(_ANSWER_TIMEOUT_S if unsent_bytes else _HEAD_TIMEOUT_S)
+        # An idle one is closed by uvicorn after the same time; this counts on while a head comes.
+        next_head_s = max(self.timeout_keep_alive, _HEAD_TIMEOUT_S)
+        self._wait(_ANSWER_TIMEOUT_S if unsent_bytes else next_head_s)
         super().on_response_complete()
 
     def _wait(self, max_s: float) -> None:

@@ -32,6 +32,7 @@ class HttpServer:
         application: What answers.
         sockets: Where; closed with the server.
         stop_grace_s: How long open requests may take when it is stopped.
+        keep_alive_s: How long a connection may be idle between two requests.
         tls: With which to serve over TLS, its files looked at every few seconds; None for plain
             connections.
     """
@@ -42,6 +43,7 @@ class HttpServer:
         sockets: Sequence[socket.socket],
         *,
         stop_grace_s: float,
+        keep_alive_s: float,
         tls: HttpTls | None,
     ) -> None:
         context, files = tls or (None, None)
@@ -64,6 +66,7 @@ class HttpServer:
             proxy_headers=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(stop_grace_s)),
+            timeout_keep_alive=max(1, round(keep_alive_s)),
             timeout_notify=_LOOK_PERIOD_S,
             callback_notify=notify,
         )
@@ -154,5 +157,6 @@ def open_http(
         endpoints.application(),
         listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
         stop_grace_s=config.stop_grace_s,
+        keep_alive_s=config.http_keep_alive_s,
         tls=http_tls(config),
     )
