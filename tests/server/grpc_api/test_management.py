@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
+from mlpserve.server.server import Server
+from mlpserve.server.settings.config import MANUAL, ServerConfig
 from mlpserve.v1 import (
     model_management_pb2,
     model_management_pb2_grpc,
@@ -83,20 +85,37 @@ def versions(models: Any) -> dict[str, list[int]]:
     return {model.name: [version.version for version in model.versions] for model in models}
 
 
-@pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
+ONE_PROCESS, TWO_WORKERS = "one process", "two workers"
+# What a worker does without its supervisor.
+without_others = pytest.mark.parametrize(
+    "managed",
+    [ONE_PROCESS, pytest.param(TWO_WORKERS, marks=pytest.mark.exhaustive)],
+    indirect=True,
+)
+
+
+@pytest.fixture(params=[ONE_PROCESS, TWO_WORKERS])
 def managed(
-    request: pytest.FixtureRequest, run_server: RunServer, publish: Publish
+    request: pytest.FixtureRequest, run_server: RunServer, models: Path, publish: Publish
 ) -> Iterator[Managed]:
     """Return a server of digits 1 to 3 and letters 1 that looks only when it is told to."""
     publish("digits", versions=3)
     publish("letters", versions=1)
-    flags = ("--workers", request.param, "--reload", "manual", "--allow-management")
-    with run_server(*flags) as server:
-        managed = Managed(server.address)
-        yield managed
+    with ExitStack() as stack:
+        if request.param == ONE_PROCESS:
+            config = ServerConfig(models=models, port=0, reload=MANUAL, allow_management=True)
+            own = Server(config)
+            own.start()
+            stack.callback(own.stop)
+            managed = Managed(own.address)
+        else:
+            flags = ("--workers", "2", "--reload", "manual", "--allow-management")
+            server = stack.enter_context(run_server(*flags))
+            stack.callback(server.stop)
+            managed = Managed(server.address)
         for channel in managed.channels:
-            channel.close()
-        server.stop()
+            stack.callback(channel.close)
+        yield managed
 
 
 def test_a_version_is_loaded_beside_the_others_and_unloaded_again(managed: Managed) -> None:
@@ -156,6 +175,7 @@ def test_what_cannot_be_done_is_refused_and_what_was_served_still_is(
     assert managed.served == {"digits": [3, 2], "letters": [1]}
 
 
+@without_others
 def test_bytes_that_are_no_request_are_refused(managed: Managed) -> None:
     for method in ("LoadModel", "UnloadModel", "ReloadModels"):
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = managed.channels[0].unary_unary(
@@ -176,6 +196,7 @@ def test_calls_at_once_over_all_connections_are_done_one_after_another(managed: 
     assert managed.served["digits"] == [3, 2, 1]
 
 
+@without_others
 def test_reflection_names_the_service_where_it_is_answered(managed: Managed) -> None:
     known = ProtoReflectionDescriptorDatabase(managed.channels[0]).get_services()
     assert "mlpserve.v1.ModelManagementService" in known
