@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ import pytest
 
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples, save_model
+from warm_parent import WarmParent
 
 Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
@@ -58,13 +59,22 @@ def start_together() -> Callable[[list[subprocess.Popen[str]]], None]:
     return start
 
 
+@pytest.fixture(scope="session")
+def warm_models() -> Iterator[WarmParent]:
+    """Return what runs the commands on models without their imports for each."""
+    commands = ("changes", "examination", "listing")  # which are imported when they are run
+    modules = [f"mlpserve.model.commands.{name}" for name in commands]
+    with WarmParent(["mlpserve.model.__main__", *modules]) as parent:
+        yield parent
+
+
 @pytest.fixture
-def run(models: Path) -> Run:
+def run(models: Path, warm_models: WarmParent) -> Run:
     """Return a function that runs a command on the models folder."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, "--models", str(models), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return warm_models.run(command, timeout_s=60)
 
     return run
 

@@ -19,6 +19,7 @@ from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model, golden_samples, load_model, save_model
 from mlpserve.trainer.errors import ExportError
 from mlpserve.trainer.export.command import main
+from warm_parent import WarmParent
 
 Export = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,9 +28,15 @@ FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 10
 WITHOUT = "import sys; sys.modules[{package!r}] = None; "  # as if it were not installed
 
 
-def export(*arguments: object, code: str = COMMAND) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-W", "error", "-c", code, "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+@pytest.fixture
+def export(warm_trainer: WarmParent) -> Export:
+    """Return a function that runs the command to its end."""
+
+    def run(*arguments: object, code: str = COMMAND) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-W", "error", "-c", code, "export", *map(str, arguments)]
+        return warm_trainer.run(command, timeout_s=60)
+
+    return run
 
 
 def names_in(folder: Path) -> list[str]:
@@ -46,7 +53,9 @@ def golden_models(models: Path, model: Model) -> Path:
     return models
 
 
-def test_newest_version_is_exported_as_onnx(golden_models: Path, tmp_path: Path) -> None:
+def test_newest_version_is_exported_as_onnx(
+    export: Export, golden_models: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "tiny.onnx"
     done = export("--format", "onnx", "--model", golden_models / "tiny", "--output", output)
     assert done.returncode == 0, done.stderr
@@ -62,7 +71,9 @@ def test_newest_version_is_exported_as_onnx(golden_models: Path, tmp_path: Path)
     assert golden.largest_difference(found) < 1e-5
 
 
-def test_named_version_is_exported_as_safetensors(golden_models: Path, tmp_path: Path) -> None:
+def test_named_version_is_exported_as_safetensors(
+    export: Export, golden_models: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "tiny.safetensors"
     done = export(
         *("--format", "safetensors", "--model", f"{golden_models}/tiny:1", "--output", output)
@@ -79,7 +90,7 @@ def test_named_version_is_exported_as_safetensors(golden_models: Path, tmp_path:
 
 @pytest.mark.parametrize("package", ["onnx", "safetensors"])
 def test_missing_extra_is_named_with_the_command_that_installs_it(
-    golden_models: Path, tmp_path: Path, package: str
+    export: Export, golden_models: Path, tmp_path: Path, package: str
 ) -> None:
     output = tmp_path / "exported"
     done = export(
@@ -95,7 +106,7 @@ def test_missing_extra_is_named_with_the_command_that_installs_it(
 
 
 def test_one_format_does_not_need_the_extra_of_the_other(
-    golden_models: Path, tmp_path: Path
+    export: Export, golden_models: Path, tmp_path: Path
 ) -> None:
     code = WITHOUT.format(package="onnx") + COMMAND
     arguments = ("--model", golden_models / "tiny", "--output", tmp_path / "exported")
@@ -185,7 +196,7 @@ def test_place_that_cannot_be_written_is_said(
 
 
 def test_disk_that_is_full_leaves_the_old_file_and_nothing_else(
-    golden_models: Path, tmp_path: Path
+    export: Export, golden_models: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "tiny.onnx"
     output.write_text("dear to somebody")
