@@ -86,6 +86,7 @@ def test_a_hangup_has_models_looked_at_that_are_followed_only_on_request(
         server.stop()
 
 
+@pytest.mark.exhaustive
 def test_hangups_by_the_dozen_end_nothing(run_server: RunServer, tiny_models: None) -> None:
     with run_server("--workers", "2") as server:
         for _ in range(12):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,30 @@ def imports_a_library_of_stores(process: int) -> bool:
 
 
 @pytest.fixture
-def serve_bucket(run_server: RunServer, tmp_path: Path) -> RunServer:
-    """Return a function that runs a server of the bucket, and sees that nothing of it is left."""
+def serve_store(run_server: RunServer, tmp_path: Path) -> RunServer:
+    """Return a function that runs a server of a store, and sees that nothing of it is left."""
 
     @contextmanager
-    def run(*flags: str) -> Iterator[Any]:
-        store = ("--models", URL, "--cache", str(tmp_path / "cache"))
+    def run(url: str, *flags: str) -> Iterator[Any]:
+        store = ("--models", url, "--cache", str(tmp_path / "cache"))
         with run_server(*store, "--store-period-s", "0.1", *flags) as server:
             started = children(server.process.pid)
             yield server
         wait_until(lambda: all(has_ended(each) for each in started))
 
     return run
+
+
+@pytest.fixture
+def serve_bucket(serve_store: RunServer) -> RunServer:
+    """Return ``serve_store`` of the bucket."""
+    return partial(serve_store, URL)
+
+
+@pytest.fixture
+def url_of_folder(models: Path) -> str:
+    """Return the models folder as a store, where it does not matter which store it is."""
+    return f"file://{models}"
 
 
 @alone_and_with_workers
@@ -184,38 +197,35 @@ def test_several_workers_serve_a_bucket_that_is_empty_at_first(
 
 
 def test_a_program_that_dies_is_started_again_and_goes_on_copying(
-    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
+    serve_store: RunServer, url_of_folder: str, publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
-    upload()
-    with serve_bucket() as server, Client(server.address) as client:
+    with serve_store(url_of_folder) as server, Client(server.address) as client:
         (sync,) = sync_processes(server.process.pid)
         os.kill(sync, signal.SIGKILL)
         publish("tiny", versions=1)
-        upload()
-        server.wait_for_line(f"mlpserve-models sync {URL} ended (SIGKILL); it is started again")
+        ended = f"mlpserve-models sync {url_of_folder} ended (SIGKILL); it is started again"
+        server.wait_for_line(ended)
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
         server.stop()
 
 
 def test_the_program_ends_with_a_server_that_is_killed(
-    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], tiny_models: None
+    serve_store: RunServer, url_of_folder: str, tiny_models: None
 ) -> None:
-    upload()
-    with serve_bucket() as server:
+    with serve_store(url_of_folder) as server:
         (sync,) = sync_processes(server.process.pid)
         server.process.kill()
         wait_until(lambda: has_ended(sync))
 
 
-def test_a_hangup_has_the_bucket_looked_at_at_once(
-    serve_bucket: RunServer, s3: Any, upload: Callable[[], None], publish: Callable[..., None]
+def test_a_hangup_has_the_store_looked_at_at_once(
+    serve_store: RunServer, url_of_folder: str, publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
-    upload()
-    with serve_bucket("--store-period-s", "1000") as server, Client(server.address) as client:
+    waiting = serve_store(url_of_folder, "--store-period-s", "1000")
+    with waiting as server, Client(server.address) as client:
         publish("tiny", versions=1)
-        upload()
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlpserve.datasets import load_test_split
+from mlpserve.datasets.drawn import draw_digits
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.weights import load_model
 from mlpserve.trainer.evaluation import accuracy
@@ -126,6 +127,21 @@ def test_the_fast_recipe_classifies_97_percent_of_mnists_test_images(
     assert f"test accuracy {100 * found:.2f} %" in done.stdout
 
 
+def test_a_network_that_saw_5000_drawn_digits_only_reads_85_percent_of_mnists_test_images(
+    train: Train, models: Path, mnist_folder: Path, tmp_path: Path
+) -> None:
+    drawn = draw_digits(6000, seed=4)
+    images, labels = np.split(drawn.images, [5000]), np.split(drawn.labels, [5000])
+    path = tmp_path / "sketches.npz"
+    np.savez(path, x_train=images[0], y_train=labels[0], x_test=images[1], y_test=labels[1])
+    done = train("--data", path)
+    assert done.returncode == 0, done.stderr
+    model = load_model(weights_path(models, "sketches", 1))
+    split = load_test_split("mnist", data_dir=mnist_folder)
+    assert accuracy(model.network, model.metadata.input, split) >= 0.85
+
+
+@pytest.mark.exhaustive
 def test_a_network_that_saw_drawn_digits_only_reads_90_percent_of_mnists_test_images(
     train: Train, models: Path, mnist_folder: Path
 ) -> None:
@@ -291,8 +307,11 @@ def test_a_models_folder_that_cannot_be_written_is_found_out_before_training(
 
 @pytest.mark.parametrize(
     ("signal_number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-    ids=["INT", "TERM", "HUP"],
+    [
+        pytest.param(signal.SIGINT, 130, id="INT"),
+        pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, 129, id="HUP", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_run_that_is_told_to_stop_ends_with_its_own_code_and_publishes_nothing(
     models: Path, data: Path, signal_number: signal.Signals, code: int

@@ -226,7 +226,14 @@ def test_the_history_is_that_of_the_whole_run(
     assert begin["steps_done"] == resumed["steps"] > 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_run_with_checkpoints_that_is_told_to_stop_saves_and_says_so_by_its_code(
     warm_trainer: WarmParent, data: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

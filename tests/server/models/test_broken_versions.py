@@ -242,8 +242,9 @@ def test_wherever_a_file_is_cut_off_it_is_not_served(
     assert local.reloaded() == {"tiny": [1]}
 
 
+@pytest.mark.parametrize("step", [12, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_wherever_a_bit_is_flipped_the_answers_are_right_or_there_are_none(
-    models: Path, proven: Model, serve_folder: Callable[..., Any]
+    models: Path, proven: Model, serve_folder: Callable[..., Any], step: int
 ) -> None:
     publish(models, proven)
     path = weights_path(models, "tiny", 1)
@@ -252,7 +253,7 @@ def test_wherever_a_bit_is_flipped_the_answers_are_right_or_there_are_none(
     local = serve_folder(models)
     expected = answers(CompiledModel(proven))
     served = 0
-    for position in range(0, len(good), 3):
+    for position in range(0, len(good), step):
         path.write_bytes(flipped(good, position))
         sign(path.parent)  # so that only the other checks are left
         local.controller.reload()
@@ -264,7 +265,7 @@ def test_wherever_a_bit_is_flipped_the_answers_are_right_or_there_are_none(
         path.parent.rename(models / "tiny" / ".away")  # so that the next is not its successor
         local.controller.reload()
         (models / "tiny" / ".away").rename(path.parent)
-    assert served < len(good) / 3 / 10
+    assert served < len(good) / step / 10
 
 
 def answers(model: CompiledModel) -> bytes:

@@ -94,7 +94,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
     ("fault", "reason"),
     [
         ("die", "exit code -6"),
-        ("hang", "it took over 1 s to load, and was killed"),
+        pytest.param(
+            "hang", "it took over 1 s to load, and was killed", marks=pytest.mark.exhaustive
+        ),
         pytest.param("raise", "it failed to load, and was killed", marks=pytest.mark.exhaustive),
     ],
     ids=["dies", "hangs", "fails"],

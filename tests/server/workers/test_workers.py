@@ -71,7 +71,7 @@ def test_workers_share_a_port_and_one_is_a_single_process(
 
 
 @pytest.mark.skipif(granted_processors() < 2, reason="needs two processors")
-def test_as_many_workers_as_processors_keep_to_one_each_and_others_to_none(
+def test_as_many_workers_as_processors_keep_to_one_each(
     run_server: RunServer, tiny_models: None
 ) -> None:
     usable = os.sched_getaffinity(0)
@@ -80,10 +80,18 @@ def test_as_many_workers_as_processors_keep_to_one_each_and_others_to_none(
         kept_to = [os.sched_getaffinity(worker) for worker in server.workers()]
         assert sorted(map(sorted, kept_to)) == [[processor] for processor in sorted(usable)]
         server.stop()
-    for flags in (["--workers", count, "--no-pin"], ["--workers", str(len(usable) + 1)]):
-        with run_server(*flags) as server:
-            assert all(os.sched_getaffinity(worker) == usable for worker in server.workers())
-            server.stop()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("more", [0, 1], ids=["--no-pin", "one worker more"])
+def test_workers_that_are_not_to_be_pinned_or_are_too_many_run_anywhere(
+    run_server: RunServer, tiny_models: None, more: int
+) -> None:
+    usable = os.sched_getaffinity(0)
+    flags = [] if more else ["--no-pin"]
+    with run_server("--workers", str(len(usable) + more), *flags) as server:
+        assert all(os.sched_getaffinity(worker) == usable for worker in server.workers())
+        server.stop()
 
 
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
@@ -113,6 +121,7 @@ def test_a_signal_to_all_processes_stops_the_server_and_replaces_nobody(
     assert "stopped" in server.lines[-2]  # the last one is the end of the log
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_alone_is_told_to_stop_answers_what_it_has_and_is_replaced(
     run_server: RunServer, tiny_models: None
 ) -> None:
@@ -135,7 +144,7 @@ def test_workers_end_when_their_parent_is_killed(run_server: RunServer, tiny_mod
             pass
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.exhaustive)])
 def test_a_second_server_on_the_port_is_refused(
     run_server: RunServer, models: Path, tiny_models: None, workers: str
 ) -> None:

@@ -133,7 +133,10 @@ def test_all_workers_count_together_and_the_counts_of_a_dead_one_stay(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 # One after another, 17 questions would take over 17 s and 85 s.
-@pytest.mark.parametrize(("hanging", "within_s"), [("a worker", 12), ("the supervisor", 25)])
+@pytest.mark.parametrize(
+    ("hanging", "within_s"),
+    [pytest.param("a worker", 12, marks=pytest.mark.exhaustive), ("the supervisor", 25)],
+)
 def test_whoever_hangs_keeps_nobody_from_what_was_last_counted(
     labelled: None,
     run_server: Callable[..., AbstractContextManager[Any]],
