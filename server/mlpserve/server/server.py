@@ -18,7 +18,7 @@ from mlpserve.server.grpc_api.arrival import ArrivalExecutor, InlineExecutor, La
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
 from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
 from mlpserve.server.grpc_api.health import HealthService, ReflectionService
-from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor
+from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor, AdmittingExecutor
 from mlpserve.server.grpc_api.messages import SERVICE_NAME
 from mlpserve.server.grpc_api.services import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.grpc_api.transport import transport_options
@@ -210,6 +210,7 @@ class Server:
             app.admission,
             app.recorder,
             places_of_stream=self._config.max_stream_batches,
+            knows_connections=isinstance(self._executor, AdmittingExecutor),
         )
 
     def _build_fast_lane(self) -> FastLane | None:
@@ -247,7 +248,7 @@ def _executor_and_health(
     pool = started_pool(threads, "request")
     if untested_release() is None:
         at_once = ArrivalExecutor(InlineExecutor(), late)
-        return ArrivalExecutor(pool, late), HealthService(at_once, Sender.of)
+        return AdmittingExecutor(ArrivalExecutor(pool, late)), HealthService(at_once, Sender.of)
     health_pool = started_pool(_HEALTH_THREADS, "health")
     return pool, HealthService(health_pool, lambda _, send_response: send_response)
 

@@ -20,6 +20,7 @@ from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.telemetry.metrics import QUEUE_ROWS
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE = "/mlpserve.v1.PredictionService/"
@@ -160,7 +161,6 @@ def test_one_token_cannot_take_the_places_of_another(
         accepted.cancel()
 
 
-@pytest.mark.parametrize("adapter", ["fast lane"])
 def test_one_connection_cannot_take_the_places_of_another(start_server: StartServer) -> None:
     server = start_server(max_concurrent_requests=8)
     with connection(server) as greedy, connection(server) as modest:
@@ -169,6 +169,37 @@ def test_one_connection_cannot_take_the_places_of_another(start_server: StartSer
         for _ in range(10):
             predict(modest)
         accepted.cancel()
+
+
+@pytest.mark.parametrize("adapter", ["public API"])
+def test_a_token_is_one_caller_in_the_queue_over_however_many_connections(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, line = new_token("greedy")
+    (tmp_path / "tokens").write_text(line)
+    server = start_server(max_queue_rows=8, token_file=tmp_path / "tokens", request_threads=8)
+    metadata = (("authorization", f"Bearer {token}"),)
+    classify, has_started, go = CompiledModel.classify, Event(), Event()
+
+    def held(self: CompiledModel, batches: Sequence[Images], workspace: Workspace) -> Classified:
+        has_started.set()
+        assert go.wait(TIMEOUT_S)
+        return classify(self, batches, workspace)
+
+    monkeypatch.setattr(CompiledModel, "classify", held)
+    with connection(server) as one, connection(server) as another:
+        stub = prediction_pb2_grpc.PredictionServiceStub(one)
+        calls = [stub.Predict.future(REQUEST, timeout=TIMEOUT_S, metadata=metadata)]
+        assert has_started.wait(TIMEOUT_S)
+        calls += [
+            stub.Predict.future(REQUEST, timeout=TIMEOUT_S, metadata=metadata) for _ in range(4)
+        ]
+        while server.metrics("it")[QUEUE_ROWS.name] != [([], 4)]:  # the test's limit ends it
+            pass
+        refused = refusal(lambda: predict(another, metadata))
+        assert "4 images wait, 4 of them yours" in refused.details()
+        go.set()
+        assert [call.code().name for call in calls] == ["OK"] * 5
 
 
 def test_health_is_told_and_a_call_of_another_kind_refused_where_there_is_no_room(

@@ -6,6 +6,7 @@ Each call has a thread of a pool. A service is a table of rpcs, each made by `un
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from time import monotonic
 from typing import Final, NoReturn, TypeAlias
 
@@ -26,6 +27,8 @@ RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 # request and the refusal.
 EncodeRefusal: TypeAlias = Callable[[bytes, Refusal], bytes]
 _NO_LIMIT: Final = nullcontext()
+# Who asks, as admission has found out; of the call that is answered.
+CALLER_NAME: Final[ContextVar[str | bytes]] = ContextVar("caller_name")
 MAX_QUESTION_BYTES: Final = 16 * 1024  # a request without images: names and options
 
 
@@ -40,14 +43,14 @@ class Caller:
 
     Attributes:
         metadata: What it sent along: pairs of a key and a value.
-        connection: Over which connection it asks.
+        name: What it is called, as its token says, or its connection.
     """
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self._context = context
         self._deadline_s = monotonic() + context.time_remaining()
         self.metadata: Metadata = context.invocation_metadata()
-        self.connection: str = context.peer()
+        self.name = CALLER_NAME.get("") or context.peer()
 
     def remaining_s(self) -> float:
         """Return the seconds until the deadline."""
@@ -216,7 +219,7 @@ def _check_length(data: bytes) -> None:
 def arrived(recorder: Recorder, method: str, caller: Caller) -> RequestRecord:
     """Return the record of a request of the public API that comes now."""
     return recorder.arrived(
-        method, caller.metadata, caller=caller.connection, remaining_s=caller.remaining_s()
+        method, caller.metadata, caller=caller.name, remaining_s=caller.remaining_s()
     )
 
 
