@@ -92,10 +92,22 @@ def percent(share: float | None) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Writes events for people; an event is a line, but for a traceback after it."""
+    """Writes events for people; an event is a line, but for a traceback, indented after it.
+
+    Whatever is in it begins no line of its own, and does nothing to a terminal.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401 - as logging has it
+        """Return the traceback."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 class JsonFormatter(logging.Formatter):

@@ -35,7 +35,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     UnusableError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.UNAVAILABLE,
-    ShortageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ShortageError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -104,7 +104,8 @@ def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refus
     # Its frames hold the request; where they hold the error as well, as asyncio's do, both would
     # stay until the garbage is collected.
     raised.__traceback__ = None
-    pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if isinstance(error, OverloadedError) else []
+    may_be_repeated = isinstance(error, OverloadedError | ShortageError)
+    pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if may_be_repeated else []
     return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
 
 

@@ -98,9 +98,9 @@ def test_a_request_for_which_there_is_no_memory_is_refused_and_others_are_answer
     note_fault(
         f"no memory for {ASKED} requests to a model that takes much; `{adapter}`",
         figures,
-        "each is refused: RESOURCE_EXHAUSTED; answered when there is memory again",
+        "each is refused: UNAVAILABLE; answered when there is memory again",
     )
-    assert {code for code, _ in refused} == {"RESOURCE_EXHAUSTED"}, refused
+    assert {code for code, _ in refused} == {"UNAVAILABLE"}, refused
     assert all("not enough memory left for this request" in said for _, said in refused)
     assert {code for code, _ in answered} == {"OK"}, answered
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors

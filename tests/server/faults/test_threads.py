@@ -107,10 +107,10 @@ def test_without_a_thread_left_all_but_streams_are_answered_and_streams_refused(
     note_fault(
         f"no thread can be started; {CALLERS} ListModels and {STREAMS} streams come; `{adapter}`",
         figures,
-        "ListModels is answered, streams are refused: RESOURCE_EXHAUSTED; all are answered later",
+        "ListModels is answered, streams are refused: UNAVAILABLE; all are answered later",
     )
     assert listed == listed_later == ["OK"] * CALLERS
-    refusal = "RESOURCE_EXHAUSTED: the server can start no thread for this request; try again later"
+    refusal = "UNAVAILABLE: the server can start no thread for this request; try again later"
     assert refusal in streamed
     assert streamed <= {refusal, "OK: "}
     assert streamed_later == {"OK: "}

@@ -22,7 +22,8 @@ from mlpserve.server.server import Server
 from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry.logs import BackgroundHandler
 from mlpserve.server.telemetry.metrics import LOG_LINES_DROPPED
-from mlpserve.server.telemetry.request_log import RateLimit, RequestLog
+from mlpserve.server.telemetry.rate_limit import RateLimit
+from mlpserve.server.telemetry.request_log import RequestLog
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 TIMEOUT_S = 20.0

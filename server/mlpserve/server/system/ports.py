@@ -111,8 +111,9 @@ def _bound_sockets(
             found[-1].bind((name, found[0].getsockname()[1] or port, *rest))
             if listen:
                 found[-1].listen(socket.SOMAXCONN)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a part of the name is too long, or empty
         for opened in found:
             opened.close()
-        raise cannot_listen(host, port, error.strerror, flags=flags) from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise cannot_listen(host, port, reason, flags=flags) from error
     return found

@@ -14,6 +14,9 @@ from queue import Queue
 from typing import Final
 
 from mlpserve.model.command_line import DETAILS, JsonFormatter, TextFormatter
+from mlpserve.server.telemetry.rate_limit import RateLimit
+
+logger = logging.getLogger(__name__)
 
 _MAX_WAITING: Final = 1000  # lines
 _FLUSH_TIMEOUT_S: Final = 1.0
@@ -35,6 +38,7 @@ def log_to_stderr(log_format: str = "auto", level: str = "info") -> None:
     is_json = log_format == "json" or (log_format == "auto" and not os.isatty(_STANDARD_ERROR))
     handler = BackgroundHandler(_STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
+    handler.addFilter(LibraryLimit())
     logging.root.addHandler(handler)
     # It logs each change of a file, which says nothing of what becomes of it.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
@@ -52,6 +56,27 @@ def lines_dropped() -> int:
         for handler in logging.root.handlers
         if isinstance(handler, BackgroundHandler)
     )
+
+
+class LibraryLimit(logging.Filter):
+    """Lets pass all lines of ours, and so many a second of each logger of a library.
+
+    What libraries log is up to whoever connects: uvicorn has a line for each request that is no
+    HTTP, asyncio one for each connection that it has no descriptor for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limits: dict[str, RateLimit] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is to be written."""
+        name = record.name
+        if name.partition(".")[0] == "mlpserve":
+            return True
+        if name not in self._limits:
+            self._limits[name] = RateLimit(lambda count: logger.warning("%s: %d more", name, count))
+        return self._limits[name].allows()
 
 
 class BackgroundHandler(QueueHandler):

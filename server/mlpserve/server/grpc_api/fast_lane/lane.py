@@ -347,7 +347,7 @@ def _log_failure(error: Exception) -> None:
 def _cancel(call: Any, error: Exception) -> None:  # noqa: ANN401 - grpcio's
     """End a call in the way that needs least: without a message, metadata or an event."""
     if isinstance(error, MemoryError):
-        call.cancel(cygrpc.StatusCode.resource_exhausted, _NO_MEMORY)
+        call.cancel(cygrpc.StatusCode.unavailable, _NO_MEMORY)
     else:
         call.cancel(cygrpc.StatusCode.internal, _FAILED)
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -43,6 +43,7 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _GONE: Final = "the caller left before its turn came"
+_CLIENT_GONE: Final = 499  # as nginx has it; it is never sent
 
 
 class OpenInference:
@@ -122,6 +123,9 @@ class OpenInference:
                     response = await answer(request)
                 else:
                     response = await self._admitted(answer, request, record)
+            except ClientDisconnect:  # before it has sent all; nobody is left to be told
+                self._recorder.ended(record, "CANCELLED")
+                return Response(status_code=_CLIENT_GONE)
             except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
                 refusal = refuse(self._recorder, record, error)
                 headers = dict(refusal.metadata)
