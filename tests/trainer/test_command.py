@@ -58,6 +58,7 @@ def test_the_tutorials_published_table_begins_digit_for_digit(
 ) -> None:
     monkeypatch.chdir(models.parent)
     monkeypatch.setenv("MLPSERVE_DATA_DIR", str(mnist_folder))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # more spin while they wait for one another
     found = ""
     with subprocess.Popen(
         [sys.executable, "-u", "-m", *program, "--data", "mnist"], stdout=subprocess.PIPE, text=True

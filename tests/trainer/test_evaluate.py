@@ -1,6 +1,7 @@
 """The command `mlpserve-train evaluate` as its users run it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,11 +29,21 @@ def evaluate(warm_trainer: WarmParent) -> Run:
     return run
 
 
-@pytest.fixture
-def model(train: Run, models: Path, data: Path) -> Path:
-    """Return a model with two versions, of which the second is not always right."""
+@pytest.fixture(scope="module")
+def trained(warm_trainer: WarmParent, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a models folder for ``model`` to copy."""
+    models = tmp_path_factory.mktemp("trained")
+    places = f"--data {data} --models {models} --batch-size 64".split()
     for flags in ("--epochs 1", "--epochs 1 --learning-rate 0.003 --seed 4"):
-        assert train("--data", data, *flags.split(), "--batch-size", "64").returncode == 0
+        command = [sys.executable, "-m", "mlpserve.trainer", *places, *flags.split()]
+        assert warm_trainer.run(command).returncode == 0
+    return models
+
+
+@pytest.fixture
+def model(trained: Path, models: Path) -> Path:
+    """Return a model with two versions, of which the second is not always right."""
+    shutil.copytree(trained, models)
     return models / "thirds"
 
 

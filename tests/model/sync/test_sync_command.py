@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mlpserve.model.folder import versions, weights_path
+from warm_parent import WarmParent
 
 TIMEOUT_S = 30.0
 END_S = 10.0  # far less than what it is kept waiting for
@@ -23,17 +24,25 @@ URL = "s3://bucket/models"
 COMMAND = [sys.executable, "-m", "mlpserve.model", "sync"]
 
 Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 
 
-def run(*arguments: object) -> Done:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def warm_sync() -> Iterator[WarmParent]:
+    """Return what runs the command without its imports for each."""
+    modules = ["mlpserve.model.__main__", "mlpserve.model.commands.syncing", "fsspec"]
+    with WarmParent(modules) as parent:
+        yield parent
+
+
+@pytest.fixture
+def run(warm_sync: WarmParent) -> Run:
+    """Return a function that runs the command to its end."""
+
+    def run(*arguments: object) -> Done:
+        return warm_sync.run([*COMMAND, *map(str, arguments)], timeout_s=TIMEOUT_S)
+
+    return run
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def silent_store() -> Iterator[int]:
 
 
 def test_once_makes_the_folder_equal_to_the_store(
-    models: Path, tiny_models: None, cache: Path
+    run: Run, models: Path, tiny_models: None, cache: Path
 ) -> None:
     done = run("--once", f"file://{models}", cache)
     assert done.returncode == 0, done.stderr
@@ -92,7 +101,7 @@ def test_once_makes_the_folder_equal_to_the_store(
 
 
 def test_once_fails_where_a_version_cannot_be_copied_and_says_why(
-    models: Path, tiny_models: None, cache: Path
+    run: Run, models: Path, tiny_models: None, cache: Path
 ) -> None:
     with weights_path(models, "tiny", 2).open("ab") as file:
         file.truncate(2 * 2**20)
@@ -105,7 +114,7 @@ def test_once_fails_where_a_version_cannot_be_copied_and_says_why(
     assert versions(cache, "tiny") == [1]
 
 
-def test_once_fails_where_the_store_is_away(models: Path, cache: Path) -> None:
+def test_once_fails_where_the_store_is_away(run: Run, models: Path, cache: Path) -> None:
     done = run("--once", f"file://{models}", cache)
     assert (done.returncode, done.stdout) == (1, "")
     last_line = done.stderr.splitlines()[-1]
@@ -122,7 +131,11 @@ def test_once_fails_where_the_store_is_away(models: Path, cache: Path) -> None:
     ids=["a path", "an unknown scheme", "a file"],
 )
 def test_what_cannot_work_is_refused_at_once(
-    arguments: tuple[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    arguments: tuple[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = run(*arguments)
@@ -131,7 +144,7 @@ def test_what_cannot_work_is_refused_at_once(
 
 
 @pytest.mark.parametrize("flags", [("--period-s", "0"), ("--max-version-mb", "x"), ("--twice",)])
-def test_wrong_flags_are_named(flags: tuple[str, ...], cache: Path) -> None:
+def test_wrong_flags_are_named(run: Run, flags: tuple[str, ...], cache: Path) -> None:
     done = run("file:///models", cache, *flags)
     assert done.returncode == 2
     assert flags[0] in done.stderr
@@ -166,8 +179,17 @@ def test_a_hangup_has_it_look_at_once(
         wait_until(lambda: versions(cache, "tiny") == [3, 2, 1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-@pytest.mark.parametrize(("flags", "code"), [((), 0), (("--once",), 130)], ids=["follow", "once"])
+@pytest.mark.parametrize(
+    ("number", "flags", "code"),
+    [
+        pytest.param(signal.SIGTERM, (), 0, id="TERM-follow"),
+        pytest.param(signal.SIGINT, ("--once",), 130, id="INT-once"),
+        pytest.param(signal.SIGINT, (), 0, id="INT-follow", marks=pytest.mark.exhaustive),
+        pytest.param(
+            signal.SIGTERM, ("--once",), 130, id="TERM-once", marks=pytest.mark.exhaustive
+        ),
+    ],
+)
 def test_signals_end_it_while_a_store_keeps_it_waiting(
     silent_store: int, cache: Path, number: signal.Signals, flags: tuple[str, ...], code: int
 ) -> None:
@@ -180,7 +202,7 @@ def test_signals_end_it_while_a_store_keeps_it_waiting(
 
 @pytest.mark.parametrize("file", ["tiny/1/weights.npz", "tiny/2/weights.npz"])
 def test_it_ends_in_the_midst_of_a_copy_and_leaves_no_half_version(
-    models: Path, tiny_models: None, cache: Path, file: str
+    run: Run, models: Path, tiny_models: None, cache: Path, file: str
 ) -> None:
     path = models / file
     path.unlink()
@@ -227,7 +249,7 @@ def test_it_ends_with_the_program_that_runs_it(
 
 
 def test_its_log_is_lines_of_json_where_programs_read_it(
-    models: Path, tiny_models: None, cache: Path
+    run: Run, models: Path, tiny_models: None, cache: Path
 ) -> None:
     done = run("--once", "--log-format", "json", f"file://{models}", cache)
     events = [json.loads(line) for line in done.stderr.splitlines()]

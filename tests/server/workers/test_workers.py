@@ -214,7 +214,7 @@ def test_a_version_that_cannot_be_served_is_named_once_for_all_workers(
 )
 def test_settings_that_make_no_sense_are_refused(arguments: list[str], message: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mlpserve.server", *arguments],
+        [sys.executable, "-m", "mlpserve.server", "--port", "0", *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
