@@ -21,6 +21,7 @@ from PIL import Image
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.inference.compiled import CompiledModel
+from mlpserve.server.oip.http.limits import MAX_CONNECTIONS
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
@@ -309,3 +310,25 @@ def test_an_idle_connection_is_closed_when_the_setting_says_and_not_before(
         answered_s = time.monotonic()
         assert connection.sock.recv(1) == b""
         assert 0.8 < time.monotonic() - answered_s < TIMEOUT_S / 2
+
+
+@pytest.mark.parametrize("adapter", ["fast lane"])
+def test_bodies_that_do_not_come_keep_nobody_from_asking_for_health(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(http_port=0)
+    assert server.http is not None
+    address = "127.0.0.1", server.http.port
+    tasks = server.http._server.server_state.tasks  # noqa: SLF001 - to see them come
+    head = f"POST {INFER} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{{".encode()
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS):
+            slow = held.enter_context(socket.create_connection(address, TIMEOUT_S))
+            slow.sendall(head)
+        while len(tasks) < MAX_CONNECTIONS - 1:  # the test's limit of time ends it
+            pass
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny"):
+            asked = http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
+            asked.request("GET", path)
+            assert asked.getresponse().status == 200
+            asked.close()

@@ -15,6 +15,8 @@ from mlpserve.server.errors import ExpiredError, RequestError, TooLargeError, Un
 
 # A connection holds no thread, but its request does, and up to a body of memory.
 MAX_CONNECTIONS: Final = 256
+# Over the limit for as long as it takes to close others, or while no other waits for its caller.
+SPARE_CONNECTIONS: Final = 64
 _HEAD_TIMEOUT_S: Final = 10.0  # for all that is before the body of a request
 _ANSWER_TIMEOUT_S: Final = 60.0  # to take an answer that the system's buffers do not hold
 _BODY_TIMEOUT_S: Final = 60.0
@@ -25,7 +27,8 @@ _COMPRESSIONS: Final = ("gzip", "deflate")
 class TimeoutProtocol(H11Protocol):
     """A connection that is closed where it keeps the server waiting for too long.
 
-    Where there are too many, the one goes that has kept it waiting for longest.
+    Where there are too many, the one goes that has kept it waiting for longest: first of those that
+    send nothing, then of those whose request is under way.
     """
 
     cycle: Any  # None before the first request, which uvicorn's types do not say
@@ -66,14 +69,18 @@ class TimeoutProtocol(H11Protocol):
     def _is_waiting(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
 
+    def _is_sending(self) -> bool:
+        return self.cycle is not None and bool(self.cycle.more_body)
+
     def _make_room(self) -> None:
         others = [
-            other
+            (other._is_sending(), other._waiting_since_s, id(other), other)  # noqa: SLF001 - of this class
             for other in self.connections
-            if isinstance(other, TimeoutProtocol) and other is not self and other._is_waiting()  # noqa: SLF001 - of this class
+            if isinstance(other, TimeoutProtocol) and other is not self
+            if other._is_waiting() or other._is_sending()  # noqa: SLF001 - as above
         ]
         if others:
-            longest = min(others, key=lambda other: other._waiting_since_s)  # noqa: SLF001 - as above
+            longest = min(others)[-1]
             self.connections.discard(longest)  # its loss is told later, and others may come before
             longest.transport.abort()
 

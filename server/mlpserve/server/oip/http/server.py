@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from mlpserve.server.errors import StartError
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.oip.http.app import OpenInference
-from mlpserve.server.oip.http.limits import MAX_CONNECTIONS, TimeoutProtocol
+from mlpserve.server.oip.http.limits import MAX_CONNECTIONS, SPARE_CONNECTIONS, TimeoutProtocol
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import Repository
 from mlpserve.server.security.admission import Admission
@@ -64,7 +64,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS + SPARE_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(stop_grace_s)),
             timeout_keep_alive=max(1, round(keep_alive_s)),
             timeout_notify=_LOOK_PERIOD_S,
