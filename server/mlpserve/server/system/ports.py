@@ -1,5 +1,6 @@
 """Ports of a server: each taken alone, though several processes of the server may share it."""
 
+import errno
 import socket
 import sys
 from typing import Final
@@ -8,6 +9,7 @@ from mlpserve.server.errors import StartError
 
 _LOCK_PREFIX: Final = "\0mlpserve-server "  # a name in Linux's abstract namespace, of no file
 
+_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _FLAGS: Final = "--host and --port"
 
 
@@ -96,24 +98,45 @@ def _bound_sockets(
 ) -> list[socket.socket]:
     """Return sockets with an option that are bound to an address, one for each of its families.
 
+    Of those of a name that this machine does not have, there is none.
+
     Raises:
         StartError: The address is taken, or not of this machine.
     """
     found: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, _, _, _, (name, _, *rest) in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            # asyncio sends answers without delay only over sockets that are said to be of TCP.
-            found.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
-            found[-1].setsockopt(socket.SOL_SOCKET, option, 1)
             # The address of the first family chooses the port where any would do.
-            found[-1].bind((name, found[0].getsockname()[1] or port, *rest))
-            if listen:
-                found[-1].listen(socket.SOMAXCONN)
-    except (OSError, UnicodeError) as error:  # a part of the name is too long, or empty
+            wanted = (name, found[0].getsockname()[1] if found else port, *rest)
+            try:
+                found.append(_bound_socket(family, wanted, option))
+            except OSError as error:  # as of ::1 for localhost, where there is no IPv6
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                missing = error
+            else:
+                if listen:
+                    found[-1].listen(socket.SOMAXCONN)
+        if not found and missing is not None:
+            raise missing
+    except (OSError, UnicodeError) as error:
         for opened in found:
             opened.close()
         reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
         raise cannot_listen(host, port, reason, flags=flags) from error
     return found
+
+
+def _bound_socket(family: int, address: tuple[object, ...], option: int) -> socket.socket:
+    # asyncio sends answers without delay only over sockets that are said to be of TCP.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, option, 1)
+        opened.bind(address)
+    except OSError:
+        opened.close()
+        raise
+    return opened
