@@ -4,7 +4,9 @@ The limit is that of the address space, which any process may be given; a proces
 limit of its control group is killed instead, and then replaced as any that is killed.
 """
 
+import re
 import resource
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 
 from fault_table import NoteFault
+from mlpserve.model.digests import DIGEST_FILE_NAME
+from mlpserve.model.folder import weights_path
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
@@ -135,4 +139,56 @@ def test_a_version_for_which_there_is_no_memory_is_loaded_when_there_is(
         figures,
         "it waits, what was served is served; loaded as soon as there is memory",
     )
+    assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
+
+
+def replace_in_place(path: Path) -> None:
+    """Replace the weights of a version by others that are as good."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["b2"] = arrays["b2"] + np.float32(0.5)
+    path.with_name(DIGEST_FILE_NAME).unlink()
+    np.savez(path, **arrays)
+
+
+def generation(server: Any) -> float:
+    """Return the number of the latest plan, which grows with each attempt to serve something."""
+    page = next(found[0] for line in server.lines if (found := re.search(r"http://\S+", line)))
+    with urllib.request.urlopen(page, timeout=TIMEOUT_S) as response:  # noqa: S310 - our own
+        (value,) = re.findall(
+            r"^mlpserve_generation (\S+)$", response.read().decode(), re.MULTILINE
+        )
+    return float(value)
+
+
+@pytest.mark.exhaustive
+def test_weights_replaced_in_place_for_which_there_is_no_memory_are_tried_once_a_look(
+    run_server: RunServer,
+    models: Path,
+    publish: Callable[..., None],
+    publish_wide: Callable[[], object],
+    network: Network,
+    *,
+    note_fault: NoteFault,
+) -> None:
+    publish_wide()
+    publish("tiny", versions=1)
+    with run_server("--workers", "2", "--metrics-port", "0") as server:
+        load = SteadyLoad(server.address, network)
+        load.wait_for_answers()
+        with memory_limit(server.workers()):
+            replace_in_place(weights_path(models, "tiny", 1))
+            server.wait_for_line("tiny version 1 goes on being served as it was loaded")
+            before = generation(server)
+            for _ in range(20):
+                load.wait_for_answers()
+            attempts = generation(server) - before
+        figures = load.stop()
+        server.stop()
+    note_fault(
+        "weights replaced in place, and no memory to load them; 2 workers",
+        figures,
+        "tried once a look; what was loaded goes on being served",
+    )
+    assert attempts < 20
     assert (figures.failed, figures.wrong, figures.lost) == (0, 0, 0), load.errors
