@@ -43,8 +43,9 @@ class ReloadingFiles(Generic[_T]):
         self._clock_s = clock_s
         self._lock = Lock()
         self._looked_s = clock_s()
-        self._signature = self._signature_now()
-        self._parsed = self._read()
+        contents = self._read()
+        self._parsed = parse(contents)
+        self._seen: Sequence[bytes] | str = contents  # or why they could not be read
 
     def get(self) -> _T:
         """Return what the files mean."""
@@ -63,28 +64,25 @@ class ReloadingFiles(Generic[_T]):
 
     def _reload(self) -> None:
         self._looked_s = self._clock_s()
-        # Before the files are read: what changes meanwhile is read again the next time.
-        signature = self._signature_now()
-        if signature == self._signature:
-            return
-        self._signature = signature
         try:
-            self._parsed = self._read()
+            # They are small. Their sizes and times would miss a change within a tick of the clock.
+            contents: Sequence[bytes] | str = self._read()
+        except StartError as error:
+            contents = str(error)
+        if contents == self._seen:
+            return
+        self._seen = contents
+        try:
+            if isinstance(contents, str):
+                raise StartError(contents)  # noqa: TRY301 - told as what cannot be used
+            self._parsed = self._parse(contents)
         except StartError as error:
             logger.error("not taken over, what was there before stays: %s", error)  # noqa: TRY400 - the sentence says it all
         else:
             logger.info("taken over: %s", ", ".join(map(str, self._paths)))
 
-    def _signature_now(self) -> tuple[tuple[int, int, int], ...]:
-        """Return what is another after each change; nothing where a file is not there."""
-        try:
-            found = [path.stat() for path in self._paths]
-        except OSError:
-            return ()
-        return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
-
-    def _read(self) -> _T:
-        return self._parse([_content(path) for path in self._paths])
+    def _read(self) -> Sequence[bytes]:
+        return [_content(path) for path in self._paths]
 
 
 def _content(path: Path) -> bytes:

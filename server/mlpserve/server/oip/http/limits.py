@@ -4,7 +4,9 @@ uvicorn itself waits without end for the first request of a connection, and for 
 """
 
 import asyncio
+import ssl
 import zlib
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -28,12 +30,23 @@ class TimeoutProtocol(H11Protocol):
     """A connection that is closed where it keeps the server waiting for too long.
 
     Where there are too many, the one goes that has kept it waiting for longest: first of those that
-    send nothing, then of those whose request is under way.
+    send nothing, then of those whose request is under way. Both count from when a connection is
+    accepted: asyncio would tell of one of TLS only after its handshake.
+
+    Args:
+        tls: Returns the context of a connection of TLS; None for plain ones.
+        options: As of the base class.
     """
 
     cycle: Any  # None before the first request, which uvicorn's types do not say
     _waiting_since_s = 0.0
     _timer: asyncio.TimerHandle | None = None
+    _handshake: asyncio.Task[None] | None = None
+    _early: bytearray | None = None  # what came with the end of a handshake, until that is over
+
+    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(**options)
+        self._tls = tls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Wait for a request, and make room where that is one connection too many."""
@@ -41,6 +54,38 @@ class TimeoutProtocol(H11Protocol):
         self._wait(_HEAD_TIMEOUT_S)
         if len(self.connections) >= MAX_CONNECTIONS:
             self._make_room()
+        if self._tls is not None:
+            transport.pause_reading()  # or the first bytes would be taken for a request
+            self._early = bytearray()
+            self._handshake = self.loop.create_task(self._shake_hands(transport, self._tls()))
+
+    async def _shake_hands(self, accepted: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            transport = await self.loop.start_tls(
+                accepted,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=_HEAD_TIMEOUT_S,
+                ssl_shutdown_timeout=_HEAD_TIMEOUT_S,
+            )
+        except OSError:  # ssl.SSLError and a handshake that takes too long are, too
+            transport = None
+        early, self._early = self._early, None
+        if transport is None or transport.is_closing():
+            accepted.abort()
+            self.connection_lost(None)
+            return
+        super().connection_made(transport)
+        if early:
+            self.data_received(bytes(early))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        if self._early is None:
+            super().data_received(data)
+        else:
+            self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 from threading import Event, Thread
 from typing import Final
 
@@ -22,7 +23,7 @@ from mlpserve.server.system.threads import end_process_with
 from mlpserve.server.telemetry.recorder import Recorder
 
 _START_TIMEOUT_S: Final = 30.0
-_LOOK_PERIOD_S: Final = 2
+_BACKLOG: Final = 128  # asyncio accepts so many before it looks at any; each has a descriptor
 
 
 class HttpServer:
@@ -33,7 +34,7 @@ class HttpServer:
         sockets: Where; closed with the server.
         stop_grace_s: How long open requests may take when it is stopped.
         keep_alive_s: How long a connection may be idle between two requests.
-        tls: With which to serve over TLS, its files looked at every few seconds; None for plain
+        tls: Returns the context of a new connection, as its files are by then; None for plain
             connections.
     """
 
@@ -46,16 +47,10 @@ class HttpServer:
         keep_alive_s: float,
         tls: HttpTls | None,
     ) -> None:
-        context, files = tls or (None, None)
-
-        async def notify() -> None:
-            if files is not None:
-                files.get()
-
-        self._files = files
+        self._tls = tls
         config = uvicorn.Config(
             application,
-            http=TimeoutProtocol,
+            http=partial(TimeoutProtocol, tls=tls and tls.get),  # type: ignore[arg-type] # called
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -67,11 +62,8 @@ class HttpServer:
             limit_concurrency=MAX_CONNECTIONS + SPARE_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(stop_grace_s)),
             timeout_keep_alive=max(1, round(keep_alive_s)),
-            timeout_notify=_LOOK_PERIOD_S,
-            callback_notify=notify,
+            backlog=_BACKLOG,
         )
-        config.load()
-        config.ssl = context
         self._server = _StartingServer(config)
         self._sockets = list(sockets)
         self._thread = Thread(target=self._serve, name="http", daemon=True)
@@ -95,8 +87,8 @@ class HttpServer:
 
     def reload(self) -> None:
         """Read the certificates now, if they have changed."""
-        if self._files is not None:
-            self._files.reload()
+        if self._tls is not None:
+            self._tls.reload()
 
     def stop(self) -> None:
         """Refuse new connections, answer open requests, and end."""
