@@ -1,4 +1,4 @@
-"""How fast we train, beside the libraries that people would take instead.
+"""Benchmark of training, beside the libraries that people would take instead.
 
     training.py -> a process per measurement (training_worker.py) -> medians, ratios, tables
 

@@ -1,4 +1,4 @@
-"""What many tests need: the real MNIST, a tiny model, a real server, an ordinary user's rights."""
+"""Fixtures of many tests: real MNIST, a tiny model, a real server, an ordinary user's rights."""
 
 import os
 import resource

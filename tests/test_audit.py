@@ -1,4 +1,4 @@
-"""What is made of the reports of pip-audit, which a program stands in for here."""
+"""The reports of pip-audit, for which a program stands in here."""
 
 import json
 import subprocess

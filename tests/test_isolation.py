@@ -1,4 +1,4 @@
-"""What a test inherits and leaves behind: a run of pytest in a process of its own."""
+"""Isolation of the tests from what they inherit, and from one another: pytest run by a test."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What flags of any benchmark may say."""
+"""Command-line flags of all benchmarks."""
 
 import argparse
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a benchmark refuses or cannot do."""
+"""Errors of the benchmarks."""
 
 
 class BenchmarkError(Exception):

@@ -1,4 +1,4 @@
-"""What repeated measurements are summed up as: medians, ranges, ratios."""
+"""Figures of repeated measurements: medians, ranges, ratios."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How quiet the machine was while a benchmark ran: without that, no figure can be judged."""
+"""Noise of the machine while a benchmark ran: without it, no figure can be judged."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Who takes part, how each is started, and how it is asked. Imports none of them."""
+"""Participants of the serving benchmark: their commands and protocols. Imports none of them."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""How the benchmark asks each kind of server, and reads what it answers."""
+"""Protocols by which the benchmark asks each kind of server, and reads the answers."""
 
 import http.client
 import struct

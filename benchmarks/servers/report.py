@@ -1,4 +1,4 @@
-"""What a run of the serving benchmark found, as Markdown for readers and JSON for programs."""
+"""Report of a run of the serving benchmark, as Markdown for readers and JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What the serving benchmark sends, how it reads what comes back, and a short run of it."""
+"""The serving benchmark: its requests, how it reads what comes back, and a short run of it."""
 
 import json
 import os

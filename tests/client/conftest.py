@@ -1,4 +1,4 @@
-"""What the tests of the client share: a client, and servers that answer what a test wants."""
+"""Fixtures of the client's tests: a client, and servers that answer what a test wants."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What goes wrong on the way and at the server, and which exception the caller gets for it."""
+"""Errors on the way and at the server, and the exceptions that callers get for them."""
 
 import socket
 import threading

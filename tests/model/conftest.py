@@ -1,4 +1,4 @@
-"""What several tests of the model need: processes that write, a full disk, a weights file."""
+"""Fixtures of the model's tests: processes that write, a full disk, a weights file."""
 
 import os
 import subprocess

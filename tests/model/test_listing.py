@@ -1,4 +1,4 @@
-"""What ``mlpserve-models`` shows: ``list``, ``show`` and ``verify``."""
+"""The output of ``mlpserve-models``: ``list``, ``show`` and ``verify``."""
 
 import json
 import shutil

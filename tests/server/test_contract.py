@@ -1,4 +1,4 @@
-"""What both adapters must do alike; the answers and errors themselves are in test_service.py."""
+"""The contract that both adapters keep; answers and errors themselves are in test_predict.py."""
 
 import math
 import time

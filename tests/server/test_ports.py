@@ -1,4 +1,4 @@
-"""Where a server listens: on all addresses of a name that can be had."""
+"""Listening on all addresses of a name that can be had."""
 
 import socket
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a process takes of its machine: memory, threads, descriptors."""
+"""Footprint of a process: memory, threads, descriptors."""
 
 from pathlib import Path
 from typing import NamedTuple, Self

@@ -1,4 +1,4 @@
-"""What the tests of the Open Inference Protocol send, in our own messages."""
+"""Calls of the Open Inference Protocol, in our own messages."""
 
 from collections.abc import Callable
 from typing import Any

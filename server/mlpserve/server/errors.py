@@ -1,4 +1,4 @@
-"""What the server refuses, one class for each reaction of the caller.
+"""Errors of the server, one class for each reaction of the caller.
 
     ServerError
     |-- RequestError          the request breaks the contract: mend it, do not repeat it

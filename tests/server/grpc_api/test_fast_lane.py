@@ -1,4 +1,4 @@
-"""When the fast lane is used, and when it steps aside."""
+"""The fast lane, and the conditions under which it steps aside."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""When the transport closes connections by itself."""
+"""Connections that the transport closes by itself."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Who gets which rows, whatever joins, fails or is cancelled."""
+"""Batching: everybody gets their own rows, whatever joins, fails or is cancelled."""
 
 import weakref
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is served of a models folder, look after look; without a server."""
+"""The controller: versions served of a models folder, look after look, without a server."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What is served is a pure function of what is there, what is overridden and what failed."""
+"""Selection is a pure function of what is there, what is overridden and what failed."""
 
 import pytest
 from hypothesis import given

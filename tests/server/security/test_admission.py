@@ -1,4 +1,4 @@
-"""How many requests may be open at once, over all endpoints and on either adapter."""
+"""Admission: the limit on open requests, over all endpoints and on either adapter."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a server leaves open is said when it starts."""
+"""Warnings at the start of what a server leaves open."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

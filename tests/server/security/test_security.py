@@ -1,4 +1,4 @@
-"""Who may call: TLS, mutual TLS and bearer tokens, on either adapter, with files that change."""
+"""Authentication: TLS, mutual TLS and bearer tokens, on either adapter, with files that change."""
 
 import hashlib
 import hmac

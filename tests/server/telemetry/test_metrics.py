@@ -1,4 +1,4 @@
-"""What is counted of requests on either adapter, and how it adds up."""
+"""Counters of requests on either adapter, and their sums."""
 
 import runpy
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Where metrics are told: to Prometheus, and whoever else connects."""
+"""The metrics endpoint, for Prometheus and whoever else connects."""
 
 import socket
 import threading

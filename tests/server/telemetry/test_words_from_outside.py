@@ -1,4 +1,4 @@
-"""What callers send, in the log: quoted, and in few lines however much of it there is."""
+"""Callers' text in the log: quoted, and in few lines however much of it there is."""
 
 import http.client
 import logging

@@ -1,4 +1,4 @@
-"""What becomes of workers that die, hang or fail while models are loaded."""
+"""Workers that die, hang or fail while models are loaded, and their replacement."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is exported is run in ONNX Runtime, which knows nothing of us."""
+"""Exports run in ONNX Runtime, which knows nothing of us."""
 
 import json
 from collections.abc import Sequence

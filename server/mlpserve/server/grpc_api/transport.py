@@ -1,4 +1,4 @@
-"""How gRPC's transport treats connections: what it takes from them, and when it closes them.
+"""Options of gRPC's transport: what it takes from connections, and when it closes them.
 
 Nothing here makes a well-behaved caller wait: its library sends calls over the limits when there is
 room again, answers pings, and connects anew where it was idle.

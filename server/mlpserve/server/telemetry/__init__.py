@@ -1,1 +1,1 @@
-"""What a server tells those who run it: metrics, logs, traces, and the protocol's statistics."""
+"""Telemetry: metrics, logs, traces and statistics for those who run a server."""

@@ -1,4 +1,4 @@
-"""What the log says of requests that were refused or have failed: each of them once, within limits.
+"""Log of requests that were refused or have failed: each of them once, within limits.
 
 A flood of bad requests fills no disk: after some lines in a second, the others are only counted.
 """
