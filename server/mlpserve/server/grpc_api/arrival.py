@@ -10,9 +10,11 @@ This module touches grpcio's inside, as the fast lane does, and is used with the
 `mlpserve.server.grpc_api.fast_lane.lane`. With others, calls wait in threads.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import Any, Final, Self
 
@@ -20,10 +22,14 @@ import grpc
 from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
+logger = logging.getLogger(__name__)
+
 ARRIVAL_TIMEOUT_S: Final = 60.0  # as for bodies over HTTP
 NO_REQUEST: Final = "expected exactly one request message"
 _LOOK_PERIOD_S: Final = 1.0
 _NO_FLAGS: Final = 0
+_FAILED: Final = "internal error; the server's log has the cause"
+_NO_MEMORY: Final = "the server has not enough memory left for this call; try again later"
 # Sends a response, or ends the call with None.
 Send = Callable[[bytes | None], None]
 
@@ -31,6 +37,21 @@ Send = Callable[[bytes | None], None]
 def too_late() -> str:
     """Return what a caller is told whose request did not come."""
     return f"the request did not arrive in {ARRIVAL_TIMEOUT_S:g} s"
+
+
+def end_badly(call: Any, error: Exception) -> None:  # noqa: ANN401 - of grpcio's inside
+    """End a call after an error, in the way that needs least: no message, metadata or event."""
+    log_failure(error)
+    if isinstance(error, MemoryError):
+        call.cancel(cygrpc.StatusCode.unavailable, _NO_MEMORY)
+    else:
+        call.cancel(cygrpc.StatusCode.internal, _FAILED)
+
+
+def log_failure(error: Exception) -> None:
+    """Log an error that has befallen a call, if that can be done."""
+    with suppress(Exception):  # where there is no memory, there may be none for a line either
+        logger.error("a call failed before it could be answered", exc_info=error)
 
 
 class InlineExecutor(ThreadPoolExecutor):
@@ -42,7 +63,7 @@ class InlineExecutor(ThreadPoolExecutor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":  # noqa: ANN401
         """Run a function."""
         function(*args, **kwargs)
-        return _done()
+        return done()
 
 
 class LateCalls:
@@ -102,13 +123,20 @@ class ArrivalExecutor(ThreadPoolExecutor):
         self._late = late
 
     def submit(self, run: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":  # noqa: ANN401
-        """Have the request of a call received, and the call answered then.
+        """Have the request of a call received, and the call answered then; never raises.
 
         Args:
             run: Runs a function with the call's context variables.
             args: The function, the call's event and state, its handler, what returns its requests,
                 and what reads requests and writes responses.
         """
+        try:
+            self._receive(run, *args)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            end_badly(args[1].call, error)
+        return done()
+
+    def _receive(self, run: Callable[..., Any], *args: Any) -> None:  # noqa: ANN401
         function, event, state, behavior, requests_of, *codecs = args
         requests = _Requests(requests_of(), state)
         received = grpcio._receive_message(state, event.call, codecs[0])  # noqa: SLF001
@@ -117,14 +145,16 @@ class ArrivalExecutor(ThreadPoolExecutor):
             outcome = received(message)
             self._late.discard(state)
             answer = (function, event, state, behavior, lambda: requests, *codecs)
-            self._executor.submit(run, *answer)
+            try:
+                self._executor.submit(run, *answer)
+            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+                end_badly(event.call, error)
             return outcome
 
         if function is grpcio._unary_response_in_pool:  # noqa: SLF001
             self._late.add(state, event.call)
         event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), arrived)
         state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
-        return _done()
 
 
 class _Requests:
@@ -208,7 +238,8 @@ class Sender:
             return outcome
 
 
-def _done() -> "Future[Any]":
+def done() -> "Future[Any]":
+    """Return what has come to its end."""
     future: Future[Any] = Future()
     future.set_result(None)
     return future

@@ -8,9 +8,9 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health
 
-from mlpserve.server.grpc_api.arrival import NO_REQUEST, InlineExecutor
+from mlpserve.server.grpc_api.arrival import NO_REQUEST, InlineExecutor, done, end_badly
 from mlpserve.server.grpc_api.servicer import CALLER_NAME, refuse_call
-from mlpserve.server.security.admission import Admission
+from mlpserve.server.security.admission import Admission, Place
 from mlpserve.server.statuses import Refusal, refuse
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import Metadata
@@ -87,8 +87,8 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             record = self._recorder.arrived(method.rpartition("/")[2], metadata)
             return self._refused(refuse(self._recorder, record, error))
-        leave = partial(self._admission.leave, caller, places=places)
-        return _leaving(handler, caller, leave)
+        place = Place(partial(self._admission.leave, caller, places=places))
+        return _leaving(handler, caller, place)
 
     def _refused(self, refusal: Refusal) -> _Behavior:
         def refuse(_: object, context: grpc.ServicerContext) -> None:
@@ -130,12 +130,16 @@ class AdmittingExecutor(ThreadPoolExecutor):
         """Have a call answered, or refused at once; the arguments are ``ArrivalExecutor``'s."""
         function, event, state, behavior, *others = args
         if isinstance(behavior, _Arriving):
-            behavior = behavior.admit(event.call.peer())
+            try:
+                behavior = behavior.admit(event.call.peer())
+            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+                end_badly(event.call, error)
+                return done()
         executor = getattr(behavior, "experimental_thread_pool", self._executor)
         return executor.submit(run, function, event, state, behavior, *others)
 
 
-def _leaving(handler: Any, caller: str | bytes, leave: Callable[[], None]) -> _Behavior:  # noqa: ANN401 - grpcio's
+def _leaving(handler: Any, caller: str | bytes, place: Place) -> _Behavior:  # noqa: ANN401 - grpcio's
     """Return what does as a handler does, and gives a place back when the call has ended."""
     behavior = _as_stream(handler)
 
@@ -144,14 +148,14 @@ def _leaving(handler: Any, caller: str | bytes, leave: Callable[[], None]) -> _B
         try:
             return behavior(requests, context)
         finally:
-            leave()
+            place.leave()
 
     def answers(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         CALLER_NAME.set(caller)
         try:
             yield from behavior(requests, context)
         finally:
-            leave()
+            place.leave()
 
     return answers if handler.response_streaming else answer
 

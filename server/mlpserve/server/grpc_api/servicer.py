@@ -140,8 +140,6 @@ class Servicer:
             caller = Caller(context)
             if not caller.is_waiting():
                 return  # whoever takes calls back by the thousand gets no thread for it
-            key = self._router.stream_key(caller.metadata)
-            encode_refusal = refusal_encoder(caller.metadata)
 
             def is_wanted() -> bool:
                 return caller.is_waiting() and not ahead.is_abandoned
@@ -158,6 +156,8 @@ class Servicer:
 
             ahead = ReadAhead(requests, start, max_in_flight=self._max_stream_batches)
             with handling(self._recorder, method, context, caller), self._streams:
+                key = self._router.stream_key(caller.metadata)
+                encode_refusal = refusal_encoder(caller.metadata)
                 yield from ahead.responses()
 
         return grpc.stream_stream_rpc_method_handler(handle)
@@ -234,8 +234,9 @@ def handling(
     Yields:
         The call's record. Whoever answers says so to the recorder.
     """
-    record = arrived(recorder, method, Caller(context) if caller is None else caller)
+    record = RequestRecord(method)
     try:
+        record = arrived(recorder, method, Caller(context) if caller is None else caller)
         yield record
     except grpc.RpcError:
         # gRPC's own way to say that the caller is gone; nobody is left to be told.

@@ -7,7 +7,7 @@ next one. Knows neither gRPC nor protobuf.
 import logging
 from collections.abc import Sequence
 from threading import Condition
-from typing import Any
+from typing import Any, Final
 
 from mlpserve.server.inference.compiled import Answer, Workspace
 from mlpserve.server.inference.queue import RowQueue
@@ -17,6 +17,9 @@ from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import BatchTiming
 
 logger = logging.getLogger(__name__)
+
+# Who waits is told when there is something new; where that was not possible, they look by then.
+_LOOK_AGAIN_S: Final = 1.0
 
 
 def run_batch(
@@ -34,10 +37,27 @@ def run_batch(
         shadow: What is offered the answers when they are given; None for nothing.
 
     Returns:
-        The timing of the pass; None where there was nothing to do, or it failed.
+        The timing of the pass; None where there was nothing to do, or it failed. Never raises: an
+        error is the outcome of all requests that have none yet.
     """
     if not batch:
         return None
+    try:
+        return _run_batch(batch, workspace, recorder, shadow)
+    except Exception as error:
+        logger.exception("a pass failed")
+        for request in batch:
+            if request.outcome is None:
+                request.finish(error)
+        return None
+
+
+def _run_batch(
+    batch: Sequence[ParsedRequest[Any]],
+    workspace: Workspace,
+    recorder: Recorder,
+    shadow: Shadow | None,
+) -> BatchTiming | None:
     model, clock, started_ns = batch[0].model, recorder.clock, recorder.clock()
     try:
         answers = model.answers([request.images for request in batch], workspace)
@@ -74,13 +94,21 @@ def _timing(batch: Sequence[ParsedRequest[Any]], started_ns: int, ended_ns: int)
 
 
 def _offer(shadow: Shadow, batch: Sequence[ParsedRequest[Any]], answers: Sequence[Answer]) -> None:
-    answered = [
-        (request.images, answer.labels) for request, answer in zip(batch, answers, strict=True)
-    ]
     try:
+        answered = [
+            (request.images, answer.labels) for request, answer in zip(batch, answers, strict=True)
+        ]
         shadow.offer(batch[0].model, answered)
     except Exception:  # the answers are given, and nobody is to wait because of this
         logger.exception("answers could not be offered for comparison")
+
+
+def learn_pace(queue: RowQueue, timing: BatchTiming | None) -> None:
+    """Have a queue note how long a pass took. Never raises: it decides about no answer."""
+    try:
+        queue.learn_pace(timing)
+    except Exception:
+        logger.exception("the pace of a pass could not be learned")
 
 
 class Batcher:
@@ -128,7 +156,7 @@ class Batcher:
                     # Whoever submitted these may be slow to come for their answers.
                     self._run_pass()
                 elif waits_for_room and self._is_worth_waiting_for(request):
-                    self._changed.wait()
+                    self._changed.wait(_LOOK_AGAIN_S)
                 else:
                     break
             self._queue.put(request)
@@ -143,9 +171,11 @@ class Batcher:
         with self._changed:
             while request.outcome is None:
                 if self._is_running:
-                    self._changed.wait()
-                else:
+                    self._changed.wait(_LOOK_AGAIN_S)
+                elif self._queue:
                     self._run_pass()
+                else:
+                    raise RuntimeError("a request is neither answered nor waiting for its turn")
         if isinstance(request.outcome, Exception):
             raise request.outcome
         return request.outcome
@@ -155,14 +185,14 @@ class Batcher:
 
     def _run_pass(self) -> None:
         """Run one pass, while others may submit requests; holds the lock before and after."""
-        self._is_running = True
         batch = self._queue.take()
+        self._is_running = True
         self._changed.release()
         timing = None
         try:
             timing = run_batch(batch, self._workspace, self._recorder, self._shadow)
         finally:
             self._changed.acquire()
-            self._queue.learn_pace(timing)
             self._is_running = False
             self._changed.notify_all()
+            learn_pace(self._queue, timing)

@@ -40,14 +40,15 @@ class FairShare:
 
     def take(self, caller: str | bytes, count: int) -> None:
         """Take room, whether or not it is free."""
-        self.taken += count
+        taken = self.taken + count
         self._taken_by[caller] = self.taken_by(caller) + count
+        self.taken = taken  # what may fail for lack of memory comes before: all or nothing
 
     def give_back(self, caller: str | bytes, count: int) -> None:
         """Give back room that was taken."""
-        self.taken -= count
-        left = self._taken_by[caller] - count
+        taken, left = self.taken - count, self._taken_by[caller] - count
         if left:
             self._taken_by[caller] = left
         else:
             del self._taken_by[caller]
+        self.taken = taken

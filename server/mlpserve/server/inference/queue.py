@@ -13,6 +13,7 @@ Priorities choose which request of a caller is its next. They are no concern of 
 Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`.
 """
 
+import logging
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -24,6 +25,8 @@ from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import BatchTiming
+
+logger = logging.getLogger(__name__)
 
 _EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 # Of other models or data types; with more of them, looking further would cost more than it joins.
@@ -119,21 +122,26 @@ class RowQueue:
         waiting = self._room.taken
         if waiting and (waiting + rows) * self._seconds_per_row > record.remaining_s:
             self._check_time(request)
-        line = self._lines.get(caller)
-        if line is None:
-            line = self._lines[caller] = _Line()
         number = next(self._numbers)
-        if line.waiting:
-            heappush(line.waiting, (request.priority, number, request))
-            if line.waiting[0][1] == number:
-                self._give_turn(line)
-        else:  # written out, because this is so for most requests
-            line.waiting.append((request.priority, number, request))
-            line.start = max(line.start, self._virtual_time)
-            line.turn = turn = (line.start + rows, number, line)
-            heappush(self._turns, turn)
-        self._waiting += 1
-        self._room.take(caller, rows)
+        place = (request.priority, number, request)
+        try:
+            line = self._lines.get(caller)
+            if line is None:
+                line = self._lines[caller] = _Line()
+            if line.waiting:
+                heappush(line.waiting, place)
+                if line.waiting[0][1] == number:
+                    self._give_turn(line)
+            else:  # written out, because this is so for most requests
+                line.waiting.append(place)
+                line.start = max(line.start, self._virtual_time)
+                line.turn = turn = (line.start + rows, number, line)
+                heappush(self._turns, turn)
+            self._waiting += 1
+            self._room.take(caller, rows)
+        except Exception as error:
+            self._start_anew(error, but=request)
+            raise
 
     def take(self) -> list[_Request]:
         """Remove and return the requests that are to go through their network together.
@@ -141,7 +149,19 @@ class RowQueue:
         These are the one whose turn it is and all that can be joined to it. Those that nobody waits
         for any more are removed as well, and told so, as are those that would be late. But of these
         the last one is computed: only so is it found out that passes are quicker than expected.
+
+        Never raises: an error in here is the outcome of all that wait. So nobody is left waiting,
+        and what brought it about is gone.
         """
+        taken: list[_Place] = []
+        try:
+            return self._take(taken)
+        except Exception as error:  # noqa: BLE001 - each is told
+            self._start_anew(error, taken)
+            return []
+
+    def _take(self, taken: list[_Place]) -> list[_Request]:
+        """Do what ``take`` does, and note in ``taken`` what is no longer among those that wait."""
         group: list[_Request] = []
         passed_over: list[tuple[_Line, _Place]] = []
         rows, now_ns = 0, monotonic_ns()
@@ -152,6 +172,7 @@ class RowQueue:
             if line.turn is not turn:
                 continue
             place = heappop(line.waiting)
+            taken.append(place)
             request = place[-1]
             line.start = tag
             if line.waiting:
@@ -190,7 +211,30 @@ class RowQueue:
         self._seconds_per_row += change * (share if self._seconds_per_row else 1)
 
     def _drop_all_unwanted(self) -> None:
-        now_ns = monotonic_ns()
+        all_places = [place for line in self._lines.values() for place in line.waiting]
+        try:
+            self._drop_unwanted(monotonic_ns())
+        except Exception as error:  # noqa: BLE001 - each is told
+            self._start_anew(error, all_places)
+
+    def _start_anew(
+        self, error: Exception, places: Sequence[_Place] = (), *, but: _Request | None = None
+    ) -> None:
+        """Empty the queue after an error that may have left it in any state.
+
+        Args:
+            error: The outcome of all that wait.
+            places: Of requests that may be in no line any more.
+            but: A request whose caller is told in another way.
+        """
+        waiting = [*places, *(place for line in self._lines.values() for place in line.waiting)]
+        self._waiting, self._turns, self._lines = 0, [], {}
+        self._room = FairShare(self._room.most)
+        for *_, request in waiting:
+            if request.outcome is None and request is not but:
+                request.finish(error)
+
+    def _drop_unwanted(self, now_ns: int) -> None:
         for line in list(self._lines.values()):
             waiting, line.waiting = line.waiting, []
             for place in waiting:
@@ -267,7 +311,10 @@ class RowQueue:
 
     def _count_failed(self, request: _Request) -> None:
         ns = monotonic_ns() - request.record.arrived_ns
-        self._counters.add_failed(request.model, requests=1, ns=ns)
+        try:
+            self._counters.add_failed(request.model, requests=1, ns=ns)
+        except Exception:  # whoever waits is to be told all the same
+            logger.exception("a request that failed could not be counted")
 
     def _fits(self, request: _Request, first: _Request, rows: int) -> bool:
         return (

@@ -1,12 +1,18 @@
 """Admission of requests, by token and by number: before anything of them is read or computed."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from threading import BoundedSemaphore, Lock
+from typing import Final
 
 from mlpserve.server.errors import OverloadedError
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.security.tokens import Tokens
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS: Final = 2
 
 
 class Admission:
@@ -76,6 +82,35 @@ class Admission:
             f"open, {self._open.taken_by(caller)} of them yours, and one caller may have no more "
             "than are left for others; try again later"
         )
+
+
+class Place:
+    """The place of a request that was admitted: given back once, whatever becomes of the request.
+
+    Args:
+        leave: Gives it back.
+    """
+
+    __slots__ = ("_leave",)
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """Give it back, where that was not done; it comes to that at the latest when it is dropped.
+
+        Never raises.
+        """
+        for _ in range(_ATTEMPTS):
+            if self._leave is None:
+                return
+            try:
+                self._leave()
+                self._leave = None
+            except Exception:
+                logger.exception("a place could not be given back; it is tried again")
+
+    __del__ = leave
 
 
 class CallLimit:

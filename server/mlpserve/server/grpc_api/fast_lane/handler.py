@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from mlpserve.server.errors import OverloadedError, UnauthenticatedError
 from mlpserve.server.grpc_api.fast_lane.lane import HotCall
-from mlpserve.server.inference.batcher import run_batch
+from mlpserve.server.inference.batcher import learn_pace, run_batch
 from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.registry import Router
@@ -61,7 +60,7 @@ class HotHandler:
         """Return whether a call is let in; refuse it otherwise."""
         try:
             call.caller = self._admission.enter(call.metadata, call.caller)
-        except (OverloadedError, UnauthenticatedError) as error:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             record = self._recorder.arrived(call.method, call.metadata)
             call.fail(*refuse(self._recorder, record, error))
             return False
@@ -82,7 +81,7 @@ class HotHandler:
             metadata = request.model.metadata
             self._recorder.read(record, metadata.name, metadata.version)
             request.is_wanted = call.is_wanted
-            request.on_outcome = partial(self._reply, call)
+            request.on_outcome = partial(call.attempt, self._reply, call)
             self._queue.put(request)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             call.fail(*refuse(self._recorder, record, error))
@@ -91,11 +90,15 @@ class HotHandler:
         """Answer, in one pass, the calls whose turn it is."""
         queue = self._queue
         timing = run_batch(queue.take(), self._workspace, self._recorder, self._shadow)
-        queue.learn_pace(timing)
+        learn_pace(queue, timing)
 
     def _reply(self, call: HotCall, request: ParsedRequest[Any], outcome: Outcome) -> None:
-        if isinstance(outcome, Exception):
-            call.fail(*refuse(self._recorder, request.record, outcome))
-        else:
-            call.answer(request.encode(outcome))
-            self._recorder.answered(request.record)
+        if not isinstance(outcome, Exception):
+            try:
+                call.answer(request.encode(outcome))
+                self._recorder.answered(request.record)
+            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+                outcome = error
+            else:
+                return
+        call.fail(*refuse(self._recorder, request.record, outcome))

@@ -12,11 +12,9 @@ change. So they are used with the releases on its list and later patches of thei
 the lane only after `check` has seen it work.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from threading import Thread
 from types import MethodType
@@ -28,8 +26,6 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not 
 
 from mlpserve.server.grpc_api import arrival
 from mlpserve.server.system.threads import end_process_with
-
-logger = logging.getLogger(__name__)
 
 TESTED_RELEASES: Final = frozenset(
     {
@@ -66,8 +62,6 @@ _CLOCK_IS_SET_S: Final = 1.0  # by more than any clock is corrected in between t
 # for longer than that takes, so that some may be cancelled before their turn comes.
 _LONG_S: Final = 0.002
 _NO_FLAGS: Final = 0
-_FAILED: Final = "internal error; the server's log has the cause"
-_NO_MEMORY: Final = "the server has not enough memory left for this call; try again later"
 
 
 class HotWork(Protocol):
@@ -177,7 +171,7 @@ class FastLane:
                 if self._owed:
                     self._pay()
             except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
-                _log_failure(error)
+                arrival.log_failure(error)
             event = None
 
     def _do_work(self) -> None:
@@ -206,9 +200,10 @@ class FastLane:
         try:
             going_on: bool = grpcio._process_event_and_continue(self._state, event)  # noqa: SLF001
         except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
-            _log_failure(error)
             if isinstance(event, cygrpc.RequestCallEvent) and event.call is not None:
-                _cancel(event.call, error)
+                arrival.end_badly(event.call, error)
+            else:
+                arrival.log_failure(error)
             self.attempt(self._request_others)
             with self._state.lock:
                 return not grpcio._stop_serving(self._state)  # noqa: SLF001
@@ -230,7 +225,7 @@ class FastLane:
         try:
             step()
         except Exception as error:  # noqa: BLE001 - it is done later
-            _log_failure(error)
+            arrival.log_failure(error)
             self._owed.append(step)
 
     def _pay(self) -> None:
@@ -324,7 +319,7 @@ class HotMethod:
 
     def give_up(self, error: Exception) -> None:
         """Log an error."""
-        _log_failure(error)
+        arrival.log_failure(error)
 
     def _on_call(self, event: Any) -> None:  # noqa: ANN401
         self._requested -= 1
@@ -333,23 +328,10 @@ class HotMethod:
             return
         try:
             call = HotCall(event, self._lane, self._short_name)
-        except Exception as error:
-            _cancel(event.call, error)
-            raise
-        call.attempt(self._lane.begin, call)
-
-
-def _log_failure(error: Exception) -> None:
-    with suppress(Exception):  # where there is no memory, there may be none for a line either
-        logger.error("the fast lane failed on a call", exc_info=error)
-
-
-def _cancel(call: Any, error: Exception) -> None:  # noqa: ANN401 - grpcio's
-    """End a call in the way that needs least: without a message, metadata or an event."""
-    if isinstance(error, MemoryError):
-        call.cancel(cygrpc.StatusCode.unavailable, _NO_MEMORY)
-    else:
-        call.cancel(cygrpc.StatusCode.internal, _FAILED)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            arrival.end_badly(event.call, error)
+        else:
+            call.attempt(self._lane.begin, call)
 
 
 class HotCall:
@@ -421,10 +403,11 @@ class HotCall:
 
     def give_up(self, error: Exception) -> None:
         """End the call, if that was not done, and give back its place. Never raises."""
-        _log_failure(error)
-        if not self._is_ended:
+        if self._is_ended:
+            arrival.log_failure(error)
+        else:
             self._is_ended = True
-            _cancel(self._call, error)
+            arrival.end_badly(self._call, error)
         self._lane.attempt(partial(self._lane.end, self))
 
     def answer(self, data: bytes) -> None:

@@ -28,7 +28,7 @@ from mlpserve.server.oip.http.body import (
 from mlpserve.server.oip.http.limits import received_body
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
-from mlpserve.server.security.admission import Admission
+from mlpserve.server.security.admission import Admission, Place
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import refuse
 from mlpserve.server.telemetry.recorder import Recorder
@@ -123,6 +123,10 @@ class OpenInference:
                     response = await answer(request)
                 else:
                     response = await self._admitted(answer, request, record)
+                if record.model:  # a network has answered
+                    self._recorder.answered(record)
+                else:
+                    self._recorder.ended(record, "OK")
             except ClientDisconnect:  # before it has sent all; nobody is left to be told
                 self._recorder.ended(record, "CANCELLED")
                 return Response(status_code=_CLIENT_GONE)
@@ -130,10 +134,6 @@ class OpenInference:
                 refusal = refuse(self._recorder, record, error)
                 headers = dict(refusal.metadata)
                 return _json({"error": refusal.details}, refusal.http_code, headers=headers)
-            if record.model:  # a network has answered
-                self._recorder.answered(record)
-            else:
-                self._recorder.ended(record, "OK")
             return response
 
         return Route(path, endpoint, methods=[method])
@@ -142,10 +142,11 @@ class OpenInference:
         self, answer: Endpoint, request: Request, record: RequestRecord
     ) -> Response:
         record.caller = self._admission.enter(_authorization(request), record.caller)
+        place = Place(partial(self._admission.leave, record.caller))
         try:
             return await answer(request)
         finally:
-            self._admission.leave(record.caller)
+            place.leave()
 
     async def _live(self, _: Request) -> Response:
         return _json({"live": True})
