@@ -120,7 +120,7 @@ class App:
             self.batcher,
             self._router,
             self.recorder,
-            streams=CallLimit(config.max_streams, "streams: the most"),
+            streams=CallLimit(config.streams, "streams: the most"),
             max_stream_batches=config.max_stream_batches,
         )
         services = (

@@ -200,7 +200,9 @@ class Server:
         server.add_generic_rpc_handlers((*app.services(), self._health.handlers()))
         if config.reflection:
             managed = (MANAGEMENT_SERVICE_NAME,) if config.allow_management else ()
-            described = ReflectionService((*_REFLECTED, *managed), app.recorder)
+            described = ReflectionService(
+                (*_REFLECTED, *managed), app.recorder, max_calls=config.reflection_calls
+            )
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
         return server
 

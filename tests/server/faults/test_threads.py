@@ -32,7 +32,7 @@ FAULTY: Final = str(Path(__file__).with_name("faulty_serving.py"))
 CALLERS: Final = 8
 # Threads get stacks of 64 MB, and the process 40 MB: much memory, and not one thread.
 STREAMS: Final = 16
-FLAGS: Final = ("--workers", "1", "--request-threads", "24", "--max-streams", str(STREAMS))
+FLAGS: Final = ("--workers", "1", "--request-threads", "40", "--max-streams", str(2 * STREAMS))
 STACK_KB: Final = 65_536
 ROOM_BYTES: Final = 40 << 20
 

@@ -189,24 +189,31 @@ def test_a_stream_ends_at_its_first_bad_batch_and_what_came_before_is_good(
     assert failure(lambda: next(call))[0] == grpc.StatusCode.NOT_FOUND
 
 
-def test_streams_over_the_limit_are_refused_and_others_are_answered_meanwhile(
-    stub: prediction_pb2_grpc.PredictionServiceStub, images: npt.NDArray[np.uint8]
+def test_streams_over_a_callers_share_are_refused_and_others_are_answered_meanwhile(
+    server: Server,
+    stub: prediction_pb2_grpc.PredictionServiceStub,
+    images: npt.NDArray[np.uint8],
 ) -> None:
     ended = threading.Event()
 
-    def open_stream() -> Any:
+    def open_stream(stub: prediction_pb2_grpc.PredictionServiceStub = stub) -> Any:
         def requests() -> Iterator[prediction_pb2.PredictStreamRequest]:
             yield stream_request(images)
             ended.wait(TIMEOUT_S)
 
         return stub.PredictStream(requests(), timeout=TIMEOUT_S)
 
-    held = [open_stream() for _ in range(ServerConfig.max_streams)]
+    held = [open_stream() for _ in range(ServerConfig.max_streams // 2)]
     for call in held:
         next(call)  # it is open, and holds its place
     code, details = failure(lambda: next(open_stream()))
     assert code == grpc.StatusCode.UNAVAILABLE
-    assert "the most at once is 4" in details
+    assert f"the most at once is {ServerConfig.max_streams}" in details
+    options = [("grpc.use_local_subchannel_pool", 1)]  # a connection, and so a caller, of its own
+    with grpc.insecure_channel(server.address, options) as channel:
+        other = open_stream(prediction_pb2_grpc.PredictionServiceStub(channel))
+        assert next(other).model_version == 2
+        other.cancel()
     assert stub.Predict(request(images), timeout=TIMEOUT_S).model_version == 2
     ended.set()
     for call in held:
@@ -407,7 +414,7 @@ def test_a_batch_limit_that_no_message_can_carry_is_said_to_be_what_one_can(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("port", -1), ("port", 65536), ("max_batch_images", 0), ("max_streams", 8)],
+    [("port", -1), ("port", 65536), ("max_batch_images", 0), ("max_streams", 14)],
 )
 def test_a_setting_out_of_its_range_is_refused_by_name(setting: str, value: int) -> None:
     with pytest.raises(StartError, match=f"{setting}: expected "):

@@ -203,8 +203,11 @@ def test_injected_variables_are_told_once_at_debug_level(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--max-streams", "9"], "--max-streams: expected at most 5, 3 less than request_threads"),
-        (["--request-threads", "4"], "max_streams: expected at most 1, 3 less than"),
+        (
+            ["--max-streams", "14"],
+            "--max-streams: expected at most 12, 4 less than request_threads",
+        ),
+        (["--request-threads", "4", "--max-streams", "2"], "--max-streams: expected at most 1, 3"),
         (["--tls-key", "key"], "tls_certificate, tls_key: expected both or neither"),
         (["--split", "a=1,a=2"], "--split: expected labels, each once"),
         (["--versions", ""], "--versions: expected a text that is not empty, got ''"),

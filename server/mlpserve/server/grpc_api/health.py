@@ -19,7 +19,6 @@ from mlpserve.server.grpc_api.arrival import NO_REQUEST, Send
 from mlpserve.server.grpc_api.servicer import handling
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.security.admission import CallLimit
-from mlpserve.server.settings.config import MAX_REFLECTION_CALLS
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
@@ -142,10 +141,12 @@ def _response(status: int) -> bytes:
 class ReflectionService(reflection.ReflectionServicer):  # type: ignore[misc]
     """Server reflection of which only a few calls may be open: each holds a worker thread."""
 
-    def __init__(self, service_names: tuple[str, ...], recorder: Recorder) -> None:
+    def __init__(
+        self, service_names: tuple[str, ...], recorder: Recorder, *, max_calls: int
+    ) -> None:
         super().__init__(service_names, _pool_of(_REFLECTED))
         self._recorder = recorder
-        self._limit = CallLimit(MAX_REFLECTION_CALLS, "reflection: the most calls")
+        self._limit = CallLimit(max_calls, "reflection: the most calls")
 
     def ServerReflectionInfo(
         self,

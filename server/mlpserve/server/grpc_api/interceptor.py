@@ -9,8 +9,8 @@ import grpc
 from grpc_health.v1 import health
 
 from mlpserve.server.grpc_api.arrival import NO_REQUEST, InlineExecutor, done, end_badly
-from mlpserve.server.grpc_api.servicer import CALLER_NAME, refuse_call
-from mlpserve.server.security.admission import Admission, Place
+from mlpserve.server.grpc_api.servicer import refuse_call
+from mlpserve.server.security.admission import CALLER_NAME, Admission, Place
 from mlpserve.server.statuses import Refusal, refuse
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import Metadata

@@ -6,7 +6,6 @@ Each call has a thread of a pool. A service is a table of rpcs, each made by `un
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from time import monotonic
 from typing import Final, NoReturn, TypeAlias
 
@@ -17,7 +16,7 @@ from mlpserve.server.grpc_api.streaming import ReadAhead
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import Parse
-from mlpserve.server.security.admission import CallLimit
+from mlpserve.server.security.admission import CALLER_NAME, CallLimit
 from mlpserve.server.statuses import Refusal, refuse
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.server.telemetry.request_record import Metadata, RequestRecord
@@ -27,8 +26,6 @@ RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 # request and the refusal.
 EncodeRefusal: TypeAlias = Callable[[bytes, Refusal], bytes]
 _NO_LIMIT: Final = nullcontext()
-# Who asks, as admission has found out; of the call that is answered.
-CALLER_NAME: Final[ContextVar[str | bytes]] = ContextVar("caller_name")
 MAX_QUESTION_BYTES: Final = 16 * 1024  # a request without images: names and options
 
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from threading import BoundedSemaphore, Lock
+from contextvars import ContextVar
+from threading import Lock
 from typing import Final
 
 from mlpserve.server.errors import OverloadedError
@@ -13,6 +14,8 @@ from mlpserve.server.settings.config import NO_PORT, ServerConfig
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 2
+# Who asks, in the thread that answers: the token's name, or the connection.
+CALLER_NAME: Final[ContextVar[str | bytes]] = ContextVar("caller_name")
 
 
 class Admission:
@@ -116,26 +119,34 @@ class Place:
 class CallLimit:
     """Lets some calls in, each for as long as its ``with`` block runs, and refuses the next.
 
-    Safe to use from many threads.
+    Callers share the room, as that of all requests. Safe to use from many threads.
 
     Args:
         max_calls: So many calls may be open at once.
         opening: How the refusal begins; " at once is" and the number follow.
 
     Raises:
-        OverloadedError: On entering, where so many calls are open.
+        OverloadedError: On entering, where so many calls are open, or too many of this caller.
     """
 
     def __init__(self, max_calls: int, opening: str) -> None:
-        self._refusal = f"{opening} at once is {max_calls}"
-        self._free = BoundedSemaphore(max_calls)
+        self._refusal = (
+            f"{opening} at once is {max_calls}, and one caller may have no more than are left for "
+            "others; try again later"
+        )
+        self._open = FairShare(max_calls)
+        self._lock = Lock()
 
     def __enter__(self) -> None:
-        if not self._free.acquire(blocking=False):
-            raise OverloadedError(self._refusal)
+        caller = CALLER_NAME.get("")
+        with self._lock:
+            if not self._open.is_free(caller, 1):
+                raise OverloadedError(self._refusal)
+            self._open.take(caller, 1)
 
     def __exit__(self, *_: object) -> None:
-        self._free.release()
+        with self._lock:
+            self._open.give_back(CALLER_NAME.get(""), 1)
 
 
 def exposure_warnings(config: ServerConfig) -> Iterator[str]:

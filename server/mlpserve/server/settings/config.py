@@ -26,7 +26,8 @@ from mlpserve.server.settings.values import (
 )
 
 _LOOPBACK: Final = "127.0.0.1"
-MAX_REFLECTION_CALLS: Final = 2
+_MAX_REFLECTION_CALLS: Final = 3
+_MIN_REQUEST_THREADS: Final = 4
 NO_PORT: Final = -1
 MAX_MANAGEMENT_CALLS: Final = 4
 WATCH: Final = "watch"
@@ -173,13 +174,14 @@ class ServerConfig(Settings):
     ] = 65_536
     request_threads: Annotated[
         int,
-        whole_number(MAX_REFLECTION_CALLS + 2),
+        whole_number(_MIN_REQUEST_THREADS),
         "calls outside the fast lane that each process answers at once",
-    ] = 8
+    ] = 16
     # Each holds one of these threads, as do calls of reflection, and must leave some for others.
     max_streams: Annotated[
-        _Count, "calls of PredictStream that are open at once in each process"
-    ] = 4
+        _Count,
+        "calls of PredictStream that are open at once in each process, of one caller about half",
+    ] = 8
     max_stream_batches: Annotated[
         _Count, "batches of one PredictStream that are in flight at once"
     ] = 4
@@ -236,14 +238,23 @@ class ServerConfig(Settings):
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield settings that do not go with others, and what is wrong."""
-        max_streams = self.request_threads - MAX_REFLECTION_CALLS - 1
-        if self.max_streams > max_streams:
-            less = f"{MAX_REFLECTION_CALLS + 1} less than request_threads"
-            yield "max_streams", f"expected at most {max_streams}, {less}, got {self.max_streams}"
+        if self.max_streams not in {self.streams, ServerConfig.max_streams}:
+            less = f"{self.reflection_calls + 1} less than request_threads"
+            yield "max_streams", f"expected at most {self.streams}, {less}, got {self.max_streams}"
         if (self.tls_certificate is None) != (self.tls_key is None):
             yield "tls_certificate, tls_key", "expected both or neither, got one of them"
         if self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca", "expected tls_certificate and tls_key with it, got none"
+
+    @property
+    def streams(self) -> int:
+        """Return how many streams may be open: the default where it leaves threads for others."""
+        return min(self.max_streams, self.request_threads - self.reflection_calls - 1)
+
+    @property
+    def reflection_calls(self) -> int:
+        """Return how many calls of reflection may be open; of one caller two, where there are 3."""
+        return min(_MAX_REFLECTION_CALLS, self.request_threads - 2)
 
     @property
     def max_message_bytes(self) -> int:

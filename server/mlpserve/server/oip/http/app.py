@@ -28,7 +28,7 @@ from mlpserve.server.oip.http.body import (
 from mlpserve.server.oip.http.limits import received_body
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
-from mlpserve.server.security.admission import Admission, Place
+from mlpserve.server.security.admission import CALLER_NAME, Admission, Place
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import refuse
 from mlpserve.server.telemetry.recorder import Recorder
@@ -143,6 +143,7 @@ class OpenInference:
     ) -> Response:
         record.caller = self._admission.enter(_authorization(request), record.caller)
         place = Place(partial(self._admission.leave, record.caller))
+        CALLER_NAME.set(record.caller)
         try:
             return await answer(request)
         finally:
