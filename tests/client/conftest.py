@@ -10,8 +10,16 @@ import pytest
 from mlpserve.client import Client
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2_grpc
+from warm_parent import WarmParent
 
 Handler = Callable[[Any, grpc.ServicerContext], Any]
+
+
+@pytest.fixture(scope="session")
+def warm_client() -> Iterator[WarmParent]:
+    """Return what runs the command without its imports for each."""
+    with WarmParent(["mlpserve.client.__main__"]) as parent:
+        yield parent
 
 
 @pytest.fixture

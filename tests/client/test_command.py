@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,6 @@ Predict = Callable[..., Done]
 
 COMMAND = [sys.executable, "-m", "mlpserve.client"]
 IMAGES = np.random.default_rng(6).integers(0, 256, (20, 2, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def warm_client() -> Iterator[WarmParent]:
-    """Return what runs the command without its imports for each."""
-    with WarmParent(["mlpserve.client.__main__"]) as parent:
-        yield parent
 
 
 @pytest.fixture

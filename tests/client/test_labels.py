@@ -18,16 +18,22 @@ from mlpserve.model.labels import set_label
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
+from warm_parent import WarmParent
 
+Predict = Callable[..., subprocess.CompletedProcess[str]]
 TIMEOUT_S = 20.0
 IMAGES = np.zeros((5, 2, 3), np.uint8)
 
 
-def predict(server: Server | str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command against a server."""
-    target = server if isinstance(server, str) else server.address
-    command = [sys.executable, "-m", "mlpserve.client", "--target", target, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+@pytest.fixture
+def predict(warm_client: WarmParent) -> Predict:
+    """Return a function that runs the command against a server."""
+
+    def run(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mlpserve.client", "--target", target, *arguments]
+        return warm_client.run(command, timeout_s=60)
+
+    return run
 
 
 def spoilt_model(
@@ -127,21 +133,23 @@ def test_label_beside_a_version_is_refused(client: Client) -> None:
     ids=["neither", "label", "version"],
 )
 def test_command_asks_for_the_version_that_its_flags_name(
-    server: Server, tmp_path: Path, flags: list[str], version: int
+    predict: Predict, server: Server, tmp_path: Path, flags: list[str], version: int
 ) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
-    done = predict(server, *flags, "--output", "jsonl", str(tmp_path / "images.npy"))
+    done = predict(server.address, *flags, "--output", "jsonl", str(tmp_path / "images.npy"))
     assert done.stderr == ""
     assert {json.loads(line)["version"] for line in done.stdout.splitlines()} == {version}
 
 
-def test_command_takes_a_version_or_a_label_and_not_both(server: Server) -> None:
-    done = predict(server, "--version", "2", "--label", "canary", "images.npy")
+def test_command_takes_a_version_or_a_label_and_not_both(predict: Predict, server: Server) -> None:
+    done = predict(server.address, "--version", "2", "--label", "canary", "images.npy")
     assert done.returncode == 2
     assert "argument --label: not allowed with argument --version" in done.stderr
 
 
-def test_command_says_why_nothing_is_served(serve: Callable[..., str], tmp_path: Path) -> None:
+def test_command_says_why_nothing_is_served(
+    predict: Predict, serve: Callable[..., str], tmp_path: Path
+) -> None:
     target = serve(GetModel=spoilt_model)
     np.save(tmp_path / "images.npy", IMAGES)
     done = predict(target, str(tmp_path / "images.npy"))
