@@ -83,7 +83,9 @@ def streams(stub: prediction_pb2_grpc.PredictionServiceStub) -> set[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits another process")
-@pytest.mark.parametrize("adapter", ["--fast-lane", "--no-fast-lane"])
+@pytest.mark.parametrize(
+    "adapter", ["--fast-lane", pytest.param("--no-fast-lane", marks=pytest.mark.exhaustive)]
+)
 def test_without_a_thread_left_all_but_streams_are_answered_and_streams_refused(
     run_server: RunServer,
     tiny_models: None,
@@ -129,7 +131,9 @@ def test_a_server_is_stopped_in_time_though_no_thread_can_be_started(
         server.stop()
 
 
-@pytest.mark.parametrize("adapter_flag", ["--fast-lane", "--no-fast-lane"])
+@pytest.mark.parametrize(
+    "adapter_flag", ["--fast-lane", pytest.param("--no-fast-lane", marks=pytest.mark.exhaustive)]
+)
 def test_a_server_whose_serving_thread_dies_ends_at_once(
     models: Path, tiny_models: None, tmp_path: Path, adapter_flag: str
 ) -> None:
@@ -150,7 +154,10 @@ def test_a_server_whose_serving_thread_dies_ends_at_once(
     ("fault", "fast_lane", "became"),
     [
         ("dies", True, "its process ends at once, and is replaced"),
-        ("dies", False, "its process ends at once, and is replaced"),
+        pytest.param(
+            *("dies", False, "its process ends at once, and is replaced"),
+            marks=pytest.mark.exhaustive,
+        ),
         ("hangs", True, "gives no heartbeat any more, and is replaced"),
     ],
 )
