@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -10,7 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.server.errors import StartError
+from mlpserve.server.healthcheck import health_problem
 from mlpserve.server.server import Server
+from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system.ports import SharedPort, check_free, listening_sockets
 
 TIMEOUT_S: Final = 10.0
@@ -61,3 +64,26 @@ def test_a_server_for_a_name_answers_on_the_address_that_there_is(
 def test_an_address_that_cannot_be_had_is_said_to_be(host: str, reason: str) -> None:
     with pytest.raises(StartError, match=f"cannot listen on {host}:0: {reason}"):
         listening_sockets(host, 0)
+
+
+def test_a_path_is_listened_on_and_found_by_the_health_check(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    host = f"unix:{tmp_path}/s"
+    for _ in range(2):  # the second finds what the first has left behind
+        server = start_server(host=host, http_port=0)
+        assert server.address == host
+        assert health_problem(server.address) is None
+        with pytest.raises(StartError, match="Address already in use"):
+            check_free(host, 0)
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(TIMEOUT_S)
+            asking.connect(f"{tmp_path}/s.http")
+            asking.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert asking.recv(100).startswith(b"HTTP/1.1 200")
+        server.stop()
+
+
+def test_one_process_at_most_listens_on_a_path() -> None:
+    with pytest.raises(StartError, match="workers: expected 1 with a host of unix:PATH, got 2"):
+        ServerConfig(host="unix:s", workers=2)

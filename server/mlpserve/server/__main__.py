@@ -90,7 +90,8 @@ def _prepare(config: ServerConfig) -> None:
 
 def _serve(config: ServerConfig) -> None:
     """Serve, in this process or in several, until a signal says to stop."""
-    workers = config.workers or max(1, granted_processors() // config.threads)
+    several = 1 if config.is_path else granted_processors() // config.threads
+    workers = config.workers or max(1, several)
     config = replace(config, workers=workers)
     server, aggregate = _built(config)
     endpoint = open_endpoint(config, aggregate)
@@ -131,7 +132,7 @@ def _log_start(config: ServerConfig, server: "Server | Supervisor") -> None:
             "" if is_url else f"; train one with: mlpserve-train --models {place}",
         )
     if server.http_port is not None:
-        logger.info("HTTP is answered on %s", address(config.host, server.http_port))
+        logger.info("HTTP is answered on %s", address(config.http_host, server.http_port))
     for sentence in exposure_warnings(config):
         logger.warning(sentence)
     logger.info(

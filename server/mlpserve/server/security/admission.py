@@ -171,4 +171,4 @@ def exposure_warnings(config: ServerConfig) -> Iterator[str]:
 
 
 def _is_local(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    return host in {"localhost", "::1"} or host.startswith(("127.", "unix:"))

@@ -25,6 +25,7 @@ from mlpserve.server.settings.values import (
     parse_label,
 )
 
+_UNIX: Final = "unix:"  # as gRPC has it
 _LOOPBACK: Final = "127.0.0.1"
 _MAX_REFLECTION_CALLS: Final = 3
 _MIN_REQUEST_THREADS: Final = 4
@@ -119,7 +120,9 @@ class ServerConfig(Settings):
     ] = 30.0
     max_version_mb: Annotated[_Count, "largest weights file that is loaded, in MB"] = 256
 
-    host: Annotated[_Address, "address to listen on"] = _LOOPBACK
+    host: Annotated[
+        _Address, "address to listen on, or unix:PATH for a socket; HTTP has PATH.http then"
+    ] = _LOOPBACK
     port: Annotated[int, whole_number(0, _MAX_PORT), "port to listen on, 0 for a free one"] = 50051
     http_port: Annotated[
         _OptionalPort,
@@ -241,10 +244,22 @@ class ServerConfig(Settings):
         if self.max_streams not in {self.streams, ServerConfig.max_streams}:
             less = f"{self.reflection_calls + 1} less than request_threads"
             yield "max_streams", f"expected at most {self.streams}, {less}, got {self.max_streams}"
+        if self.is_path and self.workers > 1:
+            yield "workers", f"expected 1 with a host of {_UNIX}PATH, got {self.workers}"
         if (self.tls_certificate is None) != (self.tls_key is None):
             yield "tls_certificate, tls_key", "expected both or neither, got one of them"
         if self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca", "expected tls_certificate and tls_key with it, got none"
+
+    @property
+    def is_path(self) -> bool:
+        """Return whether the host is the path of a socket."""
+        return self.host.startswith(_UNIX)
+
+    @property
+    def http_host(self) -> str:
+        """Return where HTTP is answered."""
+        return f"{self.host}.http" if self.is_path else self.host
 
     @property
     def streams(self) -> int:

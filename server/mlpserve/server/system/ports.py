@@ -1,8 +1,10 @@
 """Ports of a server: each taken alone, though several processes of the server may share it."""
 
 import errno
+import os
 import socket
 import sys
+from pathlib import Path
 from typing import Final
 
 from mlpserve.server.errors import StartError
@@ -10,11 +12,17 @@ from mlpserve.server.errors import StartError
 _LOCK_PREFIX: Final = "\0mlpserve-server "  # a name in Linux's abstract namespace, of no file
 
 _NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_UNIX: Final = "unix:"  # what a host begins with that is the path of a socket
 _FLAGS: Final = "--host and --port"
 
 
 def address(host: str, port: int) -> str:
-    """Return ``host:port`` as gRPC takes it; an IPv6 address stands in brackets."""
+    """Return ``host:port`` as gRPC takes it; an IPv6 address stands in brackets.
+
+    Of a socket in the file system, ``unix:PATH``, it is the host alone.
+    """
+    if host.startswith(_UNIX):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -103,6 +111,8 @@ def _bound_sockets(
     Raises:
         StartError: The address is taken, or not of this machine.
     """
+    if host.startswith(_UNIX):
+        return [_bound_to_path(host, listen=listen, flags=flags)]
     found: list[socket.socket] = []
     missing: OSError | None = None
     try:
@@ -139,4 +149,30 @@ def _bound_socket(family: int, address: tuple[object, ...], option: int) -> sock
     except OSError:
         opened.close()
         raise
+    return opened
+
+
+def _bound_to_path(host: str, *, listen: bool, flags: str) -> socket.socket:
+    """Return a socket in the file system, in place of one on which nobody listens any more.
+
+    Raises:
+        StartError: Somebody does, or there can be none.
+    """
+    path = host.removeprefix(_UNIX)
+    opened = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(path)
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except FileNotFoundError:
+            pass
+        opened.bind(path)
+        if listen:
+            opened.listen(socket.SOMAXCONN)
+    except OSError as error:
+        opened.close()
+        raise cannot_listen(host, 0, error.strerror or error, flags=flags) from error
     return opened

@@ -71,7 +71,8 @@ class HttpServer:
     @property
     def port(self) -> int:
         """Return the port that is really used."""
-        port: int = self._sockets[0].getsockname()[1]
+        first = self._sockets[0]
+        port: int = 0 if first.family is socket.AF_UNIX else first.getsockname()[1]
         return port
 
     def start(self) -> None:
@@ -147,7 +148,7 @@ def open_http(
     )
     return HttpServer(
         endpoints.application(),
-        listening_sockets(config.host, config.http_port, shares_port=config.shares_port),
+        listening_sockets(config.http_host, config.http_port, shares_port=config.shares_port),
         stop_grace_s=config.stop_grace_s,
         keep_alive_s=config.http_keep_alive_s,
         tls=http_tls(config),
