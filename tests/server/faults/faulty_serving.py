@@ -17,8 +17,7 @@ fault, file, program = sys.argv[1:4]
 
 def failing_time() -> float:
     """Return the time; where the file is found, never, or not in the thread that serves."""
-    name = threading.current_thread().name
-    if name != "fast-lane" and "_serve" not in name:  # as grpcio calls its own
+    if sys._getframe(1).f_code.co_name != "_serve":  # noqa: SLF001 - so both loops are called
         return time.time()
     try:
         Path(file).unlink()
