@@ -10,7 +10,8 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.fast_lane.lane import FastLane, HotCall
+from mlpserve.server.grpc_api.fast_lane.calls import HotCall
+from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.v1 import prediction_pb2
 
 _METHOD: Final = "/mlpserve.v1.PredictionService/Predict"

@@ -10,7 +10,7 @@ import pytest
 from grpc import _server as grpcio
 
 from mlpserve.server.grpc_api.fast_lane import lane
-from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig

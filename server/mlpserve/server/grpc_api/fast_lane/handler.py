@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from mlpserve.server.grpc_api.fast_lane.lane import HotCall
+from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.inference.batcher import learn_pace, run_batch
 from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.queue import RowQueue

@@ -7,15 +7,14 @@ grpcio hands each call to a pool of threads. Here the thread that polls the queu
 methods itself: while events are ready it only collects requests, and when none is it has all that
 it collected worked off. All else (other methods, health, TLS, limits, shutdown) is grpcio's own.
 
-This module and `mlpserve.server.grpc_api.arrival` touch grpcio's inside, which any release may
-change. So they are used with the releases on its list and later patches of their series only, and
-the lane only after `check` has seen it work.
+This module, `calls` and `mlpserve.server.grpc_api.arrival` touch grpcio's inside, which any release
+may change. So they are used with the releases on its list and later patches of their series only,
+and the lane only after `self_test` has seen it work.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from threading import Thread
 from types import MethodType
 from typing import Any, Final, Protocol
@@ -25,6 +24,7 @@ from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
 from mlpserve.server.grpc_api import arrival
+from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
 from mlpserve.server.system.threads import end_process_with
 
 TESTED_RELEASES: Final = frozenset(
@@ -52,16 +52,12 @@ TESTED_RELEASES: Final = frozenset(
     }
 )
 
-# Requests for further calls of a method that are open at once: so many calls may come in without a
-# round trip through this thread.
-_OPEN_REQUESTS: Final = 32
 # Events after which work is done although more are ready, so that no flood of calls can prevent it.
 _EVENTS_BEFORE_WORK: Final = 256
 _CLOCK_IS_SET_S: Final = 1.0  # by more than any clock is corrected in between two events
 # Being told when a caller goes takes a tenth of a small call. It is worth it only where calls wait
 # for longer than that takes, so that some may be cancelled before their turn comes.
 _LONG_S: Final = 0.002
-_NO_FLAGS: Final = 0
 
 
 class HotWork(Protocol):
@@ -70,13 +66,13 @@ class HotWork(Protocol):
     def __bool__(self) -> bool:
         """Return whether any call waits for its answer."""
 
-    def admits(self, call: "HotCall") -> bool:
+    def admits(self, call: HotCall) -> bool:
         """Return whether a call may send its request, or refuse it by what its metadata says."""
 
-    def accept(self, data: bytes, call: "HotCall") -> None:
+    def accept(self, data: bytes, call: HotCall) -> None:
         """Take the request of a call; answer it now or in a later ``work``."""
 
-    def ended(self, call: "HotCall") -> None:
+    def ended(self, call: HotCall) -> None:
         """Take note that a call that was admitted has been answered, and its answer taken."""
 
     def work(self) -> None:
@@ -123,7 +119,7 @@ class FastLane:
         self.events_due = 0  # of hot methods, that the queue has still to give
         self.turns = 0
         self._idle_s = idle_s
-        self._owed: list[Callable[[], None]] = []  # what has failed, to be done in the next turn
+        self._to_retry: list[Callable[[], None]] = []  # failed, and tried again in the next turn
         self._makes_calls_wait = False
         self._wall_clock_ahead_s = 0.0  # of the monotonic one, before the last event
         # Those that came since the last work and have not ended; a dict, which is left in no time.
@@ -168,8 +164,8 @@ class FastLane:
                     self._end_late_calls()
                     if work:
                         self._do_work()
-                if self._owed:
-                    self._pay()
+                if self._to_retry:
+                    self._retry()
             except Exception as error:  # noqa: BLE001 - all other calls depend on this loop
                 arrival.log_failure(error)
             event = None
@@ -226,11 +222,11 @@ class FastLane:
             step()
         except Exception as error:  # noqa: BLE001 - it is done later
             arrival.log_failure(error)
-            self._owed.append(step)
+            self._to_retry.append(step)
 
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, []
-        for step in owed:
+    def _retry(self) -> None:
+        failed, self._to_retry = self._to_retry, []
+        for step in failed:
             self.attempt(step)
 
     def _is_going_on_without_us(self) -> bool:
@@ -260,7 +256,7 @@ class FastLane:
             self.events_due += 1
             return True
 
-    def begin(self, call: "HotCall") -> None:
+    def begin(self, call: HotCall) -> None:
         """Have a new call send its request, where it may."""
         if self._makes_calls_wait:
             call.watch()
@@ -270,11 +266,11 @@ class FastLane:
             call.is_admitted = True
             call.start()
 
-    def expect(self, call: "HotCall") -> None:
+    def expect(self, call: HotCall) -> None:
         """Expect the request of a call from now on, and end the call where it does not come."""
         self._arriving[call] = time.monotonic()
 
-    def takes(self, call: "HotCall") -> bool:
+    def takes(self, call: HotCall) -> bool:
         """Return whether the request of a call that comes now is in time."""
         return self._arriving.pop(call, None) is not None
 
@@ -286,181 +282,9 @@ class FastLane:
             del self._arriving[call]
             call.attempt(call.fail, grpc.StatusCode.DEADLINE_EXCEEDED, arrival.too_late())
 
-    def end(self, call: "HotCall") -> None:
+    def end(self, call: HotCall) -> None:
         """Take note, once, that a call has ended."""
         self._unwatched.pop(call, None)
         if call.is_admitted:
             self.work.ended(call)
             call.is_admitted = False
-
-
-class HotMethod:
-    """One hot method, in the lane's thread.
-
-    Args:
-        lane: The lane that it is in.
-        name: Its full name.
-    """
-
-    __slots__ = ("_lane", "_requested", "_short_name", "name")
-
-    def __init__(self, lane: FastLane, name: str) -> None:
-        self._lane = lane
-        self.name = name
-        self._short_name = name.rpartition("/")[2]
-        self._requested = 0
-
-    def request_calls(self) -> None:
-        """Ask for further calls, until as many are asked for as are to be open."""
-        while self._requested < _OPEN_REQUESTS:
-            if not self._lane.request_call(self.name, self._on_call):
-                break
-            self._requested += 1
-
-    def give_up(self, error: Exception) -> None:
-        """Log an error."""
-        arrival.log_failure(error)
-
-    def _on_call(self, event: Any) -> None:  # noqa: ANN401
-        self._requested -= 1
-        self._lane.attempt(self.request_calls)
-        if not event.success:  # the server is stopping, and this was a request for a call
-            return
-        try:
-            call = HotCall(event, self._lane, self._short_name)
-        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            arrival.end_badly(event.call, error)
-        else:
-            call.attempt(self._lane.begin, call)
-
-
-class HotCall:
-    """One call of a hot method, in the lane's thread.
-
-    Args:
-        event: The call's first event.
-        lane: The lane that it is in.
-        method: The name of the method.
-
-    Attributes:
-        method: The name of the method, without that of its service.
-        metadata: What the caller sent along: pairs of a key and a value.
-        caller: Who asks: the connection, or what admits the call knows better.
-        is_admitted: Whether it holds a place, and may send its request.
-    """
-
-    __slots__ = (
-        "_call",
-        "_deadline_s",
-        "_is_cancelled",
-        "_is_ended",
-        "_is_watched",
-        "_lane",
-        "caller",
-        "is_admitted",
-        "metadata",
-        "method",
-    )
-
-    def __init__(self, event: Any, lane: FastLane, method: str) -> None:  # noqa: ANN401
-        self.method = method
-        self._call = event.call
-        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
-        self.caller: str | bytes = event.call.peer()
-        self.is_admitted = False
-        # Once, because the wall clock may be set before the call has ended.
-        self._deadline_s = time.monotonic() + lane.seconds_until(event.call_details.deadline)
-        self._lane = lane
-        self._is_cancelled = False
-        self._is_ended = False  # or is about to end: its status was handed to gRPC
-        self._is_watched = False
-
-    def start(self) -> None:
-        """Ask for the request."""
-        self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
-        self._lane.expect(self)
-
-    def watch(self) -> None:
-        """Ask to be told when the caller goes."""
-        if not self._is_watched:
-            self._ask((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
-            self._is_watched = True
-
-    def remaining_s(self) -> float:
-        """Return the seconds until the call's deadline."""
-        return self._deadline_s - time.monotonic()
-
-    def is_wanted(self) -> bool:
-        """Return whether the caller still waits."""
-        return not self._is_cancelled and self._deadline_s > time.monotonic()
-
-    def attempt(self, step: Callable[..., None], *arguments: object) -> None:
-        """Take a step; where it fails, the call ends with an error. Never raises."""
-        try:
-            step(*arguments)
-        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            self.give_up(error)
-
-    def give_up(self, error: Exception) -> None:
-        """End the call, if that was not done, and give back its place. Never raises."""
-        if self._is_ended:
-            arrival.log_failure(error)
-        else:
-            self._is_ended = True
-            arrival.end_badly(self._call, error)
-        self._lane.attempt(partial(self._lane.end, self))
-
-    def answer(self, data: bytes) -> None:
-        """End the call well."""
-        message = cygrpc.SendMessageOperation(data, _NO_FLAGS)
-        self._end(cygrpc.StatusCode.ok, b"", message)
-
-    def fail(
-        self, code: grpc.StatusCode, details: str, metadata: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        """End the call with a status other than OK.
-
-        Args:
-            code: The status.
-            details: Its message.
-            metadata: What is sent along.
-        """
-        self._end(code.value[0], details.encode(), metadata=metadata)
-
-    def _end(
-        self,
-        code: int,
-        details: bytes,
-        *message: cygrpc.SendMessageOperation,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        if self._is_ended:
-            return
-        operations = (
-            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-            *message,
-            cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
-        )
-        if not self._is_watched:  # to be told once is what a call needs in any case
-            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
-        self._ask(operations, self._on_sent)
-        self._is_ended = self._is_watched = True
-
-    def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
-        self._call.start_server_batch(operations, tag)
-        self._lane.events_due += 1
-
-    def _on_message(self, event: Any) -> None:  # noqa: ANN401
-        data = event.batch_operations[0].message()
-        if not self._lane.takes(self):
-            return
-        if data is None:
-            self.fail(grpc.StatusCode.UNIMPLEMENTED, arrival.NO_REQUEST)
-        else:
-            self._lane.work.accept(data, self)
-
-    def _on_close(self, event: Any) -> None:  # noqa: ANN401
-        self._is_cancelled = event.batch_operations[0].cancelled()
-
-    def _on_sent(self, _event: Any) -> None:  # noqa: ANN401
-        self._lane.end(self)

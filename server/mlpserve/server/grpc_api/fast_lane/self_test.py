@@ -5,7 +5,8 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.fast_lane.lane import FastLane, HotCall, untested_release
+from mlpserve.server.grpc_api.fast_lane.calls import HotCall
+from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
 
 _SERVICE: Final = "mlpserve.SelfTest"
 _HOT: Final = (f"/{_SERVICE}/Hot", f"/{_SERVICE}/AlsoHot")
