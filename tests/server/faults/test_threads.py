@@ -183,13 +183,15 @@ def test_a_worker_whose_serving_thread_dies_or_hangs_is_replaced(
     try:
         first = set(children(os.getpid())) - others
         load = SteadyLoad(address("127.0.0.1", supervisor.port), network)
-        load.wait_for_answers()
-        marker.touch()
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while len(set(children(os.getpid())) - others - first) < 1:
-            assert time.monotonic() < deadline_s
-        load.wait_for_answers()
-        figures = load.stop()
+        try:
+            load.wait_for_answers()
+            marker.touch()
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while len(set(children(os.getpid())) - others - first) < 1:
+                assert time.monotonic() < deadline_s
+            load.wait_for_answers()
+        finally:
+            figures = load.stop()
         assert len(first & set(children(os.getpid()))) == 1
     finally:
         supervisor.stop()
