@@ -126,6 +126,43 @@ def test_the_paths_answer_what_the_rpcs_do(ask: Ask) -> None:
     assert ask("/v2/repository/index", {"ready": True})[1][0]["state"] == "READY"
 
 
+def test_an_optional_member_that_is_null_is_as_if_absent(ask: Ask, images: Images) -> None:
+    tensor = described(images)
+    expected = ask(INFER, {"inputs": [tensor]})
+    nulls = {"id": None, "outputs": None, "parameters": None}
+    found = ask(INFER, {**nulls, "inputs": [{**tensor, "parameters": None}]})
+    assert expected[0] == 200
+    assert found == expected
+    assert ask("/v2/repository/index", {"ready": None, "parameters": None})[0] == 200
+    assert ask(INFER, {"inputs": None})[0] == 400
+
+
+def test_browsers_may_call_from_the_origins_that_the_setting_names_and_no_others(
+    start_server: Callable[..., Server],
+) -> None:
+    origin, other = "https://app.example", "https://evil.example"
+
+    def allowed(server: Server, asks_from: str) -> str | None:
+        assert server.http is not None
+        asking = {"Origin": asks_from, "Access-Control-Request-Method": "POST"}
+        connection = http.client.HTTPConnection(f"127.0.0.1:{server.http.port}", timeout=TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request("OPTIONS", INFER, headers=asking)
+            return connection.getresponse().headers["Access-Control-Allow-Origin"]
+
+    open_to_one = start_server(http_port=0, http_allowed_origins=f"{origin} http://localhost:3000")
+    assert allowed(open_to_one, origin) == origin
+    assert allowed(open_to_one, other) is None
+    assert allowed(start_server(http_port=0), origin) is None
+
+
+@pytest.mark.parametrize("text", ["app.example", "https://app.example/page", "https://a b", "null"])
+def test_what_is_no_origin_is_refused_at_start(text: str, models: Path) -> None:
+    settings: Any = {"http_allowed_origins": text}  # a text, as flags and variables are
+    with pytest.raises(StartError, match="http_allowed_origins: expected origins as "):
+        ServerConfig(models=models, **settings)
+
+
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_the_version_in_the_path_answers(ask: Ask, images: Images, version: str) -> None:
     path = f"/v2/models/tiny/versions/{version}/infer"

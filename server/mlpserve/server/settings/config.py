@@ -18,7 +18,9 @@ from mlpserve.server.settings.fields import (
 )
 from mlpserve.server.settings.values import (
     NEWEST_TWO,
+    NO_ORIGINS,
     NO_SPLIT,
+    Origins,
     Policies,
     Shares,
     parse_header,
@@ -208,6 +210,13 @@ class ServerConfig(Settings):
     http_keep_alive_s: Annotated[
         float, seconds(1.0), "how long a connection over HTTP may be idle between two requests"
     ] = 75.0
+
+    http_allowed_origins: Annotated[
+        Origins,
+        parsed("ORIGINS", Origins.parse, Origins, may_be_empty=True),
+        "origins whose pages may call over HTTP from a browser (CORS), as 'https://app.example', "
+        "with spaces between them; '*' for all",
+    ] = NO_ORIGINS
 
     drain_seconds: Annotated[
         _Seconds,

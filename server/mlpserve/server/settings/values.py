@@ -1,4 +1,4 @@
-"""Values of settings that are more than a number or a text: version policies, shares, labels."""
+"""Values of settings that are more than a number or a text: policies, shares, labels, origins."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,9 @@ from mlpserve.server.errors import StartError
 _ALL: Final = "all"
 _FORMS: Final = "a number N for the newest N, 'all', or versions as '1,4,7' ('7,' for one)"
 _HEADER: Final = re.compile(r"[0-9a-z_.-]{1,64}")
+_ORIGIN: Final = re.compile(
+    r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?"
+)
 _SHARE: Final = re.compile(r"[0-9]{1,7}")
 _MAX_SHARE: Final = 10**6
 
@@ -127,8 +130,36 @@ class Shares:
         return ",".join(f"{label}={share}" for label, share in self.of_labels.items())
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Origins whose pages may call from a browser, ``*`` for all; false where there are none."""
+
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Origins":
+        """Return the origins that ``str`` writes as this text, with spaces between them.
+
+        Raises:
+            StartError: One of them is no origin.
+        """
+        for name in text.split():
+            if not _ORIGIN.fullmatch(name):
+                raise StartError(
+                    f"expected origins as 'https://app.example:8443', or '*', got {name[:80]!r}"
+                )
+        return cls(tuple(text.split()))
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def __str__(self) -> str:
+        return " ".join(self.names)
+
+
 NEWEST_TWO: Final = Policies()
 NO_SPLIT: Final = Shares()
+NO_ORIGINS: Final = Origins()
 
 
 def parse_label(text: str) -> str:

@@ -2,16 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from threading import Event
 from typing import Any, Final, TypeAlias
 
-from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from mlpserve.server.errors import ExpiredError
 from mlpserve.server.grpc_api.servicer import MAX_QUESTION_BYTES
 from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.oip.descriptions import plain
 from mlpserve.server.oip.http.body import (
     HEADER_LENGTH,
     read_body,
@@ -32,6 +34,7 @@ from mlpserve.server.security.admission import CALLER_NAME, Admission, Place
 from mlpserve.server.security.tokens import AUTHORIZATION
 from mlpserve.server.statuses import refuse
 from mlpserve.server.telemetry.recorder import Recorder
+from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY
 from mlpserve.server.telemetry.request_record import RequestRecord
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -56,6 +59,7 @@ class OpenInference:
         recorder: Records calls.
         max_body_bytes: The longest body that is read.
         admission: Lets requests in.
+        allowed_origins: The origins whose pages browsers let call; none for no CORS.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class OpenInference:
         *,
         max_body_bytes: int,
         admission: Admission,
+        allowed_origins: Sequence[str] = (),
     ) -> None:
         self._inference = inference
         self._repository = repository
@@ -74,6 +79,7 @@ class OpenInference:
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._admission = admission
+        self._allowed_origins = allowed_origins
 
     def application(self) -> Starlette:
         """Return what an ASGI server calls."""
@@ -83,7 +89,23 @@ class OpenInference:
         routes += [
             self._route("POST", path, answer) for path, answer in self._post_endpoints().items()
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _refused_by_starlette})
+        return Starlette(
+            routes=routes,
+            middleware=self._middleware(),
+            exception_handlers={HTTPException: _refused_by_starlette},
+        )
+
+    def _middleware(self) -> list[Middleware]:
+        if not self._allowed_origins:
+            return []
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=self._allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=(HEADER_LENGTH, REQUEST_ID_KEY),
+        )
+        return [cors]
 
     def _get_endpoints(self) -> Mapping[str, Endpoint]:
         return {
@@ -157,7 +179,7 @@ class OpenInference:
         return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
 
     async def _server_metadata(self, _: Request) -> Response:
-        described = _plain(self._repository.server_metadata())
+        described = plain(self._repository.server_metadata())
         described["extensions"] += HTTP_EXTENSIONS
         return _json(described)
 
@@ -167,20 +189,20 @@ class OpenInference:
         return _json({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
 
     async def _model_metadata(self, request: Request) -> Response:
-        return _json(_plain(self._repository.model_metadata(*_asked(request))))
+        return _json(plain(self._repository.model_metadata(*_asked(request))))
 
     async def _model_config(self, request: Request) -> Response:
-        return _json(_plain(self._repository.model_config(*_asked(request))))
+        return _json(plain(self._repository.model_config(*_asked(request))))
 
     async def _statistics(self, request: Request) -> Response:
         # All workers are asked, and one that hangs is waited for; nobody else is to wait with it.
         found = await run_in_threadpool(self._repository.model_statistics, *_asked(request))
-        return _json(_plain(found))
+        return _json(plain(found))
 
     async def _index(self, request: Request) -> Response:
         wanted = await self._options(request)
         index = self._repository.index("", ready_only=wanted.get("ready") is True)
-        return _json(_plain(index)["models"])
+        return _json(plain(index)["models"])
 
     async def _load(self, request: Request) -> Response:
         options = await self._options(request)
@@ -284,26 +306,3 @@ def _json(content: object, status: int = _OK, headers: Mapping[str, str] | None 
     # In ASCII: what a caller sent, and an error repeats, may be no text that UTF-8 can say.
     written = json.dumps(content, separators=(",", ":"))
     return Response(written, status, headers, media_type="application/json")
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    """Return all fields of a message; of those with presence, those that are set."""
-    return {
-        field.name: _plain_field(field, getattr(message, field.name))
-        for field in message.DESCRIPTOR.fields
-        if not field.has_presence or message.HasField(field.name)
-    }
-
-
-def _plain_field(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, and any value
-    if not field.is_repeated:
-        return _plain_value(field, value)
-    return [_plain_value(field, each) for each in value]
-
-
-def _plain_value(field: Any, value: Any) -> Any:  # noqa: ANN401
-    if field.message_type is not None:
-        return _plain(value)
-    if field.enum_type is not None:
-        return field.enum_type.values_by_number[value].name
-    return value

@@ -159,12 +159,17 @@ def _check_json(text: bytes, max_values: int) -> None:
 
 def _document(data: bytes) -> Mapping[str, Any]:
     try:
-        document = json.loads(data, parse_constant=_no_number)
+        document = json.loads(data, parse_constant=_no_number, object_pairs_hook=_without_nulls)
     except (ValueError, RecursionError) as error:
         raise RequestError("failed to parse the request JSON buffer: it is not JSON") from error
     if not isinstance(document, dict):
         raise RequestError("failed to parse the request JSON buffer: it is not an object")
     return document
+
+
+def _without_nulls(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose members that are ``null`` are absent, as many libraries write them."""
+    return {name: value for name, value in members if value is not None}
 
 
 def _no_number(text: str) -> NoReturn:

@@ -145,6 +145,7 @@ def open_http(
         recorder,
         max_body_bytes=config.max_message_bytes,
         admission=admission,
+        allowed_origins=config.http_allowed_origins.names,
     )
     return HttpServer(
         endpoints.application(),
