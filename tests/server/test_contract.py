@@ -20,6 +20,7 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 TIMEOUT_S = 10.0
 SHORT_S = 0.2
+BURSTS = 5  # of which one is handed over whole, however busy the machine is
 
 Raw: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 
@@ -42,6 +43,11 @@ class HeldPasses:
     def let_go(self) -> None:
         """Let this pass and all later ones go on."""
         self._go.release(1000)
+
+    def hold_again(self) -> None:
+        """Forget all passes, of which none runs any more, and hold the next."""
+        self.rows.clear()
+        self._started, self._go = Semaphore(0), Semaphore(0)
 
     def hold(self, batches: Sequence[Images]) -> None:
         """Hold a pass; called in its thread."""
@@ -106,14 +112,19 @@ def test_calls_that_arrive_while_a_pass_runs_are_answered_by_the_next_one(
     stub: prediction_pb2_grpc.PredictionServiceStub, model: Model, held: HeldPasses
 ) -> None:
     requests = [request(1 + number % 3, seed=number) for number in range(7)]
-    calls = [stub.Predict.future(requests[0], timeout=TIMEOUT_S)]
-    held.wait_for_one()
-    calls += [stub.Predict.future(asked, timeout=TIMEOUT_S) for asked in requests[1:]]
-    # Calls of one connection arrive in their order, and this one does not wait for its answer.
-    code_of(lambda: stub.Predict(request(1), timeout=SHORT_S))
-    held.let_go()
-    for asked, call in zip(requests, calls, strict=True):
-        assert answers_to(model, asked, call.result())
+    for _ in range(BURSTS):
+        calls = [stub.Predict.future(requests[0], timeout=TIMEOUT_S)]
+        held.wait_for_one()
+        calls += [stub.Predict.future(asked, timeout=TIMEOUT_S) for asked in requests[1:]]
+        # Calls of one connection arrive in their order, and this one does not wait for its answer.
+        code_of(lambda: stub.Predict(request(1), timeout=SHORT_S))
+        held.let_go()
+        for asked, call in zip(requests, calls, strict=True):
+            assert answers_to(model, asked, call.result())
+        # On a busy machine gRPC may hand over one of the calls before the others.
+        if held.rows[1] != [1]:
+            break
+        held.hold_again()
     assert [sorted(rows) for rows in held.rows] == [[1], [1, 1, 2, 2, 3, 3]]
 
 
@@ -154,19 +165,25 @@ def test_calls_that_are_cancelled_while_others_of_their_burst_are_computed_are_n
 ) -> None:
     # As for a burst that finds the server idle: no pass before it was long.
     monkeypatch.setattr(lane, "_LONG_S", math.inf)
-    first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
-    held.wait_for_one()
-    burst = [stub.Predict.future(request(60), timeout=TIMEOUT_S) for _ in range(4)]
-    code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # all have arrived
-    held.let_one_go()
-    held.wait_for_one()
-    for call in burst:
-        call.cancel()
-    code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # so has this
-    held.let_go()
-    first.result()
-    stub.Predict(request(5), timeout=TIMEOUT_S)
-    assert held.rows == [[1], [60, 60], [5]]  # no more than 128 are joined
+    for _ in range(BURSTS):
+        first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+        held.wait_for_one()
+        burst = [stub.Predict.future(request(60), timeout=TIMEOUT_S) for _ in range(4)]
+        code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # all have arrived
+        held.let_one_go()
+        held.wait_for_one()
+        for call in burst:
+            call.cancel()
+        code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # so has this
+        held.let_go()
+        first.result()
+        stub.Predict(request(5), timeout=TIMEOUT_S)
+        # No more than 128 are joined. On a busy machine gRPC may hand over one call of the burst
+        # before the others, which is then computed by itself: it was no burst.
+        if held.rows[1] != [60]:
+            break
+        held.hold_again()
+    assert held.rows == [[1], [60, 60], [5]]
 
 
 def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(

@@ -55,7 +55,7 @@ def _compile_once(config: pytest.Config) -> None:
 
     Where ``PYTHONDONTWRITEBYTECODE`` is set, more than half of a server's start is the compiler.
     """
-    if not sys.dont_write_bytecode or config.cache is None:
+    if not sys.dont_write_bytecode or not config.pluginmanager.has_plugin("cacheprovider"):
         return
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
