@@ -29,7 +29,7 @@ demo: $(VENV)/installed  ## train, serve and predict once, with pictures
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed  ## run the tests, in under three minutes; of soaks and the like less than `check` does
-	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not exhaustive and not alone' --hypothesis-profile quick
+	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 4 -m 'not exhaustive and not alone' --hypothesis-profile quick
 
 test-all: $(VENV)/installed  ## run all tests
 	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not alone'
