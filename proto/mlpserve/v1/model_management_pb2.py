@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from mlpserve.v1 import prediction_pb2 as mlpserve_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mlpserve/v1/model_management.proto\x12\x0bmlpserve.v1\x1a\x1cmlpserve/v1/prediction.proto\"=\n\x10LoadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mlpserve.v1.Model\"?\n\x12UnloadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ReloadModelsRequest\":\n\x14ReloadModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mlpserve.v1.Model2\x8b\x02\n\x16ModelManagementService\x12J\n\tLoadModel\x12\x1d.mlpserve.v1.LoadModelRequest\x1a\x1e.mlpserve.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.mlpserve.v1.UnloadModelRequest\x1a .mlpserve.v1.UnloadModelResponse\x12S\n\x0cReloadModels\x12 .mlpserve.v1.ReloadModelsRequest\x1a!.mlpserve.v1.ReloadModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mlpserve/v1/model_management.proto\x12\x0bmlpserve.v1\x1a\x1cmlpserve/v1/prediction.proto\"=\n\x10LoadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mlpserve.v1.Model\"?\n\x12UnloadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ReloadModelsRequest\":\n\x14ReloadModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mlpserve.v1.Model2\x8b\x02\n\x16ModelManagementService\x12J\n\tLoadModel\x12\x1d.mlpserve.v1.LoadModelRequest\x1a\x1e.mlpserve.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.mlpserve.v1.UnloadModelRequest\x1a .mlpserve.v1.UnloadModelResponse\x12S\n\x0cReloadModels\x12 .mlpserve.v1.ReloadModelsRequest\x1a!.mlpserve.v1.ReloadModelsResponseB\'\n\x0bmlpserve.v1P\x01Z\x16mlpserve/v1;mlpservev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlpserve.v1.model_management_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013mlpserve.v1P\001Z\026mlpserve/v1;mlpservev1'
   _globals['_LOADMODELREQUEST']._serialized_start=81
   _globals['_LOADMODELREQUEST']._serialized_end=142
   _globals['_LOADMODELRESPONSE']._serialized_start=144
