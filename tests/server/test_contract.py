@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mlpserve.model.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.model.weights import Model
 from mlpserve.server.grpc_api.fast_lane import lane
-from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

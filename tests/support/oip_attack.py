@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from mlpserve.model.compiled import Answer, CompiledModel, Workspace
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata, Training
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2 as pb
 from mlpserve.server.errors import ServerError
-from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
 from mlpserve.server.inference.registry import Registry, Router, ServedModel
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.oip.http.body import read_body, write_body

@@ -13,9 +13,9 @@ from threading import Barrier, Thread
 
 import numpy as np
 
+from mlpserve.model.compiled import CompiledModel, Workspace
 from mlpserve.model.folder import model_names, versions
 from mlpserve.model.versions import load_version
-from mlpserve.server.inference.compiled import CompiledModel, Workspace
 
 _SEED = 3
 

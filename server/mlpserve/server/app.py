@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import grpc
 
+from mlpserve.model.compiled import Workspace
 from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
 from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages
 from mlpserve.server.grpc_api.servicer import Servicer
 from mlpserve.server.grpc_api.services import ManagementService, prediction_service
 from mlpserve.server.inference.batcher import Batcher
-from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.registry import Router

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc import _server as grpcio
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2
@@ -24,7 +25,6 @@ from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.server.inference import batcher, queue
 from mlpserve.server.inference.batcher import Batcher
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.registry import Router

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.model.inputs import InputSpec
-from mlpserve.model.metadata import Metadata, Training
-from mlpserve.model.network import Layer, Network
-from mlpserve.model.weights import Model
-from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.inference.batcher import Batcher, run_batch
-from mlpserve.server.inference.compiled import (
+from mlpserve.model.compiled import (
     Answer,
     Classified,
     CompiledModel,
     Images,
     Workspace,
 )
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.metadata import Metadata, Training
+from mlpserve.model.network import Layer, Network
+from mlpserve.model.weights import Model
+from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.inference.batcher import Batcher, run_batch
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.request import Outcome, ParsedRequest
 from mlpserve.server.telemetry.counters import Counters

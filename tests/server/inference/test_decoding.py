@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.compiled import CompiledModel, Workspace
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import RequestError
-from mlpserve.server.inference.compiled import CompiledModel, Workspace
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 
 SPEC = InputSpec((2, 3))  # 6 values an image

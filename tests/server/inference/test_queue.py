@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.compiled import Answer, CompiledModel
 from mlpserve.server.errors import ExpiredError, OverloadedError
-from mlpserve.server.inference.compiled import Answer, CompiledModel
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.request import HIGHEST_PRIORITY, Outcome, ParsedRequest
 from mlpserve.server.telemetry.request_record import BatchTiming, RequestRecord

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import NotReadyError, NotServedError, RequestError, ServerError
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.registry import Registry, ServedModel
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.inference.self_test import reproducibility_problem
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc

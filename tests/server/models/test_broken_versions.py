@@ -17,12 +17,12 @@ import pytest
 
 from mlpserve.client import Client
 from mlpserve.model.archive import write_arrays
+from mlpserve.model.compiled import CompiledModel, Workspace
 from mlpserve.model.digests import DIGEST_FILE_NAME, digest_line
 from mlpserve.model.folder import WEIGHTS_FILE_NAME, weights_path
 from mlpserve.model.labels import set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples, model_arrays
-from mlpserve.server.inference.compiled import CompiledModel, Workspace
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpserve.model.compiled import Answer, CompiledModel, Workspace
 from mlpserve.model.digests import DIGEST_FILE_NAME
 from mlpserve.model.folder import VersionKey, weights_path
 from mlpserve.model.labels import remove_label, roll_back, set_label
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import ShortageError
-from mlpserve.server.inference.compiled import Answer, CompiledModel, Workspace
 from mlpserve.server.models.controller import Controller, WorkerPool
 from mlpserve.server.models.plan import Plan
 from mlpserve.server.models.quarantine import LoadError

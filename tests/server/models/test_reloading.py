@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mlpserve.model.compiled import Workspace
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import roll_back, set_label
 from mlpserve.model.network import Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL
 from mlpserve.server.telemetry.request_record import RequestRecord

@@ -19,8 +19,8 @@ import pytest
 import trustme
 from PIL import Image
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.server.errors import StartError
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.oip.http.limits import MAX_CONNECTIONS
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server

@@ -14,8 +14,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mlpserve.model.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.inference.compiled import Classified, CompiledModel, Images, Workspace
 from mlpserve.server.security.admission import Admission
 from mlpserve.server.security.tokens import new_token
 from mlpserve.server.server import Server

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.telemetry.counters import Counters, SharedCounters
 from mlpserve.server.telemetry.request_record import BatchTiming
 from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merged

@@ -9,9 +9,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from mlpserve.model.compiled import Answer, CompiledModel
 from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
-from mlpserve.server.inference.compiled import Answer, CompiledModel
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
 from mlpserve.server.inference.request import ParsedRequest

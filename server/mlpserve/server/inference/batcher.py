@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from threading import Condition
 from typing import Any, Final
 
-from mlpserve.server.inference.compiled import Answer, Workspace
+from mlpserve.model.compiled import Answer, Workspace
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Shadow

@@ -7,9 +7,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from mlpserve.model.compiled import Images
 from mlpserve.model.inputs import InputSpec
 from mlpserve.server.errors import RequestError
-from mlpserve.server.inference.compiled import Images
 
 ImageDType: TypeAlias = np.dtype[Any]  # UINT8 or FLOAT32
 

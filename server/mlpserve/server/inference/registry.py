@@ -19,8 +19,8 @@ from itertools import accumulate, count
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.server.errors import NotReadyError, NotServedError, RequestError
-from mlpserve.server.inference.compiled import CompiledModel
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 # Who asks, as a header says; or the number of a call whose requests belong together; or nothing.

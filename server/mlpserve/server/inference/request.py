@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from mlpserve.server.inference.compiled import Answer, CompiledModel, Images
+from mlpserve.model.compiled import Answer, CompiledModel, Images
 from mlpserve.server.inference.registry import SplitKey
 from mlpserve.server.telemetry.request_record import RequestRecord
 

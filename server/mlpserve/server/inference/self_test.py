@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.model.weights import GOLDEN_TOLERANCE, GoldenSamples
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, decode_images
 
 _SUM_TOLERANCE: Final = 1e-4

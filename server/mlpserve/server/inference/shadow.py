@@ -20,8 +20,8 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.errors import OverloadedError
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot

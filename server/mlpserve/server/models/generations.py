@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Final, Protocol
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.folder import VersionKey
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.models.loader import load_checked
 from mlpserve.server.models.plan import Plan, PlannedModel

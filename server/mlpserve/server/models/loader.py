@@ -6,10 +6,10 @@ import logging
 import os
 from typing import Any
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.weights import read_model
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.self_test import reproducibility_problem, self_test
 from mlpserve.server.models.quarantine import LoadError
 

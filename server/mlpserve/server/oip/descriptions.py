@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.request import LOWEST_PRIORITY, NORMAL_PRIORITY
 from mlpserve.server.oip.tensors import DATATYPES, INPUT_NAME, LABELS, PROBABILITIES
 from mlpserve.server.telemetry.statistics import BatchCounts, ModelStatistics

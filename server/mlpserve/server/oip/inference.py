@@ -4,8 +4,8 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final, TypeVar
 
+from mlpserve.model.compiled import Answer, CompiledModel
 from mlpserve.server.errors import RequestError, ServerError, UnsupportedError
-from mlpserve.server.inference.compiled import Answer, CompiledModel
 from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import (
     HIGHEST_PRIORITY,

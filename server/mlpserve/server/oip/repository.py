@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.folder import VersionKey
 from mlpserve.model.labels import is_label
 from mlpserve.oip import inference_pb2
@@ -18,7 +19,6 @@ from mlpserve.server.errors import (
     RequestError,
     UnsupportedError,
 )
-from mlpserve.server.inference.compiled import CompiledModel
 from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.inference.registry import Registry, Router
 from mlpserve.server.oip.descriptions import config_message, metadata_message, statistics_message

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.compiled import Answer, CompiledModel, Images
 from mlpserve.server.errors import RequestError, UnsupportedError
-from mlpserve.server.inference.compiled import Answer, CompiledModel, Images
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, check_range
 from mlpserve.server.oip.values import (
     CLASSIFICATION,

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import CompiledModel
 
 Rows = npt.NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.inference.registry import Registry, ServedModel
 from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.telemetry.counters import Counters

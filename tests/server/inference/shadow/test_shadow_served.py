@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.model.labels import set_label
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.server.errors import StartError
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from mlpserve.model.compiled import Workspace
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.inference.batcher import learn_pace, run_batch
-from mlpserve.server.inference.compiled import Workspace
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.registry import Router
 from mlpserve.server.inference.request import Outcome, Parse, ParsedRequest

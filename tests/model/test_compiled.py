@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network
 from mlpserve.model.weights import Model
-from mlpserve.server.inference.compiled import CompiledModel, Images, Workspace
 
 FEATURES = 6
 
