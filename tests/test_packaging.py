@@ -9,7 +9,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 # The root folder of each part, and the parts that it may import.
 ALLOWED = {
-    "client": {"datasets", "v1"},
+    "client": {"datasets", "model", "v1"},
     "datasets": set[str](),
     "model": set[str](),
     "oip": set[str](),
@@ -118,6 +118,21 @@ def test_part_imports_only_what_it_may(part: str) -> None:
     for path in sources(part):
         beyond = imported_parts(path.read_text()) - ALLOWED[part] - {part}
         assert not beyond, f"{path}: imports {beyond}"
+
+
+def test_library_of_the_client_needs_the_wire_contract_only() -> None:
+    program = [folder_of("client") / "predict", folder_of("client") / "__main__.py"]
+    library = [
+        path for path in sources("client") if not any(path.is_relative_to(part) for part in program)
+    ]
+    assert library
+    for path in library:
+        source = path.read_text()
+        assert imported_parts(source) <= {"client", "v1"}, path
+        assert not any(
+            name.startswith("mlpserve.client.predict")
+            for name in imported_modules(ast.parse(source))
+        ), path
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.client import Predictions
-from mlpserve.client.output import WRITERS, Labelled
+from mlpserve.client.predict.output import WRITERS, Labelled
 
 CLASS_LABELS = ("cat", 'a "dög"', "line\nbreak, and comma")
 

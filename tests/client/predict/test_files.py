@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlpserve.client.files import read_images
+from mlpserve.client.predict.files import read_images
 from mlpserve.datasets import DatasetError
 from mlpserve.datasets.idx import idx_header
 
