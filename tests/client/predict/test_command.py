@@ -226,6 +226,18 @@ def test_a_server_that_is_down_is_asked_after(predict_at: Predict, images_file: 
     check_failed(done, f"{target}: UNAVAILABLE: .*; is mlpserve-serve running there\\?")
 
 
+def test_what_a_server_says_does_nothing_to_the_terminal(
+    predict_at: Predict, serve: Callable[..., str], images_file: Path
+) -> None:
+    def refuse(_: object, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.NOT_FOUND, "a\x1b[2Jb\nmlpserve-predict: all is well\u202e")
+
+    target = serve(GetModel=refuse)
+    done = predict_at(target, images_file)
+    check_failed(done, r"a\\x1b\[2Jb\\nmlpserve-predict: all is well\\u202e")
+    assert done.stderr.rstrip("\n").isprintable()
+
+
 @pytest.mark.parametrize("arguments", [[], ["images.npy", "--data", "drawn"]], ids=" ".join)
 def test_neither_files_nor_data_or_both_is_a_usage_error(
     predict: Predict, arguments: list[str]

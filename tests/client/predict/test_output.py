@@ -125,6 +125,13 @@ def test_a_program_gets_all_rows(kind: str) -> None:
     assert len(lines.splitlines()) == 500 + (kind == "csv")
 
 
+def test_a_table_does_nothing_to_the_terminal_whatever_the_labels_are() -> None:
+    names = ("cat\x1b[2J", "dog\u202e", "\x9b1m")
+    result = labelled(distributions(9).tolist(), class_labels=names, true_labels=[0, 1, 2] * 3)
+    text = written("table", [result])
+    assert all(line.isprintable() for line in text.splitlines()), text
+
+
 def cells(text: str, row: int) -> list[str]:
     """Return the cells of a body row of the first table in a text."""
     body = [line for line in text.splitlines() if line.startswith("│")]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 try:
     from mlpserve.client.predict.files import ACCEPTED, read_images
-    from mlpserve.client.predict.output import WRITERS, Labelled
+    from mlpserve.client.predict.output import WRITERS, Labelled, printable
     from mlpserve.datasets import DatasetError, Split, load_test_split
     from mlpserve.datasets.source import DATASETS, add_data_dir
 except ModuleNotFoundError as missing:
@@ -127,7 +127,8 @@ def _predict_data(
     correct = np.count_nonzero(found.labels == split.labels)
     # Beside the rows, not among them, so that a pipe gets the rows only.
     print(
-        f"{found.model_name} version {found.model_version} on the test images of {name}: "
+        f"{printable(found.model_name)} version {found.model_version} on the test images of "
+        f"{name}: "
         f"accuracy {100 * correct / len(split):.2f} % ({correct} of {len(split)}), "
         f"{len(split) / duration_s:,.0f} images/s",
         file=sys.stdout if options.output == "table" else sys.stderr,
@@ -163,7 +164,8 @@ def _output_ended(error: OSError) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"mlpserve-predict: {message}", file=sys.stderr)
+    # Sentences may be a server's, and must do nothing to the terminal.
+    print(f"mlpserve-predict: {printable(message)}", file=sys.stderr)
     return _EXIT_FAILED
 
 

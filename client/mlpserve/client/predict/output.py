@@ -44,6 +44,11 @@ class Row:
     true_label: str | None
 
 
+def printable(text: str) -> str:
+    """Return a text with what would move a terminal's cursor, or change its colours, escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def rows(results: Sequence[Labelled]) -> Iterator[Row]:
     """Yield one row an image."""
     for result in results:
@@ -109,7 +114,9 @@ WRITERS: Final[Mapping[str, Callable[[Sequence[Labelled], TextIO], None]]] = {
 
 def _table(result: Labelled) -> Table:
     total = len(result.predictions)
-    table = Table(title=f"{result.source}: {total} {'image' if total == 1 else 'images'}")
+    table = Table(
+        title=f"{printable(result.source)}: {total} {'image' if total == 1 else 'images'}"
+    )
     table.add_column("image", justify="right")
     table.add_column("label")
     table.add_column("probability")
@@ -126,7 +133,8 @@ def _first(items: Iterator[Row], count: int) -> Iterator[Row]:
 
 def _cells(row: Row) -> list[str]:
     bar = "█" * round(row.probability * _BAR_WIDTH)
-    cells = [str(row.index), row.label, f"{100 * row.probability:6.2f} % {bar}"]
+    # Labels are the server's, and Rich lets escapes pass.
+    cells = [str(row.index), printable(row.label), f"{100 * row.probability:6.2f} % {bar}"]
     if row.true_label is not None:
-        cells.append(row.true_label + ("" if row.true_label == row.label else "  ✗"))
+        cells.append(printable(row.true_label) + ("" if row.true_label == row.label else "  ✗"))
     return cells
