@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import grpc
 import numpy.typing as npt
 
+from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.channel import checked_target, open_channel, trace_metadata
 from mlpserve.client.errors import (
     ClientError,
@@ -22,7 +23,6 @@ from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
     StreamRequests,
-    as_wire_array,
     get_model_request,
     predict_request,
     split,

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.errors import InvalidRequestError, ServerFaultError
 from mlpserve.v1 import prediction_pb2
 
@@ -48,35 +49,6 @@ class ModelSelector:
                 f"label: expected either a version or a label, got version {self.version} and "
                 f"label {self.label!r}"
             )
-
-
-def as_wire_array(images: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return images as (N, D) uint8 or little-endian float32, whichever is near; else refuse them.
-
-    Raises:
-        InvalidRequestError: There is no image, there are no images but one without a leading axis,
-            the dtype is neither uint8 nor float, or the rows of a list differ in length.
-    """
-    try:
-        array = np.asarray(images)
-    except ValueError as error:
-        raise InvalidRequestError(f"images: expected an array: {error}") from error
-    if array.ndim < 2 or array.size == 0:  # noqa: PLR2004 - a count and at least one more axis
-        raise InvalidRequestError(
-            f"images: expected (count, ...) with at least one image, got shape {array.shape}; "
-            "a single image needs a leading axis: image[numpy.newaxis]"
-        )
-    flat = array.reshape(len(array), -1)
-    if flat.dtype == np.uint8:
-        return flat
-    if flat.dtype.kind != "f":
-        raise InvalidRequestError(
-            f"images: expected uint8 (0 to 255) or float (0 to 1), got {array.dtype}; "
-            "if all values are from 0 to 255, convert with images.astype(numpy.uint8)"
-        )
-    # What float32 cannot hold becomes infinite, and infinity is refused by the server.
-    with np.errstate(over="ignore"):
-        return flat.astype("<f4", copy=False)
 
 
 def split(
