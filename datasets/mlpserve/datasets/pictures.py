@@ -1,0 +1,120 @@
+"""Pictures as arrays: decoded, turned upright and resized by Pillow, an extra."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.datasets.dataset import DatasetError
+
+ENDINGS: Final = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
+_FORMATS: Final = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # as Pillow calls them
+_MODES: Final = {(): "L", (1,): "L", (3,): "RGB"}  # by what follows height and width in a shape
+_MAX_16_BITS: Final = 65535
+
+
+def decode_picture(
+    source: bytes | Path, shape: tuple[int, ...], *, where: str
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Return a picture in a shape.
+
+    Transparent parts are black, as what is around a digit of MNIST; the rotation that a camera
+    notes is applied.
+
+    Args:
+        source: The encoded picture, or its file.
+        shape: (height, width) or (height, width, 1) for grey, (height, width, 3) for colour; a
+            picture of another size is resized.
+        where: What messages call it.
+
+    Returns:
+        uint8 of that shape; uint16 for grey pictures of 16 bits.
+
+    Raises:
+        DatasetError: The shape is not one of these, or it is no picture, or a damaged one.
+    """
+    mode = _MODES.get(shape[2:]) if len(shape) > 1 else None
+    if mode is None:
+        raise DatasetError(
+            f"{where}: --shape: expected a height and a width for grey, as in 28x28, or with x3 "
+            f"for colour, got {'x'.join(str(size) for size in shape)}"
+        )
+    with _opened(source, where) as picture:
+        is_wide = picture.mode.startswith("I") and mode == "L"
+        seen = picture if is_wide else _opaque(picture).convert(mode)
+        size = (shape[1], shape[0])
+        if seen.size != size:
+            # Pillow filters 16 bits as floats only.
+            seen = seen.convert("F") if is_wide else seen
+            seen = seen.resize(size, _pillow(where).Resampling.LANCZOS)
+        values = np.asarray(seen)
+    if is_wide:
+        whole: npt.NDArray[np.uint16] = np.rint(np.clip(values, 0, _MAX_16_BITS)).astype(np.uint16)
+        return whole.reshape(shape)
+    return np.asarray(values, np.uint8).reshape(shape)
+
+
+def picture_shape(source: bytes | Path, *, where: str) -> tuple[int, int]:
+    """Return the height and the width of a picture.
+
+    Raises:
+        DatasetError: It is no picture, or a damaged one.
+    """
+    with _opened(source, where) as picture:
+        return picture.height, picture.width
+
+
+@contextmanager
+def _opened(source: bytes | Path, where: str) -> Iterator[Any]:
+    """Lend a picture that is decoded and upright; what is wrong with it becomes one sentence."""
+    image = _pillow(where)
+    try:
+        with (
+            # A picture that unpacks to far more than it should is a warning of Pillow's at first.
+            warnings.catch_warnings(action="error", category=image.DecompressionBombWarning),
+            image.open(
+                io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+            ) as picture,
+        ):
+            picture.load()
+            yield _upright(picture)
+    # Pillow has no list of what it raises for a damaged picture.
+    except Exception as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{where}: expected a picture, but {error}") from error
+
+
+def _upright(picture: Any) -> Any:  # noqa: ANN401 - Pillow is an extra
+    from PIL import ImageOps  # noqa: PLC0415
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # noqa: BLE001 - a broken note does not break the pixels
+        return picture
+
+
+def _opaque(picture: Any) -> Any:  # noqa: ANN401 - Pillow is an extra
+    if not picture.has_transparency_data:
+        return picture
+    seen = picture.convert("RGBA")
+    image = _pillow("")
+    return image.alpha_composite(image.new("RGBA", seen.size, "black"), seen)
+
+
+def _pillow(where: str) -> Any:  # noqa: ANN401 - Pillow is an extra
+    try:
+        from PIL import Image  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise DatasetError(
+            f"{where}: pictures need Pillow: pip install 'mlpserve[pictures]'"
+        ) from error
+    return Image
