@@ -5,17 +5,19 @@ Knows no file format and no particular data set.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.datasets.disk_images import SMALL_BYTES, DiskImages, chunks
+from mlpserve.datasets.errors import DatasetError
+
+__all__ = ["Dataset", "DatasetError", "Images", "Labels", "Split", "numbered_class_labels"]
+
+# In memory; or ``DiskImages``, cast to this, because it does what is done to the images of a split.
 Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
-
-
-class DatasetError(Exception):
-    """The data cannot be used; the message says which part, what was expected and what came."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Split:
     """Images and the class of each; checked when it is made.
 
     Attributes:
-        images: (N, ...) uint8 in 0..255 or float32 in 0..1, N at least 1.
+        images: (N, ...) uint8 in 0..255 or float32 in 0..1, N at least 1; in memory or on disk.
         labels: (N,) int64 classes, each at least 0.
 
     Raises:
@@ -47,6 +49,9 @@ class Split:
             )
         if self.labels.min() < 0:
             raise DatasetError(f"labels: expected classes from 0, got {self.labels.min()}")
+        # What is on disk was checked by its reader: it would take long to do so each time.
+        if isinstance(self.images, DiskImages):
+            return
         # Written so that a NaN, which compares false, is refused as well.
         if self.images.dtype == np.float32 and not (
             self.images.min() >= 0 and self.images.max() <= 1
@@ -59,6 +64,23 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    def select(self, rows: Labels) -> "Split":
+        """Return some of the images: in memory, or on disk where these are and many are selected.
+
+        Args:
+            rows: (M,) their indices, rising.
+
+        Raises:
+            DatasetError: A file cannot be read, or there are none.
+        """
+        images = self.images
+        if isinstance(images, DiskImages):
+            selected = images.select(rows)
+            if selected.nbytes > SMALL_BYTES:
+                return Split(cast("Images", selected), self.labels[rows])
+            return Split(selected[:], self.labels[rows])
+        return Split(images[rows], self.labels[rows])
 
 
 def numbered_class_labels(train: Split, test: Split) -> tuple[str, ...]:
@@ -119,5 +141,6 @@ class Dataset:
         )
         for array in arrays:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            for chunk in chunks(array):
+                digest.update(np.ascontiguousarray(chunk).data)
         return f"sha256:{digest.hexdigest()}"

@@ -15,8 +15,8 @@ from mlpserve.trainer.learning.batches import (
     ShuffledBatches,
     WarpedBatches,
     WholeBatch,
-    stream,
 )
+from mlpserve.trainer.learning.shuffling import stream
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.warps import WarpSettings
 

@@ -17,9 +17,9 @@ from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.evaluation import evaluate
 from mlpserve.trainer.history import EpochRecord
-from mlpserve.trainer.learning.batches import VALIDATION, stream
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.shuffling import VALIDATION, stream
 from mlpserve.trainer.learning.training import Position, Training
 
 _BEST: Final = "best"  # the name of the best parameters in a saved state
@@ -94,8 +94,7 @@ def hold_out(split: Split, recipe: Recipe) -> tuple[Split, Split | None]:
     order = stream(recipe.seed, VALIDATION).permutation(len(split))
     # Sorted, so that neighbours in memory are read one after the other.
     held, kept = np.sort(order[:count]), np.sort(order[count:])
-    learned = Split(split.images[kept], split.labels[kept])
-    return learned, Split(split.images[held], split.labels[held])
+    return split.select(kept), split.select(held)
 
 
 class Fit:

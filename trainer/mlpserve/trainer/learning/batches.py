@@ -1,43 +1,32 @@
-"""Batches: which images a step learns from, in which order, and how they look.
-
-All randomness is a function of the seed and the place in the training: an epoch's order of its
-number, a warp of the epoch and of where in it. So a run that was stopped can go on anywhere without
-having kept a generator, and threads may do their shards in any order.
-"""
+"""Batches: which images a step learns from, in which order, and how they look."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from mlpserve.datasets import Split
+from mlpserve.datasets.disk_images import DiskImages
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning.backprop import Batch, Columns
+from mlpserve.trainer.learning.backprop import Batch, Columns, Labels
+from mlpserve.trainer.learning.shuffling import (
+    MIX,
+    SIZES,
+    WARPS,
+    Order,
+    Pixels,
+    ShuffledImages,
+    Sizes,
+    stream,
+)
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.warps import WarpSettings, warp
 
-Order: TypeAlias = npt.NDArray[np.int64]  # indices of images
-Pixels: TypeAlias = npt.NDArray[Any]  # (N, ...) uint8 or float32, of N images
-
-# The streams of one seed: which generator draws what. The network's first weights are drawn from
-# the seed itself.
-_ORDER: Final = 1
-_WARPS: Final = 2
-_MIX: Final = 3
-DROPOUT: Final = 4
-VALIDATION: Final = 5
-
 _PIECE_IMAGES: Final = 1024  # are warped by one generator, so by one thread
 _WARPED_IMAGES: Final = 4096  # are held at once: a dozen megabytes of MNIST
-
-
-def stream(seed: int, *place: int) -> np.random.Generator:
-    """Return the generator of a place in the training; see above."""
-    return np.random.default_rng((seed, *place))
 
 
 class Batches(Protocol):
@@ -56,10 +45,11 @@ class WholeBatch:
     Of a thousand images of MNIST a quarter of the pixels are 0 in all, and left out. Which ones
     is found once, because all epochs ask for the same rows. If images of a class lay together it
     would be a third; but their gradients are alike, and sums of them round worse in float32.
+    Of images on disk nothing is kept: they are read anew in each epoch.
     """
 
     def __init__(self, images: Split, spec: InputSpec) -> None:
-        self._pixels = images.images.reshape(len(images), -1)
+        self._images = images.images
         self._labels = images.labels
         self._spec = spec
         self._nonzero: dict[tuple[int, int], tuple[Columns, Pixels]] = {}  # by the rows
@@ -72,9 +62,12 @@ class WholeBatch:
 
         def fill(rows: slice, out: FloatArray) -> Columns:
             place = rows.start, rows.stop
-            if place not in self._nonzero:
-                self._nonzero[place] = _nonzero_columns(self._pixels[rows])
-            columns, pixels = self._nonzero[place]
+            if place in self._nonzero:
+                columns, pixels = self._nonzero[place]
+            else:
+                columns, pixels = _nonzero_columns(_flat(self._images[rows]))
+                if not isinstance(self._images, DiskImages):
+                    self._nonzero[place] = columns, pixels
             _scale(self._spec, pixels, out)
             return columns
 
@@ -92,6 +85,7 @@ class ShuffledBatches:
         batch_size: int,
         seed: int,
         skips_zero_columns: bool = False,
+        sizes: Sizes = SIZES,
     ) -> None:
         """Prepare batches.
 
@@ -102,28 +96,24 @@ class ShuffledBatches:
             seed: The seed of all randomness.
             skips_zero_columns: Whether to leave out pixels that are 0 in all images of a
                 batch. Finding them takes time, which pays where the first layer is wide.
+            sizes: How much is shuffled at a time.
         """
-        self._pixels = images.images.reshape(len(images), -1)
-        self._labels = images.labels
+        self._images = ShuffledImages(images, seed=seed, unit=batch_size, sizes=sizes)
         self._spec = spec
         self._skips_zero_columns = skips_zero_columns
         self._batch_size = batch_size
-        self._seed = seed
-        self._epoch = -1
-        self._order: Order = np.empty(0, np.int64)
+        self._count = math.ceil(len(images) / batch_size)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._labels) / self._batch_size)
+        return self._count
 
     def batch(self, epoch: int, index: int) -> Batch:
         """See ``Batches.batch``."""
-        if epoch != self._epoch:
-            self._order = stream(self._seed, _ORDER, epoch).permutation(len(self._labels))
-            self._epoch = epoch
-        rows_of_batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        start = index * self._batch_size
+        shuffled = self._images.at(epoch, start, start + self._batch_size)
 
         def fill(rows: slice, out: FloatArray) -> Columns | None:
-            pixels = np.take(self._pixels, rows_of_batch[rows], axis=0)
+            pixels = _flat(shuffled.take(rows))
             if not self._skips_zero_columns:
                 self._spec.scale(pixels, out.dtype.type, out)
                 return None
@@ -131,7 +121,7 @@ class ShuffledBatches:
             _scale(self._spec, pixels, out)
             return columns
 
-        return Batch(self._labels[rows_of_batch], fill)
+        return Batch(shuffled.labels, fill)
 
 
 class WarpedBatches:
@@ -149,6 +139,7 @@ class WarpedBatches:
         seed: int,
         settings: Callable[[int], WarpSettings],
         pool: ThreadPool,
+        sizes: Sizes = SIZES,
     ) -> None:
         """Prepare batches.
 
@@ -158,21 +149,23 @@ class WarpedBatches:
             seed: The seed of all randomness.
             settings: Returns how far to distort in an epoch, from 0.
             pool: The threads that distort.
+            sizes: How much is shuffled at a time.
         """
-        self._images = images
+        self._count = math.ceil(len(images) / batch_size)
         self._batch_size = batch_size
         self._seed = seed
         self._settings = settings
         self._pool = pool
         self._batches_held = max(1, _WARPED_IMAGES // batch_size)
         self._held = (-1, -1)  # the epoch, and which part of it
-        self._order: Order = np.empty(0, np.int64)  # of the held images
+        self._labels: Labels = np.empty(0, np.int64)  # of the held images
         self._mix: Order = np.empty(0, np.int64)  # where in ``_warped`` each of them is
         rows = min(self._batches_held * batch_size, len(images))
-        self._warped = np.empty((rows, images.images[0].size), np.float32)
+        self._images = ShuffledImages(images, seed=seed, unit=rows, sizes=sizes)
+        self._warped = np.empty((rows, math.prod(images.images.shape[1:])), np.float32)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._images) / self._batch_size)
+        return self._count
 
     def batch(self, epoch: int, index: int) -> Batch:
         """See ``Batches.batch``."""
@@ -185,26 +178,29 @@ class WarpedBatches:
         def fill(rows: slice, out: FloatArray) -> None:
             np.take(self._warped, rows_of_batch[rows], axis=0, out=out, mode="clip")
 
-        return Batch(self._images.labels[self._order[rows_of_batch]], fill)
+        return Batch(self._labels[rows_of_batch], fill)
 
     def _hold(self, epoch: int, part: int) -> None:
         """Warp a part of an epoch; the pool's threads take its pieces in turn."""
-        order = stream(self._seed, _ORDER, epoch).permutation(len(self._images))
         count = len(self._warped)
-        self._order = order[part * count : (part + 1) * count]
-        self._mix = stream(self._seed, _MIX, epoch, part).permutation(len(self._order))
-        starts = range(0, len(self._order), _PIECE_IMAGES)
+        shuffled = self._images.at(epoch, part * count, (part + 1) * count)
+        self._labels = shuffled.labels
+        self._mix = stream(self._seed, MIX, epoch, part).permutation(len(self._labels))
+        starts = range(0, len(self._labels), _PIECE_IMAGES)
         settings = self._settings(epoch)
 
         def warp_pieces(thread: int) -> None:
             for start in starts[thread :: self._pool.size]:
-                rows = self._order[start : start + _PIECE_IMAGES]
-                images = np.take(self._images.images, rows, axis=0)
-                rng = stream(self._seed, _WARPS, epoch, part, start)
-                warp(images, settings, rng, out=self._warped[start : start + len(rows)])
+                images = shuffled.take(slice(start, start + _PIECE_IMAGES))
+                rng = stream(self._seed, WARPS, epoch, part, start)
+                warp(images, settings, rng, out=self._warped[start : start + len(images)])
 
         self._pool.run(warp_pieces)
         self._held = (epoch, part)
+
+
+def _flat(images: Pixels) -> Pixels:
+    return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
 def _nonzero_columns(pixels: Pixels) -> tuple[Columns, Pixels]:

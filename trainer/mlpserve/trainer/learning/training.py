@@ -22,18 +22,17 @@ from mlpserve.trainer.learning.backprop import (
     BatchResult,
 )
 from mlpserve.trainer.learning.batches import (
-    DROPOUT,
     Batches,
     ShuffledBatches,
     WarpedBatches,
     WholeBatch,
-    stream,
 )
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
+from mlpserve.trainer.learning.shuffling import DROPOUT, stream
 from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
 
 # A loss so many times that of guessing is none that will still come down; nor is one half way from
