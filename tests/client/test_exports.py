@@ -9,8 +9,10 @@ import pytest
 import mlpserve.client
 
 DOCUMENTED = [
+    "AsyncClient",
     "Client",
     "ClientError",
+    "HealthStatus",
     "InvalidRequestError",
     "ModelInfo",
     "NotFoundError",

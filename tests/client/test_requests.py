@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from mlpserve.client import InvalidRequestError
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.requests import encode, split
+from mlpserve.client.requests import ModelSelector, encode_request, split
 from mlpserve.v1 import prediction_pb2
 
 
@@ -100,12 +102,38 @@ def test_the_parts_of_a_split_are_views_in_order() -> None:
 
 
 def test_a_message_holds_the_values_row_by_row_and_little_endian() -> None:
-    message = encode(as_wire_array(np.array([[1.0, 0.5], [0.0, 0.25]], ">f8").T))
-    assert message == prediction_pb2.ImageBatch(
+    images = as_wire_array(np.array([[1.0, 0.5], [0.0, 0.25]], ">f8").T)
+    message = prediction_pb2.PredictRequest.FromString(encode_request(images, ModelSelector()))
+    assert message.images == prediction_pb2.ImageBatch(
         count=2,
         data_type=prediction_pb2.DATA_TYPE_FLOAT32,
         data=bytes.fromhex("0000803f 00000000 0000003f 0000803e"),
     )
-    assert encode(np.array([[1, 2, 3]], np.uint8)) == prediction_pb2.ImageBatch(
-        count=1, data_type=prediction_pb2.DATA_TYPE_UINT8, data=b"\1\2\3"
-    )
+
+
+@given(
+    images=arrays.arrays(
+        dtype=st.one_of(st.just(np.dtype("u1")), st.just(np.dtype("<f4"))),
+        shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+        fill=st.just(1),
+    ),
+    selector=st.builds(
+        ModelSelector, st.text(max_size=200), st.integers(0, 2**63 - 1), st.text(max_size=200)
+    ),
+)
+def test_a_request_written_by_hand_is_what_protobuf_writes(
+    images: npt.NDArray[Any], selector: ModelSelector
+) -> None:
+    expected: dict[str, Any] = {
+        "model_name": selector.model,
+        "model_version": selector.version,
+        "model_label": selector.label,
+        "images": prediction_pb2.ImageBatch(
+            count=len(images),
+            data_type="DATA_TYPE_UINT8" if images.dtype == np.uint8 else "DATA_TYPE_FLOAT32",
+            data=images.tobytes(),
+        ),
+    }
+    written = encode_request(images, selector)
+    for kind in (prediction_pb2.PredictRequest, prediction_pb2.PredictStreamRequest):
+        assert kind.FromString(written) == kind(**expected)

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
         "mlpserve.client needs grpcio: pip install 'mlpserve[client]'"
     ) from error
 
+from mlpserve.client.async_client import AsyncClient
 from mlpserve.client.client import Client
 from mlpserve.client.errors import (
     ClientError,
@@ -24,11 +25,20 @@ from mlpserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlpserve.client.results import ModelInfo, Predictions, ShadowInfo, TrainingInfo, VersionInfo
+from mlpserve.client.results import (
+    HealthStatus,
+    ModelInfo,
+    Predictions,
+    ShadowInfo,
+    TrainingInfo,
+    VersionInfo,
+)
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "ClientError",
+    "HealthStatus",
     "InvalidRequestError",
     "ModelInfo",
     "NotFoundError",

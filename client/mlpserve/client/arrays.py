@@ -38,7 +38,8 @@ def as_wire_array(images: npt.ArrayLike) -> npt.NDArray[Any]:
     if array.ndim < 2 or array.size == 0:  # noqa: PLR2004 - a count and at least one more axis
         raise InvalidRequestError(
             f"images: expected (count, ...) with at least one image, got shape {array.shape}; "
-            "a single image needs a leading axis: image[numpy.newaxis]"
+            "a single image needs a leading axis: image[numpy.newaxis]",
+            field="images",
         )
     flat = array.reshape(len(array), -1)
     return flat if flat.dtype == np.uint8 else _values(flat)
@@ -83,8 +84,8 @@ def _array(images: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever has valu
             images = [_plain(image) for image in images]
         found: npt.NDArray[Any] = np.asarray(_plain(images))
     # What other libraries raise for values that NumPy cannot hold is theirs to choose.
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InvalidRequestError(f"images: expected an array: {error}") from error
+    except Exception as error:
+        raise InvalidRequestError(f"images: expected an array: {error}", field="images") from error
     return found
 
 
@@ -128,7 +129,8 @@ def _values(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if flat.dtype.kind not in "bf":
         raise InvalidRequestError(
             f"images: expected integers, floating-point numbers or bools, got {flat.dtype}"
-            + ("; numpy.abs(images) has their magnitudes" if flat.dtype.kind == "c" else "")
+            + ("; numpy.abs(images) has their magnitudes" if flat.dtype.kind == "c" else ""),
+            field="images",
         )
     # What float32 cannot hold becomes infinite, and infinity is refused by the server.
     with np.errstate(over="ignore"):
@@ -142,7 +144,8 @@ def _integers(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if max(-lowest, highest) > _MAX_EXACT:
         raise InvalidRequestError(
             f"images: expected integers from {-_MAX_EXACT} to {_MAX_EXACT}, which float32 holds "
-            f"exactly, got {lowest} to {highest}"
+            f"exactly, got {lowest} to {highest}",
+            field="images",
         )
     return flat.astype("<f4")
 
@@ -153,9 +156,11 @@ def _numbers_of(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     is_number = all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds)
     if not is_number:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise InvalidRequestError(f"images: expected numbers, got objects: {names}")
+        raise InvalidRequestError(f"images: expected numbers, got objects: {names}", field="images")
     is_whole = all(issubclass(kind, int | np.integer) for kind in kinds)
     try:
         return flat.astype(np.int64 if is_whole else np.float64)
     except OverflowError as error:
-        raise InvalidRequestError("images: expected numbers, got one far too large") from error
+        raise InvalidRequestError(
+            "images: expected numbers, got one far too large", field="images"
+        ) from error

@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 import grpc
+import grpc.aio
 
 from mlpserve.client.errors import InvalidRequestError
 
@@ -64,7 +65,22 @@ def checked_target(target: str) -> str:
 
 def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """Return a channel that connects with the first call; not encrypted without credentials."""
-    options: list[tuple[str, object]] = [
+    if credentials is None:
+        return grpc.insecure_channel(target, _options())
+    return grpc.secure_channel(target, credentials, _options())
+
+
+def open_async_channel(
+    target: str, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
+    """Return the same for the running event loop."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, _options())
+    return grpc.aio.secure_channel(target, credentials, _options())
+
+
+def _options() -> list[tuple[str, object]]:
+    return [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         # The server's limits count, and it says them; answers are small.
         ("grpc.max_send_message_length", -1),
@@ -76,9 +92,6 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None
         # answered by one of its processes.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    if credentials is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, credentials, options)
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:

@@ -1,44 +1,24 @@
 """The client: one object for one server, or for all that a name resolves to."""
 
-import math
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from threading import Semaphore
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.channel import checked_target, open_channel, trace_metadata
-from mlpserve.client.errors import (
-    ClientError,
-    InvalidRequestError,
-    TimeoutExceededError,
-    client_error,
-)
-from mlpserve.client.requests import (
-    MAX_IMAGES_PER_REQUEST,
-    ModelSelector,
-    StreamRequests,
-    get_model_request,
-    predict_request,
-    split,
-)
-from mlpserve.client.results import (
-    ModelInfo,
-    Predictions,
-    join_predictions,
-    read_model,
-    read_predictions,
-)
-from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from mlpserve.client.arguments import shown
+from mlpserve.client.channel import checked_target, open_channel
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata, run
+from mlpserve.client.errors import invalid_argument
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
+from mlpserve.client.results import HealthStatus, ModelInfo, Predictions
 
-DEFAULT_TIMEOUT_S: Final = 30.0
-# So many requests of one array are under way at once: one is computed while others travel.
-_MAX_IN_FLIGHT: Final = 4
+__all__ = ["DEFAULT_TIMEOUT_S", "Client"]
+
+ItemT = TypeVar("ItemT")
 
 
 class Client:
@@ -49,6 +29,8 @@ class Client:
     It has one connection to each address of the target, and one process of a server answers what
     comes over it. Several clients reach several processes of a server that has more.
     Where a span of OpenTelemetry is current, calls belong to its trace.
+
+    Wherever an argument has a default, None means it.
 
     Args:
         target: ``host:port``. Where a name has several addresses, calls go round all of them.
@@ -66,16 +48,16 @@ class Client:
         self,
         target: str,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
-        token: str = "",
+        token: str | None = "",
     ) -> None:
-        self._target = checked_target(target)
-        self._timeout_s = _checked_timeout_s(timeout_s)
-        self._authorization = _authorization(token)
-        self._channel = open_channel(target, credentials)
-        self._stub = prediction_pb2_grpc.PredictionServiceStub(self._channel)
-        self._is_closed = False
+        self._transport = _BlockingTransport(checked_target(target), credentials)
+        try:
+            self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
+        except BaseException:
+            self._transport.close()
+            raise
 
     def __enter__(self) -> Self:
         """Return the client itself."""
@@ -92,18 +74,17 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls that are under way end with an error."""
-        self._is_closed = True
-        self._channel.close()
+        self._transport.close()
 
     def predict(
         self,
         images: npt.ArrayLike,
         *,
-        model: str = "",
-        version: int = 0,
-        label: str = "",
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
         timeout_s: float | None = None,
-        max_images_per_request: int = MAX_IMAGES_PER_REQUEST,
+        max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
     ) -> Predictions:
         """Classify images.
 
@@ -125,37 +106,34 @@ class Client:
             InvalidRequestError: The images are not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        deadline_s = time.monotonic() + self._allowed_s(timeout_s)
-        selector = ModelSelector(model, version, label)
-        first_batch, *batches = split(as_wire_array(images), max_images=max_images_per_request)
-        with self._translated():
-            # Not a future: a call that is waited for is spared a hand-off between threads.
-            response = self._stub.Predict(
-                predict_request(first_batch, selector),
-                timeout=_remaining_s(deadline_s),
-                metadata=self._metadata(),
+        return run(
+            self._core.predict(
+                images,
+                model=model,
+                version=version,
+                label=label,
+                timeout_s=timeout_s,
+                max_images_per_request=max_images_per_request,
             )
-        first = read_predictions(response, len(first_batch))
-        # The version that answered first is the one that the rest is asked of.
-        rest = self._pipelined(batches, ModelSelector(model, first.model_version), deadline_s)
-        return join_predictions([first, *rest])
+        )
 
     def predict_stream(
         self,
         batches: Iterable[npt.ArrayLike],
         *,
-        model: str = "",
-        version: int = 0,
-        label: str = "",
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Predictions]:
         """Classify batch after batch over one call, for jobs too big for memory.
 
         Batches are taken from ``batches`` by a thread of gRPC's, while earlier answers are still
-        under way. Leaving the iterator ends the call.
+        under way, but never more than 16 ahead of the answers. Leaving the iterator ends the call.
 
         Args:
-            batches: Each as ``images`` of ``predict``, and small enough for one request.
+            batches: Each as ``images`` of ``predict``, and small enough for one request. An array,
+                which may be mapped from a file, is taken as the images themselves, and split.
             model: As for ``predict``.
             version: As for ``predict``.
             label: As for ``predict``; what it means, or which is the default, is looked up anew for
@@ -169,30 +147,20 @@ class Client:
             InvalidRequestError: A batch is not what the model takes.
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        requests = StreamRequests(batches, ModelSelector(model, version, label))
-        deadline_s = time.monotonic() + self._allowed_s(timeout_s)
-        with self._translated():
-            call = self._stub.PredictStream(
-                requests, timeout=_remaining_s(deadline_s), metadata=self._metadata()
+        if not isinstance(batches, Iterable):
+            raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
+        return _blocking(
+            self._core.predict_stream(
+                batches, model=model, version=version, label=label, timeout_s=timeout_s
             )
-            try:
-                for response in call:
-                    yield read_predictions(response, requests.next_count())
-            finally:
-                call.cancel()
-        # A server whose own clock sees the deadline first may end the stream as if it were done.
-        if time.monotonic() >= deadline_s and requests.are_answers_missing:
-            raise TimeoutExceededError(
-                f"{self._target}: the deadline passed before the last answer"
-            )
-        requests.check_end()
+        )
 
     def model(
         self,
-        name: str = "",
+        name: str | None = None,
         *,
-        version: int = 0,
-        label: str = "",
+        version: int | None = None,
+        label: str | None = None,
         timeout_s: float | None = None,
     ) -> ModelInfo:
         """Describe one model.
@@ -206,12 +174,7 @@ class Client:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        request = get_model_request(ModelSelector(name, version, label))
-        with self._translated():
-            response = self._stub.GetModel(
-                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
-            )
-            return read_model(response.model)
+        return run(self._core.model(name, version=version, label=label, timeout_s=timeout_s))
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Describe all models that are served, in the order of their names.
@@ -222,77 +185,123 @@ class Client:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        request = prediction_pb2.ListModelsRequest()
-        with self._translated():
-            response = self._stub.ListModels(
-                request, timeout=self._allowed_s(timeout_s), metadata=self._metadata()
-            )
-            return [read_model(model) for model in response.models]
+        return run(self._core.models(timeout_s=timeout_s))
 
-    def _pipelined(
-        self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
-    ) -> Iterator[Predictions]:
-        """Send batches, several at once, and yield their answers in order."""
-        under_way: deque[tuple[int, grpc.Future[prediction_pb2.PredictResponse]]] = deque()
-        with self._translated():
-            try:
-                for batch in batches:
-                    if len(under_way) == _MAX_IN_FLIGHT:
-                        count, call = under_way.popleft()
-                        yield read_predictions(call.result(), count)
-                    request = predict_request(batch, selector)
-                    call = self._stub.Predict.future(
-                        request, timeout=_remaining_s(deadline_s), metadata=self._metadata()
-                    )
-                    under_way.append((len(batch), call))
-                while under_way:
-                    count, call = under_way.popleft()
-                    yield read_predictions(call.result(), count)
-            finally:
-                for _, call in under_way:
-                    call.cancel()
+    def health(self, service: str | None = None, *, timeout_s: float | None = None) -> HealthStatus:
+        """Ask for the health of the server.
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what is sent along with a call that is made now."""
-        return self._authorization + trace_metadata()
+        Args:
+            service: The full name of a gRPC service; without it, the server as a whole.
+            timeout_s: Seconds for this call, instead of the client's.
 
-    def _allowed_s(self, timeout_s: float | None) -> float:
-        """Return the seconds that a call may take: its own, or the client's."""
-        return self._timeout_s if timeout_s is None else _checked_timeout_s(timeout_s)
+        Raises:
+            NotFoundError: The server has no such service.
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return run(self._core.health(service, timeout_s=timeout_s))
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Raise the client's own errors in place of gRPC's."""
-        if self._is_closed:
-            raise ClientError(f"{self._target}: the client is closed")
+    def wait_until_ready(self, *, timeout_s: float | None = None) -> None:
+        """Wait until the server answers predictions.
+
+        Args:
+            timeout_s: Seconds to wait at most, instead of the client's.
+
+        Raises:
+            TimeoutExceededError: It did not in that time. The message says what was found last.
+            ClientError: It refuses for another reason than that it is not ready.
+        """
+        run(self._core.wait_until_ready(timeout_s=timeout_s))
+
+
+class _BlockingTransport:
+    """The way to the server over gRPC's blocking API: nothing here ever suspends."""
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.is_closed = False
+        self._channel = open_channel(target, credentials)
+        self._callables: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._channel.close()
+
+    async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
+        return self._unary(method)(request, timeout=timeout_s, metadata=metadata)
+
+    def start(
+        self, method: str, request: bytes, timeout_s: float, metadata: Metadata
+    ) -> "_BlockingCall":
+        return _BlockingCall(
+            self._unary(method).future(request, timeout=timeout_s, metadata=metadata)
+        )
+
+    async def stream(
+        self,
+        method: str,
+        requests: StreamRequests,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> AsyncGenerator[bytes, None]:
+        room = _BlockingRoom()
+        ask: Callable[..., Any] = self._channel.stream_stream(method)
+        call = ask(_blocking(requests.encoded(room)), timeout=timeout_s, metadata=metadata)
         try:
-            yield
-        except ClientError:
-            raise
-        # The last is how gRPC refuses calls on a channel that was closed.
-        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
-            if self._is_closed:
-                raise ClientError(f"{self._target}: the client was closed meanwhile") from error
-            if isinstance(error, grpc.RpcError):
-                raise client_error(error, self._target) from error
-            raise
+            for answer in call:
+                room.release()
+                yield answer
+        finally:
+            room.close()
+            call.cancel()
+
+    async def sleep(self, duration_s: float) -> None:
+        time.sleep(duration_s)  # noqa: ASYNC251 - no event loop runs this
+
+    def _unary(self, method: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+        """Return what sends encoded requests of a method; protobuf never sees the images."""
+        found = self._callables.get(method)
+        if found is None:
+            found = self._callables[method] = self._channel.unary_unary(method)
+        return found
 
 
-def _authorization(token: str) -> tuple[tuple[str, str], ...]:
-    if not token:
-        return ()
-    # gRPC's own complaint would show the token.
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        raise InvalidRequestError("token: expected printable ASCII characters without spaces")
-    return (("authorization", f"Bearer {token}"),)
+class _BlockingCall:
+    def __init__(self, call: "grpc.Future[bytes]") -> None:
+        self._call = call
+
+    async def answer(self) -> bytes:
+        return self._call.result()
+
+    def cancel(self) -> None:
+        self._call.cancel()
 
 
-def _checked_timeout_s(timeout_s: float) -> float:
-    if not (timeout_s > 0 and math.isfinite(timeout_s)):
-        raise InvalidRequestError(f"timeout_s: expected seconds above 0, got {timeout_s}")
-    return timeout_s
+class _BlockingRoom:
+    """Room for requests that are not answered yet: what asks for them waits in a thread."""
+
+    def __init__(self) -> None:
+        self._places = Semaphore(MAX_UNANSWERED)
+        self._is_closed = False
+
+    async def taken(self) -> bool:
+        self._places.acquire()
+        return not self._is_closed
+
+    def release(self) -> None:
+        self._places.release()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._places.release()
 
 
-def _remaining_s(deadline_s: float) -> float:
-    """Return the seconds until a deadline; at once past it, but never what gRPC rejects."""
-    return max(deadline_s - time.monotonic(), 0.0)
+def _blocking(items: AsyncGenerator[ItemT, None]) -> Iterator[ItemT]:
+    """Yield what an asynchronous generator yields that never suspends."""
+    try:
+        while True:
+            try:
+                item = run(anext(items))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run(items.aclose())

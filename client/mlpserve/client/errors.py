@@ -11,14 +11,40 @@
 No ``grpc.RpcError`` leaves the client; it is kept as the ``__cause__``.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
 
 import grpc
 
+# Source: gRPC proposal A6, client retries, "pushback".
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+_FIELD: Final = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
+_UPPER_LIMIT: Final = re.compile(r"expected (?:from \d+ to|at most) (\d+)")
+
 
 class ClientError(Exception):
-    """A call failed. The message says why."""
+    """A call failed. The message says why.
+
+    Attributes:
+        field: The argument, or the field of the request, that is wrong; None where none is.
+        limit: The most that the field may be; None where it is not a matter of that.
+        retry_after_s: Seconds after which the server wants to be asked again; None where it did
+            not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        limit: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class InvalidRequestError(ClientError, ValueError):
@@ -56,7 +82,27 @@ ERROR_OF_STATUS: Final[Mapping[grpc.StatusCode, type[ClientError]]] = {
 }
 
 
+def invalid_argument(
+    name: str, expected: str, got: object, *, limit: int | None = None
+) -> InvalidRequestError:
+    """Return the exception to raise for an argument that cannot be taken."""
+    return InvalidRequestError(f"{name}: expected {expected}, got {got}", field=name, limit=limit)
+
+
 def client_error(error: grpc.RpcError, target: str) -> ClientError:
     """Return the exception to raise for a failed call; any other status is the server's fault."""
     kind = ERROR_OF_STATUS.get(error.code(), ServerFaultError)
-    return kind(f"{target}: {error.code().name}: {error.details()}")
+    details = error.details() or ""
+    field, limit = _FIELD.match(details), _UPPER_LIMIT.search(details)
+    return kind(
+        f"{target}: {error.code().name}: {details}",
+        field=field[1] if field and kind in (InvalidRequestError, NotFoundError) else None,
+        limit=int(limit[1]) if field and limit else None,
+        retry_after_s=_pushback_s(error),
+    )
+
+
+def _pushback_s(error: grpc.RpcError) -> float | None:
+    sent = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
+    pushback = dict(sent).get(_PUSHBACK_KEY)
+    return int(pushback) / 1000 if pushback and pushback.isdigit() else None

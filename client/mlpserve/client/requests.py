@@ -1,95 +1,129 @@
 """Requests of calls: images as wire arrays, split into batches, and the messages made of them."""
 
+import asyncio
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.client.arguments import checked_number, checked_text, shown
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.errors import InvalidRequestError, ServerFaultError
+from mlpserve.client.errors import InvalidRequestError, ServerFaultError, invalid_argument
 from mlpserve.v1 import prediction_pb2
 
 # Enough that a request's fixed cost does not count, little enough that several are under way soon.
 MAX_IMAGES_PER_REQUEST: Final = 1024
 # Below the 4 MiB at which gRPC, and what stands between client and server, refuses by default.
 _MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
+# So many batches of a stream are sent, and kept, ahead of the answers.
+MAX_UNANSWERED: Final = 16
+_MAX_VERSION: Final = 2**63 - 1
+_VERSION: Final = "a positive number, or 0 for none in particular"
+# The wire format of prediction.proto: field numbers and types of a request and its ImageBatch.
+_IMAGES: Final = b"\x1a"
+_COUNT: Final = b"\x08"
+_TYPE_UINT8: Final = b"\x10\x01"
+_TYPE_FLOAT32: Final = b"\x10\x02"
+_DATA: Final = b"\x1a"
+_SEVEN_BITS: Final = 0x7F
+_MORE: Final = 0x80
+
+
+class Room(Protocol):
+    """Room for requests that are not answered yet."""
+
+    async def taken(self) -> bool:
+        """Wait for room and take it; return whether the call still goes on."""
 
 
 @dataclass(frozen=True)
 class ModelSelector:
-    """A model, and the version of it that is to answer; checked when it is made.
+    """A model, and the version of it that is to answer; see ``select``.
 
     Attributes:
         model: The model; empty where the server serves one only.
         version: The version; 0 for none in particular.
         label: The label whose version it is; empty for none.
-
-    Raises:
-        InvalidRequestError: ``model`` or ``label`` is not valid Unicode, ``version`` is out of its
-            range, or there is a ``label`` beside it.
     """
 
     model: str = ""
     version: int = 0
     label: str = ""
 
-    def __post_init__(self) -> None:
-        _check_text("model", self.model)
-        _check_text("label", self.label)
-        if not 0 <= self.version < 2**63:
-            raise InvalidRequestError(
-                f"version: expected a positive number, or 0 for none in particular, "
-                f"got {self.version}"
-            )
-        if self.version and self.label:
-            raise InvalidRequestError(
-                f"label: expected either a version or a label, got version {self.version} and "
-                f"label {self.label!r}"
-            )
+    @cached_property
+    def encoded(self) -> bytes:
+        """The fields of a PredictRequest that say what is to answer."""
+        return prediction_pb2.PredictRequest(
+            model_name=self.model, model_version=self.version, model_label=self.label
+        ).SerializeToString()
+
+
+def select(
+    model: str | None, version: int | None, label: str | None, *, name: str = "model"
+) -> ModelSelector:
+    """Return the selector of a call's arguments; ``name`` is what the first is called there.
+
+    Raises:
+        InvalidRequestError: ``model`` or ``label`` is no valid text, ``version`` is no number or
+            out of its range, or there is a ``label`` beside it.
+    """
+    number = 0
+    if version is not None:
+        number = checked_number(version, "version", _VERSION, least=0, limit=_MAX_VERSION)
+    selector = ModelSelector(checked_text(model, name), number, checked_text(label, "label"))
+    if selector.version and selector.label:
+        raise InvalidRequestError(
+            f"label: expected either a version or a label, got version {number} and "
+            f"label {label!r}",
+            field="label",
+        )
+    return selector
 
 
 def split(
-    images: npt.NDArray[Any], *, max_images: int = MAX_IMAGES_PER_REQUEST
+    images: npt.NDArray[Any], *, max_images: int | None = MAX_IMAGES_PER_REQUEST
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield the (N, D) images in runs that are each small enough for one request.
 
     Raises:
-        InvalidRequestError: ``max_images`` is below 1.
+        InvalidRequestError: ``max_images`` is no number, or below 1.
     """
-    if max_images < 1:
-        raise InvalidRequestError(f"max_images_per_request: expected at least 1, got {max_images}")
-    bytes_per_image = images.shape[1] * images.itemsize
-    fitting = max(1, _MAX_BYTES_PER_REQUEST // bytes_per_image)
-    step = min(max_images, fitting)
+    if max_images is None:
+        max_images = MAX_IMAGES_PER_REQUEST
+    most = checked_number(
+        max_images, "max_images_per_request", "at least 1", least=1, limit=sys.maxsize
+    )
+    step = min(most, _images_per_request(images))
     for start in range(0, len(images), step):
         yield images[start : start + step]
 
 
-def encode(images: npt.NDArray[Any]) -> prediction_pb2.ImageBatch:
-    """Return (N, D) images, as ``as_wire_array`` returns them, as a message."""
-    is_uint8 = images.dtype == np.uint8
-    return prediction_pb2.ImageBatch(
-        count=len(images),
-        data_type=(
-            prediction_pb2.DATA_TYPE_UINT8 if is_uint8 else prediction_pb2.DATA_TYPE_FLOAT32
-        ),
-        data=images.tobytes(),
-    )
+def encode_request(images: npt.NDArray[Any], selector: ModelSelector) -> bytes:
+    """Return a PredictRequest, or the same PredictStreamRequest, as it travels.
 
+    By hand, so that the images are copied once: protobuf would copy them into its message, and
+    once more out of it.
 
-def predict_request(
-    images: npt.NDArray[Any], selector: ModelSelector
-) -> prediction_pb2.PredictRequest:
-    """Return the request for (N, D) images, as ``as_wire_array`` returns them."""
-    return prediction_pb2.PredictRequest(
-        model_name=selector.model,
-        model_version=selector.version,
-        model_label=selector.label,
-        images=encode(images),
+    Args:
+        images: (N, D), as ``as_wire_array`` returns them.
+        selector: What is to answer.
+    """
+    data = np.ascontiguousarray(images)
+    is_uint8 = data.dtype == np.uint8
+    batch = (
+        _COUNT
+        + _varint(len(data))
+        + (_TYPE_UINT8 if is_uint8 else _TYPE_FLOAT32)
+        + _DATA
+        + _varint(data.nbytes)
     )
+    size = _varint(len(batch) + data.nbytes)
+    return b"".join((selector.encoded, _IMAGES, size, batch, data.data))
 
 
 def get_model_request(selector: ModelSelector) -> prediction_pb2.GetModelRequest:
@@ -100,44 +134,48 @@ def get_model_request(selector: ModelSelector) -> prediction_pb2.GetModelRequest
 
 
 class StreamRequests:
-    """The requests of a stream, made from batches as gRPC's thread asks for them.
+    """The requests of a stream, made from batches as they are asked for.
 
     gRPC swallows what an iterator of requests raises. So a failure ends the requests, and is kept
-    for the thread that reads the answers.
+    for whoever reads the answers.
 
     Args:
-        batches: Each as ``images`` of ``Client.predict``.
+        batches: Each as ``images`` of ``Client.predict``, or an array of all images.
         selector: What is to answer.
+
+    Raises:
+        InvalidRequestError: The batches cannot be iterated over.
     """
 
-    def __init__(self, batches: Iterable[npt.ArrayLike], selector: ModelSelector) -> None:
+    def __init__(
+        self,
+        batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
+        selector: ModelSelector,
+    ) -> None:
+        if not hasattr(batches, "__aiter__") and not hasattr(batches, "__iter__"):
+            raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
+        self._batches = batches
         self._counts: deque[int] = deque()
         self._failure: BaseException | None = None
         self._are_all_sent = False
-        self._batches = iter(batches)
         self._selector = selector
 
-    def __iter__(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
-        """Return the iterator itself."""
-        return self
-
-    def __next__(self) -> prediction_pb2.PredictStreamRequest:
-        """Return the request for the next batch."""
+    async def encoded(self, room: Room) -> AsyncGenerator[bytes, None]:
+        """Yield the request of each batch, when there is room for one more unanswered."""
         try:
-            images = as_wire_array(next(self._batches))
-        except StopIteration:
-            self._are_all_sent = True
+            remaining = _each(self._batches)
+            while await room.taken():
+                try:
+                    images = as_wire_array(await anext(remaining))
+                except StopAsyncIteration:
+                    self._are_all_sent = True
+                    return
+                self._counts.append(len(images))
+                yield encode_request(images, self._selector)
+        except (GeneratorExit, asyncio.CancelledError):  # the call has ended
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by check_end
             self._failure = error
-            raise StopIteration from error
-        self._counts.append(len(images))
-        return prediction_pb2.PredictStreamRequest(
-            model_name=self._selector.model,
-            model_version=self._selector.version,
-            model_label=self._selector.label,
-            images=encode(images),
-        )
 
     def next_count(self) -> int:
         """Return how many images the next answer is about."""
@@ -158,9 +196,39 @@ class StreamRequests:
             raise ServerFaultError("answer: expected one for each batch, but the stream ended")
 
 
-def _check_text(name: str, text: str) -> None:
-    # A command line that is no Unicode becomes half characters, and those no message can hold.
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"{name}: expected valid Unicode text, got {text!r}") from error
+async def _each(
+    batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
+) -> AsyncIterator[npt.ArrayLike]:
+    """Yield each batch; of an array, runs that are each small enough for one request."""
+    if hasattr(batches, "__array__"):
+        batches = _runs(batches)
+    if isinstance(batches, AsyncIterable):
+        async for batch in batches:
+            yield batch
+    else:
+        for batch in batches:
+            yield batch
+
+
+def _runs(images: Any) -> Iterator[npt.ArrayLike]:  # noqa: ANN401 - whatever has rows
+    """Yield runs of an array, a tensor or a frame, each converted only when it is sent."""
+    one = as_wire_array(images[:1] if len(images) else images)
+    step = min(MAX_IMAGES_PER_REQUEST, _images_per_request(one))
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
+
+
+def _images_per_request(images: npt.NDArray[Any]) -> int:
+    """Return how many images like the (N, D) ones fit in one request."""
+    bytes_per_image: int = images.shape[1] * images.itemsize
+    return max(1, _MAX_BYTES_PER_REQUEST // bytes_per_image)
+
+
+def _varint(number: int) -> bytes:
+    """Return a number that is not negative in protobuf's variable length."""
+    parts = bytearray()
+    while number > _SEVEN_BITS:
+        parts.append(number & _SEVEN_BITS | _MORE)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

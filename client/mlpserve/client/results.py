@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
 
 from mlpserve.client.errors import ServerFaultError
 from mlpserve.v1 import prediction_pb2
 
+_MessageT = TypeVar("_MessageT", bound=Message)
 _BYTES_PER_VALUE: Final = 4  # of an int32 label and of a float32 probability
 
 
@@ -130,14 +133,29 @@ class ModelInfo:
     shadow: ShadowInfo | None = None
 
 
-def read_predictions(
-    response: prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse, count: int
-) -> Predictions:
-    """Return the predictions in a response to ``count`` images; read-only views of its bytes.
+def parse(kind: type[_MessageT], data: bytes) -> _MessageT:
+    """Return a message of the wire contract.
 
     Raises:
-        ServerFaultError: The response does not fit the request.
+        ServerFaultError: The bytes are none of that kind.
     """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ServerFaultError(f"answer: expected a {kind.__name__}: {error}") from error
+
+
+def read_predictions(data: bytes, count: int) -> Predictions:
+    """Return the predictions in the answer to ``count`` images; read-only views of its bytes.
+
+    Args:
+        data: A PredictResponse, or a PredictStreamResponse, which is written alike.
+        count: The number of images that it must be about.
+
+    Raises:
+        ServerFaultError: It is no such message, or does not fit the request.
+    """
+    response = parse(prediction_pb2.PredictResponse, data)
     column_bytes = count * _BYTES_PER_VALUE
     sizes = len(response.labels), len(response.probabilities)
     if sizes[0] != column_bytes or not sizes[1] or sizes[1] % column_bytes:
@@ -234,3 +252,25 @@ def _read_training(training: prediction_pb2.Training) -> TrainingInfo:
         test_accuracy=training.test_accuracy,
         created_at=training.create_time.ToDatetime(UTC),
     )
+
+
+class HealthStatus(StrEnum):
+    """The health of a server, as the health checks of gRPC have it."""
+
+    UNKNOWN = "UNKNOWN"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+
+
+def read_health(data: bytes) -> HealthStatus:
+    """Return the status in a HealthCheckResponse: one number, left out where it is 0.
+
+    Read by hand, because grpcio-health-checking would be one more package for one number.
+    """
+    return _HEALTH_OF_RESPONSE.get(data, HealthStatus.UNKNOWN)
+
+
+_HEALTH_OF_RESPONSE: Final = {
+    b"\x08\x01": HealthStatus.SERVING,
+    b"\x08\x02": HealthStatus.NOT_SERVING,
+}

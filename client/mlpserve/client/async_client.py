@@ -1,0 +1,259 @@
+"""The client for programs with an event loop: the same methods as ``Client``, to be awaited."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import Any, Self, cast
+
+import grpc
+import grpc.aio
+import numpy.typing as npt
+
+from mlpserve.client.channel import checked_target, open_async_channel
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata
+from mlpserve.client.errors import ClientError
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
+from mlpserve.client.results import HealthStatus, ModelInfo, Predictions
+
+
+class AsyncClient:
+    """Calls an mlpserve server from coroutines; close it when done.
+
+    It is like ``Client`` in all else: arguments, results, errors, retries, balancing. It belongs
+    to the event loop of its first call, and can be made before there is one.
+
+    Args:
+        target: As for ``Client``.
+        timeout_s: As for ``Client``.
+        credentials: As for ``Client``.
+        token: As for ``Client``.
+
+    Raises:
+        InvalidRequestError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = "",
+    ) -> None:
+        self._transport = _AsyncTransport(checked_target(target), credentials)
+        self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls that are under way end with an error."""
+        await self._transport.close()
+
+    async def predict(
+        self,
+        images: npt.ArrayLike,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+        max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
+    ) -> Predictions:
+        """Classify images; see ``Client.predict``.
+
+        Raises:
+            InvalidRequestError: The images are not what the model takes.
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return await self._core.predict(
+            images,
+            model=model,
+            version=version,
+            label=label,
+            timeout_s=timeout_s,
+            max_images_per_request=max_images_per_request,
+        )
+
+    def predict_stream(
+        self,
+        batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Predictions]:
+        """Classify batch after batch over one call; see ``Client.predict_stream``.
+
+        Args:
+            batches: As for ``Client.predict_stream``, or an asynchronous iterable. One that is not
+                asynchronous is asked in the event loop, and must not wait.
+            model: As for ``Client.predict``.
+            version: As for ``Client.predict``.
+            label: As for ``Client.predict_stream``.
+            timeout_s: Seconds for the whole stream, instead of the client's.
+
+        Yields:
+            The answer to each batch, in their order.
+
+        Raises:
+            InvalidRequestError: A batch is not what the model takes.
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return self._core.predict_stream(
+            batches, model=model, version=version, label=label, timeout_s=timeout_s
+        )
+
+    async def model(
+        self,
+        name: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> ModelInfo:
+        """Describe one model; see ``Client.model``.
+
+        Raises:
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return await self._core.model(name, version=version, label=label, timeout_s=timeout_s)
+
+    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+        """Describe all models that are served; see ``Client.models``.
+
+        Raises:
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return await self._core.models(timeout_s=timeout_s)
+
+    async def health(
+        self, service: str | None = None, *, timeout_s: float | None = None
+    ) -> HealthStatus:
+        """Ask for the health of the server; see ``Client.health``.
+
+        Raises:
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return await self._core.health(service, timeout_s=timeout_s)
+
+    async def wait_until_ready(self, *, timeout_s: float | None = None) -> None:
+        """Wait until the server answers predictions; see ``Client.wait_until_ready``.
+
+        Raises:
+            TimeoutExceededError: It did not in that time. The message says what was found last.
+            ClientError: It refuses for another reason than that it is not ready.
+        """
+        await self._core.wait_until_ready(timeout_s=timeout_s)
+
+
+class _AsyncTransport:
+    """The way to the server over grpc.aio, from the event loop of the first call."""
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.is_closed = False
+        self._target = target
+        self._credentials = credentials
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._callables: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        self.is_closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
+        return await self.start(method, request, timeout_s, metadata).answer()
+
+    def start(
+        self, method: str, request: bytes, timeout_s: float, metadata: Metadata
+    ) -> "_AsyncCall":
+        call = self._method("unary_unary", method)(request, timeout=timeout_s, metadata=metadata)
+        return _AsyncCall(call, self)
+
+    async def stream(
+        self,
+        method: str,
+        requests: StreamRequests,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> AsyncGenerator[bytes, None]:
+        room = _AsyncRoom()
+        ask = self._method("stream_stream", method)
+        call = ask(requests.encoded(room), timeout=timeout_s, metadata=metadata)
+        try:
+            async for answer in call:
+                room.release()
+                yield answer
+        except asyncio.CancelledError as error:
+            raise self.cancelled(error) from error
+        finally:
+            call.cancel()
+
+    async def sleep(self, duration_s: float) -> None:
+        await asyncio.sleep(duration_s)
+
+    def cancelled(self, error: asyncio.CancelledError) -> BaseException:
+        """Return what a call raises that was cancelled: by its caller, or as the client closed."""
+        task = asyncio.current_task()
+        if self.is_closed and not (task and task.cancelling()):
+            return grpc.FutureCancelledError()
+        return error
+
+    def _method(self, kind: str, method: str) -> Callable[..., Any]:
+        """Return what sends encoded requests of a method; protobuf never sees the images."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._channel = open_async_channel(self._target, self._credentials)
+        elif self._loop is not loop:
+            raise ClientError(
+                f"{self._target}: expected a call from the event loop of the first, got one from "
+                "another; make an AsyncClient for each loop"
+            )
+        if method not in self._callables:
+            self._callables[method] = getattr(self._channel, kind)(method)
+        return cast(Callable[..., Any], self._callables[method])
+
+
+class _AsyncCall:
+    def __init__(
+        self, call: "grpc.aio.UnaryUnaryCall[bytes, bytes]", transport: _AsyncTransport
+    ) -> None:
+        self._call = call
+        self._transport = transport
+
+    async def answer(self) -> bytes:
+        try:
+            return await self._call
+        except asyncio.CancelledError as error:
+            raise self._transport.cancelled(error) from error
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class _AsyncRoom:
+    """Room for requests that are not answered yet: what asks for them waits in the loop."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(MAX_UNANSWERED)
+
+    async def taken(self) -> bool:
+        await self._places.acquire()
+        return True
+
+    def release(self) -> None:
+        self._places.release()

@@ -1,0 +1,297 @@
+"""Core of the client: what its calls send, how they are split, ordered and repeated, and fail.
+
+It knows neither threads nor an event loop. It is written as coroutines over a ``Transport``, of
+which there are two: that of ``Client`` blocks, so that its coroutines never suspend and ``run``
+gets their result in one step; that of ``AsyncClient`` awaits grpc.aio.
+"""
+
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+import numpy.typing as npt
+
+from mlpserve.client.arguments import authorization, checked_text, checked_timeout_s
+from mlpserve.client.arrays import as_wire_array
+from mlpserve.client.channel import trace_metadata
+from mlpserve.client.errors import (
+    ClientError,
+    NotFoundError,
+    TimeoutExceededError,
+    UnavailableError,
+    client_error,
+)
+from mlpserve.client.requests import (
+    MAX_IMAGES_PER_REQUEST,
+    ModelSelector,
+    StreamRequests,
+    encode_request,
+    get_model_request,
+    select,
+    split,
+)
+from mlpserve.client.results import (
+    HealthStatus,
+    ModelInfo,
+    Predictions,
+    join_predictions,
+    parse,
+    read_health,
+    read_model,
+    read_predictions,
+)
+from mlpserve.v1 import prediction_pb2
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+# So many requests of one array are under way at once: one is computed while others travel.
+_MAX_IN_FLIGHT: Final = 4
+_SERVICE: Final = "/mlpserve.v1.PredictionService/"
+PREDICT: Final = f"{_SERVICE}Predict"
+PREDICT_STREAM: Final = f"{_SERVICE}PredictStream"
+GET_MODEL: Final = f"{_SERVICE}GetModel"
+LIST_MODELS: Final = f"{_SERVICE}ListModels"
+HEALTH: Final = "/grpc.health.v1.Health/Check"
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+_HEALTH_TIMEOUT_S: Final = 2.0
+
+Metadata = tuple[tuple[str, str], ...]
+ResultT = TypeVar("ResultT")
+
+
+class Pending(Protocol):
+    """A call that was started."""
+
+    async def answer(self) -> bytes:
+        """Wait for the answer."""
+
+    def cancel(self) -> None:
+        """Give the call up, if it is not over."""
+
+
+class Transport(Protocol):
+    """The way to the server. Requests and answers are encoded messages, failures grpc.RpcError."""
+
+    is_closed: bool
+
+    async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
+        """Send a request, wait for its answer and return it."""
+
+    def start(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> Pending:
+        """Send a request and return without its answer."""
+
+    def stream(
+        self,
+        method: str,
+        requests: StreamRequests,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> AsyncGenerator[bytes, None]:
+        """Send a stream of requests, and yield the answers; the call ends with the iterator."""
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait a while."""
+
+
+def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Return the result of a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: ResultT = done.value
+        return result
+    raise RuntimeError("a coroutine of the blocking client was suspended")
+
+
+class Core:
+    """The calls of a client, over either transport; their arguments are those of ``Client``.
+
+    Args:
+        target: The server, as messages name it.
+        transport: The way there.
+        timeout_s: Seconds that a call may take.
+        token: The bearer token that is sent along.
+
+    Raises:
+        InvalidRequestError: An argument is out of its range.
+    """
+
+    def __init__(
+        self, target: str, transport: Transport, *, timeout_s: float | None, token: str | None
+    ) -> None:
+        self._target = target
+        self._transport = transport
+        self._timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else checked_timeout_s(timeout_s)
+        self._authorization = authorization(token)
+
+    async def predict(
+        self,
+        images: npt.ArrayLike,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+        max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
+    ) -> Predictions:
+        """Classify images."""
+        deadline_s = self._deadline_s(timeout_s)
+        selector = select(model, version, label)
+        batches = split(as_wire_array(images), max_images=max_images_per_request)
+        batch = next(batches)
+        with self._translated():
+            # Not started and then waited for: that takes a hand-off between threads.
+            answer = await self._transport.ask(
+                PREDICT,
+                encode_request(batch, selector),
+                _remaining_s(deadline_s),
+                self._metadata(),
+            )
+            first = read_predictions(answer, len(batch))
+            # The version that answered first is the one that the rest is asked of.
+            pinned = ModelSelector(selector.model, first.model_version)
+            return join_predictions([first, *await self._pipelined(batches, pinned, deadline_s)])
+
+    async def _pipelined(
+        self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
+    ) -> list[Predictions]:
+        """Send batches, several at once, and return their answers in order."""
+        found: list[Predictions] = []
+        under_way: deque[tuple[int, Pending]] = deque()
+        try:
+            for batch in batches:
+                if len(under_way) == _MAX_IN_FLIGHT:
+                    found.append(await _next_answer(under_way))
+                call = self._transport.start(
+                    PREDICT,
+                    encode_request(batch, selector),
+                    _remaining_s(deadline_s),
+                    self._metadata(),
+                )
+                under_way.append((len(batch), call))
+            while under_way:
+                found.append(await _next_answer(under_way))
+        finally:
+            for _, call in under_way:
+                call.cancel()
+        return found
+
+    async def predict_stream(
+        self,
+        batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Predictions, None]:
+        """Classify batch after batch over one call."""
+        requests = StreamRequests(batches, select(model, version, label))
+        deadline_s = self._deadline_s(timeout_s)
+        with self._translated():
+            answers = self._transport.stream(
+                PREDICT_STREAM, requests, _remaining_s(deadline_s), self._metadata()
+            )
+            try:
+                async for answer in answers:
+                    yield read_predictions(answer, requests.next_count())
+            finally:
+                await answers.aclose()
+        # A server whose own clock sees the deadline first may end the stream as if it were done.
+        if time.monotonic() >= deadline_s and requests.are_answers_missing:
+            raise TimeoutExceededError(
+                f"{self._target}: the deadline passed before the last answer"
+            )
+        requests.check_end()
+
+    async def model(
+        self,
+        name: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> ModelInfo:
+        """Describe one model."""
+        request = get_model_request(select(name, version, label, name="name"))
+        answer = await self._ask(GET_MODEL, request.SerializeToString(), timeout_s)
+        return read_model(parse(prediction_pb2.GetModelResponse, answer).model)
+
+    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+        """Describe all models."""
+        answer = await self._ask(LIST_MODELS, b"", timeout_s)
+        described = parse(prediction_pb2.ListModelsResponse, answer)
+        return [read_model(model) for model in described.models]
+
+    async def health(
+        self, service: str | None = None, *, timeout_s: float | None = None
+    ) -> HealthStatus:
+        """Ask for the health of the server."""
+        # Field 1 of a HealthCheckRequest is a text, as the first of a ListModels's model.
+        named = ModelSelector(checked_text(service, "service")).encoded
+        return read_health(await self._ask(HEALTH, named, timeout_s))
+
+    async def wait_until_ready(self, *, timeout_s: float | None = None) -> None:
+        """Wait until the server serves."""
+        deadline_s = self._deadline_s(timeout_s)
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            allowed_s = min(_HEALTH_TIMEOUT_S, _remaining_s(deadline_s))
+            try:
+                status = await self.health(timeout_s=max(allowed_s, _FIRST_PAUSE_S))
+            except (UnavailableError, TimeoutExceededError, NotFoundError) as error:
+                found = str(error)
+            else:
+                if status is HealthStatus.SERVING:
+                    return
+                found = f"{self._target}: the server says {status}"
+            if time.monotonic() + pause_s >= deadline_s:
+                raise TimeoutExceededError(f"{found}; the server was not ready in time")
+            await self._transport.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _ask(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
+        allowed_s = self._allowed_s(timeout_s)
+        with self._translated():
+            return await self._transport.ask(method, request, allowed_s, self._metadata())
+
+    def _metadata(self) -> Metadata:
+        """Return what is sent along with a call that is made now."""
+        return self._authorization + trace_metadata()
+
+    def _allowed_s(self, timeout_s: float | None) -> float:
+        """Return the seconds that a call may take: its own, or the client's."""
+        return self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+
+    def _deadline_s(self, timeout_s: float | None) -> float:
+        return time.monotonic() + self._allowed_s(timeout_s)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise the client's own errors in place of gRPC's."""
+        if self._transport.is_closed:
+            raise ClientError(f"{self._target}: the client is closed")
+        try:
+            yield
+        except ClientError:
+            raise
+        # The last two are how gRPC refuses calls on a channel that was closed.
+        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
+            if self._transport.is_closed:
+                raise ClientError(f"{self._target}: the client was closed meanwhile") from error
+            if isinstance(error, grpc.RpcError):
+                raise client_error(error, self._target) from error
+            raise
+
+
+async def _next_answer(under_way: deque[tuple[int, Pending]]) -> Predictions:
+    count, call = under_way.popleft()
+    return read_predictions(await call.answer(), count)
+
+
+def _remaining_s(deadline_s: float) -> float:
+    """Return the seconds until a deadline; at once past it, but never what gRPC rejects."""
+    return max(deadline_s - time.monotonic(), 0.0)
