@@ -5,13 +5,14 @@ Knows no file format and no particular data set.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.datasets.disk_images import SMALL_BYTES, DiskImages, chunks
 from mlpserve.datasets.errors import DatasetError
+from mlpserve.datasets.progress import progress
 
 __all__ = ["Dataset", "DatasetError", "Images", "Labels", "Split", "numbered_class_labels"]
 
@@ -79,7 +80,7 @@ class Split:
             selected = images.select(rows)
             if selected.nbytes > SMALL_BYTES:
                 return Split(cast("Images", selected), self.labels[rows])
-            return Split(selected[:], self.labels[rows])
+            return Split(selected.load("reading"), self.labels[rows])
         return Split(images[rows], self.labels[rows])
 
 
@@ -133,14 +134,13 @@ class Dataset:
     def digest(self) -> str:
         """Return the SHA-256 of all that the two splits hold, as ``sha256:`` and 64 hex digits."""
         digest = hashlib.sha256()
-        arrays: tuple[npt.NDArray[Any], ...] = (
-            self.train.images,
-            self.train.labels,
-            self.test.images,
-            self.test.labels,
-        )
-        for array in arrays:
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            for chunk in chunks(array):
-                digest.update(np.ascontiguousarray(chunk).data)
+        splits, done = (self.train, self.test), 0
+        with progress(f"checking {self.name}") as note:
+            for split in splits:
+                for array in (split.images, split.labels):
+                    digest.update(f"{array.dtype.str}{array.shape}".encode())
+                    for chunk in chunks(array):
+                        digest.update(np.ascontiguousarray(chunk).data)
+                        done += len(chunk)
+                        note(done // 2, sum(map(len, splits)))
         return f"sha256:{digest.hexdigest()}"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.datasets.errors import DatasetError
+from mlpserve.datasets.progress import progress
 
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.int64]
@@ -90,7 +91,7 @@ class DiskImages:
         """
         if isinstance(key, slice) and key.step in (None, 1):
             start, stop, _ = key.indices(len(self))
-            images = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+            images: Array = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
             self.read_into(images, start)
             return images
         indices = np.arange(len(self))[key]
@@ -132,6 +133,19 @@ class DiskImages:
         selected._file = self._file
         selected._rows = rows if self._rows is None else self._rows[rows]
         return selected
+
+    def load(self, title: str) -> Array:
+        """Return all images, in memory, and show the progress under a title.
+
+        Raises:
+            DatasetError: The file cannot be read.
+        """
+        images = np.empty(self.shape, self.dtype)
+        with progress(title) as note:
+            for rows in _pieces(self):
+                self.read_into(images[rows], rows.start)
+                note(rows.stop, len(self))
+        return images
 
     def _at(self, indices: Rows) -> Array:
         rows = indices if self._rows is None else self._rows[indices]
@@ -206,7 +220,12 @@ def chunks(images: Array | DiskImages) -> Iterator[Array]:
     Raises:
         DatasetError: A file cannot be read.
     """
-    row_bytes = max(1, math.prod(images.shape[1:]) * images.dtype.itemsize)
-    at_once = max(1, _CHUNK_BYTES // row_bytes)
+    for rows in _pieces(images):
+        yield images[rows]
+
+
+def _pieces(images: Array | DiskImages) -> Iterator[slice]:
+    image_bytes = max(1, math.prod(images.shape[1:]) * images.dtype.itemsize)
+    at_once = max(1, _CHUNK_BYTES // image_bytes)
     for start in range(0, len(images), at_once):
-        yield images[start : start + at_once]
+        yield slice(start, min(start + at_once, len(images)))

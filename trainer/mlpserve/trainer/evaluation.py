@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.datasets import DatasetError, Split
+from mlpserve.datasets.progress import progress
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
@@ -128,9 +129,11 @@ def input_chunks(
     if math.prod(shape) != spec.values_per_image:
         raise DatasetError(f"images: the network takes images of {spec.shape}, got {shape}")
     dtype = network.layers[0].weights.dtype.type
-    for start in range(0, len(split), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        yield rows, spec.scale(split.images[rows], dtype)
+    with progress("evaluating") as note:
+        for start in range(0, len(split), _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            yield rows, spec.scale(split.images[rows], dtype)
+            note(start, len(split))
 
 
 def confusion_matrix(evaluation: Evaluation) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_dataset
+from mlpserve.datasets.progress import shown_by
 from mlpserve.model.folder import is_model_name, versions
 from mlpserve.model.network import Network
 from mlpserve.model.processors import granted_processors
@@ -59,6 +60,11 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         ModelError: The version cannot be published.
         StoppedError: A stop was wanted; a checkpoint was written first.
     """
+    with shown_by(display.work):
+        _run(config, display, signals)
+
+
+def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
     if config.unless_published and _is_published(config, display):
         return
     if config.name is not None:

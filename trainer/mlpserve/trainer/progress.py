@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from mlpserve.datasets import Dataset
+from mlpserve.datasets.progress import Bars, Note, unshown
 from mlpserve.model.weights import Model
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.recipe import Recipe
@@ -17,12 +19,15 @@ from mlpserve.trainer.learning.training import Position
 
 LOG_FORMATS: Final = ("auto", "terminal", "lines", "json")
 _UPDATES_PER_EPOCH: Final = 50
-# The line must not be full: a ^C at its end would begin the next one, and the bar would stay.
-_COLUMNS_BESIDE_BAR: Final = 74
+_MAX_STEPS_UNSHOWN: Final = 500
 
 
 class Display:
     """Display of a run; this one shows nothing, and the others show what they override."""
+
+    def work(self, title: str, unit: str) -> AbstractContextManager[Note]:
+        """Show what takes long beside the training; see ``datasets.progress.shown_by``."""
+        return unshown(title, unit)
 
     def data(self, dataset: Dataset) -> None:
         """Show what is learned from."""
@@ -155,54 +160,49 @@ class TerminalDisplay(LinesDisplay):
         super().__init__(
             lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
         )
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(max(4, min(40, console.width - _COLUMNS_BESIDE_BAR))),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=console,
-            transient=True,
-        )
-        self._task = TaskID(0)
+        self._bars = Bars(console)
+        self._task: TaskID | None = None
         self._steps_per_epoch = 1
+
+    def work(self, title: str, unit: str) -> AbstractContextManager[Note]:
+        """Show a bar of its own; see ``Display.work``."""
+        return self._bars.show(title, unit)
 
     def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
         """See ``Display.begin``."""
         super().begin(recipe, steps=steps, steps_done=steps_done)
         self._steps_per_epoch = steps // recipe.epochs
-        self._task = self._progress.add_task(
-            self._epoch_of(steps_done + 1), total=steps, completed=steps_done, state=""
-        )
-        self._progress.start()
+        self._task = self._bars.begin(self._epoch_of(steps_done + 1), total=steps, done=steps_done)
 
     def step(self, position: Position, steps: int) -> None:  # noqa: ARG002 - ``begin`` told it
-        """Move the bar, some fifty times an epoch."""
-        if position.steps % max(1, self._steps_per_epoch // _UPDATES_PER_EPOCH):
+        """Move the bar, at least some fifty times an epoch."""
+        every = max(1, min(_MAX_STEPS_UNSHOWN, self._steps_per_epoch // _UPDATES_PER_EPOCH))
+        if self._task is None or position.steps % every:
             return
-        self._progress.update(
+        self._bars.update(
             self._task,
+            position.steps,
             description=self._epoch_of(position.steps),
-            completed=position.steps,
-            state=self._state(position),
+            state=self._state(position, self._bars.per_second(self._task)),
         )
 
     def end(self) -> None:
         """See ``Display.end``."""
-        self._progress.stop()
+        if self._task is not None:
+            self._bars.end(self._task)
+            self._task = None
 
     def _epoch_of(self, step: int) -> str:
         """Return which epoch a step is of; the first step is 1."""
         epochs = 0 if self._recipe is None else self._recipe.epochs
         return f"epoch {min(epochs, 1 + (step - 1) // self._steps_per_epoch)}/{epochs}"
 
-    def _state(self, position: Position) -> str:
+    def _state(self, position: Position, steps_per_s: float | None) -> str:
         """Return what an epoch has found so far, and the speed of late."""
         found = (
             f"loss {position.loss_sum / position.images:z.4f}, "
             f"accuracy {100 * position.correct / position.images:.2f} %"
         )
-        steps_per_s = self._progress.tasks[self._task].speed
         if steps_per_s is None:
             return found
         images_per_step = position.images / (1 + (position.steps - 1) % self._steps_per_epoch)
