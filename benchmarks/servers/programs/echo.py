@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 
+from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.v1 import prediction_pb2
@@ -46,6 +47,10 @@ class Echo:
             self._responses[len(data)] = _response(data)
         self._waiting.append((len(data), call))
 
+    def refuse(self, call: HotCall, error: Exception) -> None:
+        """See ``HotWork``."""
+        call.fail(grpc.StatusCode.CANCELLED, str(error))
+
     def work(self) -> None:
         """Answer all calls that wait."""
         waiting, self._waiting = self._waiting, []
@@ -72,7 +77,7 @@ def main() -> None:
     )
     server.add_insecure_port(f"127.0.0.1:{sys.argv[2]}")
     echo = Echo()
-    FastLane(server, [_METHOD], echo).start()
+    FastLane(server, [_METHOD], echo, LateCalls()).start()
     threading.Event().wait()
 
 

@@ -76,7 +76,6 @@ class Server:
         threadpool_limits(config.threads)
         self._config = config
         self._late_calls = LateCalls()
-        self._executor, self._health = _executor_and_health(config, self._late_calls)
         self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
@@ -91,6 +90,7 @@ class Server:
             manager=manager if config.allow_management else None,
             totals=totals or (lambda: self.metrics("server")),
         )
+        self._executor, self._health = self._build_executor_and_health()
         self._tls = grpc_tls(config)
         self._server = self._build()
         self.port = _bind(self._server, config, self._tls)
@@ -183,12 +183,25 @@ class Server:
         if self._fast_lane is not None:
             self._fast_lane.start()
             return
+        self._late_calls.start()
         before = set(threading.enumerate())
         self._server.start()
         started = set(threading.enumerate()) - before
         self._polling = [thread for thread in started if _NAME_OF_GRPCIOS in thread.name]
         for thread in self._polling:
             end_process_with(thread)
+
+    def _build_executor_and_health(self) -> tuple[ThreadPoolExecutor, HealthService]:
+        """Return what runs the handlers of calls, and the service of health."""
+        config, late = self._config, self._late_calls
+        threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
+        pool = started_pool(threads, "request")
+        if untested_release() is None:
+            arrival = ArrivalExecutor(pool, late, self.app.recorder)
+            at_once = ArrivalExecutor(InlineExecutor(), late)
+            return AdmittingExecutor(arrival), HealthService(at_once, Sender.of)
+        health_pool = started_pool(_HEALTH_THREADS, "health")
+        return pool, HealthService(health_pool, lambda _, send_response: send_response)
 
     def _build(self) -> grpc.Server:
         config, app = self._config, self.app
@@ -221,7 +234,7 @@ class Server:
             self.adapter = f"the public gRPC API, not the fast lane: {reason}"
             return None
         idle_s = min(1.0, self._config.worker_timeout_s / _TURNS_A_TIMEOUT)
-        return FastLane(self._server, *self.app.hot_handler(), idle_s=idle_s)
+        return FastLane(self._server, *self.app.hot_handler(), self._late_calls, idle_s=idle_s)
 
     def _open_http(self) -> "HttpServer":
         if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -240,19 +253,6 @@ class Server:
             recorder=app.recorder,
             admission=app.admission,
         )
-
-
-def _executor_and_health(
-    config: ServerConfig, late: LateCalls
-) -> tuple[ThreadPoolExecutor, HealthService]:
-    """Return what runs the handlers of calls, and the service of health."""
-    threads = config.request_threads + config.allow_management * MAX_MANAGEMENT_CALLS
-    pool = started_pool(threads, "request")
-    if untested_release() is None:
-        at_once = ArrivalExecutor(InlineExecutor(), late)
-        return AdmittingExecutor(ArrivalExecutor(pool, late)), HealthService(at_once, Sender.of)
-    health_pool = started_pool(_HEALTH_THREADS, "health")
-    return pool, HealthService(health_pool, lambda _, send_response: send_response)
 
 
 def _bind(server: grpc.Server, config: ServerConfig, tls: GrpcTls | None) -> int:

@@ -20,6 +20,7 @@ from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api import messages
+from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
 from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
@@ -151,7 +152,9 @@ STEPS: Final = (
     Step("the request is accepted", ((HotHandler, "accept"),), LANE),
     Step("arrived", ((Recorder, "arrived"),)),
     Step("router key", ((Router, "key"), (Router, "stream_key"))),
-    Step("the request arrives", ((grpcio, "_receive_message"), (FastLane, "takes")), GRPC),
+    Step("the request is expected", ((LateCalls, "add"),), (*LANE, *UNARY)),
+    Step("the request arrives", ((grpcio, "_receive_message"), (LateCalls, "discard")), GRPC),
+    Step("the request is no more expected", ((LateCalls, "discard"),), GRPC),
     Step("a thread is given to the request", ((ThreadPoolExecutor, "submit"),), (*UNARY, *STREAMS)),
     Step(
         "parse",

@@ -13,6 +13,7 @@ from mlpserve.server.grpc_api import arrival
 from mlpserve.server.grpc_api.fast_lane import lane
 from mlpserve.server.grpc_api.health import MAX_WATCHES
 from mlpserve.server.server import Server
+from mlpserve.server.telemetry import metrics
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from raw_http2 import MODEL_INFER, OK, PREDICT, PREDICT_STREAM, RawHttp2, grpc_message
 from steady_load import REQUEST
@@ -76,6 +77,20 @@ def test_calls_whose_request_does_not_come_in_time_end_and_give_their_places_bac
             late = connection.statuses[TOO_LATE, "the request did not arrive in 0.2 s"]
             assert late >= len(UNARY) - 2
     ask_all(server)
+
+
+@pytest.mark.parametrize("path", [LIST_MODELS, PREDICT])
+def test_a_call_whose_request_does_not_come_in_time_is_counted(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(arrival, "ARRIVAL_TIMEOUT_S", 0.2)
+    server = start_server()
+    with RawHttp2(server.address) as connection:
+        connection.take_note()
+        connection.send(connection.headers(path))
+        connection.receive(ends=1)
+    counted = server.metrics("server")[metrics.REQUESTS.name]
+    assert ([path.rpartition("/")[2], "", "", "DEADLINE_EXCEEDED"], 1) in counted
 
 
 def test_a_request_that_comes_later_than_its_headers_is_answered(start_server: StartServer) -> None:

@@ -16,11 +16,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Event, Lock, Thread
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import grpc
 from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
+
+from mlpserve.server.errors import ExpiredError
+from mlpserve.server.statuses import refuse
+from mlpserve.server.system.threads import end_process_with
+from mlpserve.server.telemetry.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +37,6 @@ _FAILED: Final = "internal error; the server's log has the cause"
 _NO_MEMORY: Final = "the server has not enough memory left for this call; try again later"
 # Sends a response, or ends the call with None.
 Send = Callable[[bytes | None], None]
-
-
-def too_late() -> str:
-    """Return what a caller is told whose request did not come."""
-    return f"the request did not arrive in {ARRIVAL_TIMEOUT_S:g} s"
 
 
 def end_badly(call: Any, error: Exception) -> None:  # noqa: ANN401 - of grpcio's inside
@@ -66,44 +66,59 @@ class InlineExecutor(ThreadPoolExecutor):
         return done()
 
 
+class ArrivingCall(Protocol):
+    """A call whose request has not come yet."""
+
+    def refuse_late(self, error: ExpiredError) -> None:
+        """End the call, whose request does not come any more. Never raises."""
+
+
 class LateCalls:
-    """Ends calls whose requests do not come in time. Safe to use from many threads."""
+    """Ends calls whose requests do not come in time: those of the fast lane and all others.
+
+    Safe to use from many threads. The loop of the fast lane calls ``end_overdue`` at times; where
+    there is none, ``start`` has a thread do so.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._waiting: dict[Any, tuple[float, Any]] = {}  # calls, by what grpcio knows of them
         self._is_over = Event()
-        Thread(target=self._end_late_calls, name="arrival", daemon=True).start()
+        self._arriving: dict[ArrivingCall, float] = {}  # since when; the one that began first first
 
-    def add(self, state: Any, call: Any) -> None:  # noqa: ANN401 - of grpcio's inside, as all here
-        """Expect the request of a call from now on."""
-        with self._lock:
-            self._waiting[state] = time.monotonic() + ARRIVAL_TIMEOUT_S, call
-
-    def discard(self, state: Any) -> bool:  # noqa: ANN401
-        """Expect nothing any more; return whether something was expected."""
-        with self._lock:
-            return self._waiting.pop(state, None) is not None
+    def start(self) -> None:
+        """Have a thread end late calls, until ``close``."""
+        thread = Thread(target=self._end_again_and_again, name="arrival", daemon=True)
+        end_process_with(thread)
+        thread.start()
 
     def close(self) -> None:
-        """End no more calls."""
+        """End no more calls in a thread."""
         self._is_over.set()
 
-    def _end_late_calls(self) -> None:
-        while not self._is_over.wait(_LOOK_PERIOD_S):
-            now_s = time.monotonic()
-            with self._lock:
-                waiting = list(self._waiting.items())
-            for state, (end_s, call) in waiting:
-                if end_s > now_s:  # as all after it
-                    break
-                if self.discard(state):
-                    self._end(state, call)
+    def add(self, call: ArrivingCall) -> None:
+        """Expect the request of a call from now on."""
+        with self._lock:
+            self._arriving[call] = time.monotonic()
 
-    def _end(self, state: Any, call: Any) -> None:  # noqa: ANN401
-        with state.condition:
-            code = cygrpc.StatusCode.deadline_exceeded
-            grpcio._abort(state, call, code, too_late().encode())  # noqa: SLF001
+    def discard(self, call: ArrivingCall) -> bool:
+        """Expect nothing any more; return whether something was expected."""
+        with self._lock:
+            return self._arriving.pop(call, None) is not None
+
+    def end_overdue(self) -> None:
+        """End the calls that are late by now. Never raises."""
+        while self._arriving:
+            with self._lock:
+                call, since_s = next(iter(self._arriving.items()), (None, 0.0))
+                if call is None or time.monotonic() - since_s < ARRIVAL_TIMEOUT_S:
+                    return
+                del self._arriving[call]
+            error = ExpiredError(f"the request did not arrive in {ARRIVAL_TIMEOUT_S:g} s")
+            call.refuse_late(error)
+
+    def _end_again_and_again(self) -> None:
+        while not self._is_over.wait(_LOOK_PERIOD_S):
+            self.end_overdue()
 
 
 class ArrivalExecutor(ThreadPoolExecutor):
@@ -115,12 +130,16 @@ class ArrivalExecutor(ThreadPoolExecutor):
     Args:
         executor: Runs the handlers.
         late: Ends calls that are late.
+        recorder: Records these; None for calls that nobody counts.
     """
 
-    def __init__(self, executor: ThreadPoolExecutor, late: LateCalls) -> None:
+    def __init__(
+        self, executor: ThreadPoolExecutor, late: LateCalls, recorder: Recorder | None = None
+    ) -> None:
         super().__init__(1)  # which is never started
         self._executor = executor
         self._late = late
+        self._recorder = recorder
 
     def submit(self, run: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":  # noqa: ANN401
         """Have the request of a call received, and the call answered then; never raises.
@@ -131,30 +150,64 @@ class ArrivalExecutor(ThreadPoolExecutor):
                 and what reads requests and writes responses.
         """
         try:
-            self._receive(run, *args)
+            _Arrival(self._executor, self._late, self._recorder, run, *args).begin()
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             end_badly(args[1].call, error)
         return done()
 
-    def _receive(self, run: Callable[..., Any], *args: Any) -> None:  # noqa: ANN401
-        function, event, state, behavior, requests_of, *codecs = args
-        requests = _Requests(requests_of(), state)
-        received = grpcio._receive_message(state, event.call, codecs[0])  # noqa: SLF001
 
-        def arrived(message: Any) -> Any:  # noqa: ANN401
-            outcome = received(message)
-            self._late.discard(state)
-            answer = (function, event, state, behavior, lambda: requests, *codecs)
-            try:
-                self._executor.submit(run, *answer)
-            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-                end_badly(event.call, error)
-            return outcome
+class _Arrival:
+    """The arrival of a call's first request; the arguments are those of ``ArrivalExecutor``."""
 
-        if function is grpcio._unary_response_in_pool:  # noqa: SLF001
-            self._late.add(state, event.call)
-        event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), arrived)
-        state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        late: LateCalls,
+        recorder: Recorder | None,
+        run: Callable[..., Any],
+        *args: Any,  # noqa: ANN401 - of grpcio's inside, as all here
+    ) -> None:
+        self._executor = executor
+        self._late = late
+        self._recorder = recorder
+        self._function, self._event, self._state, behavior, requests_of, *codecs = args
+        requests = _Requests(requests_of(), self._state)
+        answer = (self._function, self._event, self._state, behavior, lambda: requests, *codecs)
+        self._answer: tuple[Any, ...] = (run, *answer)
+        call = self._event.call
+        self._received = grpcio._receive_message(self._state, call, codecs[0])  # noqa: SLF001
+
+    def begin(self) -> None:
+        """Have the request received."""
+        if self._function is grpcio._unary_response_in_pool:  # noqa: SLF001
+            self._late.add(self)
+        operations = (cygrpc.ReceiveMessageOperation(_NO_FLAGS),)
+        self._event.call.start_server_batch(operations, self._arrived)
+        self._state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+
+    def refuse_late(self, error: ExpiredError) -> None:
+        """End the call; its handler, which runs then, finds that there is no request."""
+        event, state = self._event, self._state
+        try:
+            code, details = grpc.StatusCode.DEADLINE_EXCEEDED, str(error)
+            if self._recorder is not None:
+                method = event.call_details.method.decode().rpartition("/")[2]
+                record = self._recorder.arrived(method, event.invocation_metadata)
+                code, details, state.trailing_metadata = refuse(self._recorder, record, error)
+            with state.condition:
+                grpcio._abort(state, event.call, code.value[0], details.encode())  # noqa: SLF001
+        except Exception as failure:  # noqa: BLE001 - it is logged, and the caller told
+            end_badly(event.call, failure)
+
+    def _arrived(self, message: Any) -> Any:  # noqa: ANN401
+        outcome = self._received(message)
+        answer, self._answer = self._answer, ()  # which holds the call's place
+        try:
+            self._late.discard(self)
+            self._executor.submit(*answer)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
+            end_badly(self._event.call, error)
+        return outcome
 
 
 class _Requests:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
+from mlpserve.server.errors import ExpiredError
 from mlpserve.server.grpc_api import arrival
 
 if TYPE_CHECKING:
@@ -106,7 +107,11 @@ class HotCall:
     def start(self) -> None:
         """Ask for the request."""
         self._ask((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
-        self._lane.expect(self)
+        self._lane.late.add(self)
+
+    def refuse_late(self, error: ExpiredError) -> None:
+        """End the call, whose request does not come any more. Never raises."""
+        self.attempt(self._lane.work.refuse, self, error)
 
     def watch(self) -> None:
         """Ask to be told when the caller goes."""
@@ -180,7 +185,7 @@ class HotCall:
 
     def _on_message(self, event: Any) -> None:  # noqa: ANN401
         data = event.batch_operations[0].message()
-        if not self._lane.takes(self):
+        if not self._lane.late.discard(self):  # it was too late
             return
         if data is None:
             self.fail(grpc.StatusCode.UNIMPLEMENTED, arrival.NO_REQUEST)

@@ -61,10 +61,14 @@ class HotHandler:
         try:
             call.caller = self._admission.enter(call.metadata, call.caller)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-            record = self._recorder.arrived(call.method, call.metadata)
-            call.fail(*refuse(self._recorder, record, error))
+            self.refuse(call, error)
             return False
         return True
+
+    def refuse(self, call: HotCall, error: Exception) -> None:
+        """End a call, whose request was not accepted, with an error."""
+        record = self._recorder.arrived(call.method, call.metadata)
+        call.fail(*refuse(self._recorder, record, error))
 
     def ended(self, call: HotCall) -> None:
         """Make room for the next call."""

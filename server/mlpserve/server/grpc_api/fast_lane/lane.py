@@ -24,6 +24,7 @@ from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
 from mlpserve.server.grpc_api import arrival
+from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
 from mlpserve.server.system.threads import end_process_with
 
@@ -75,6 +76,9 @@ class HotWork(Protocol):
     def ended(self, call: HotCall) -> None:
         """Take note that a call that was admitted has been answered, and its answer taken."""
 
+    def refuse(self, call: HotCall, error: Exception) -> None:
+        """End a call, whose request was not accepted, with an error."""
+
     def work(self) -> None:
         """Answer some of the calls that wait."""
 
@@ -102,20 +106,30 @@ class FastLane:
             own.
         methods: The full names of the hot methods, "/package.Service/Method".
         work: Answers their calls.
+        late: Ends calls whose requests do not come, in the loop's thread.
         idle_s: So many seconds the loop takes for a turn at most, where nothing is to do.
 
     Attributes:
+        work: As above.
+        late: As above.
         turns: How often the loop has turned.
     """
 
     def __init__(
-        self, server: grpc.Server, methods: Iterable[str], work: HotWork, *, idle_s: float = 1.0
+        self,
+        server: grpc.Server,
+        methods: Iterable[str],
+        work: HotWork,
+        late: LateCalls,
+        *,
+        idle_s: float = 1.0,
     ) -> None:
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001
         self._queue = self._state.completion_queue
         self._core = self._state.server
         self._methods = [HotMethod(self, name) for name in methods]
         self.work = work
+        self.late = late
         self.events_due = 0  # of hot methods, that the queue has still to give
         self.turns = 0
         self._idle_s = idle_s
@@ -125,7 +139,6 @@ class FastLane:
         # Those that came since the last work and have not ended; a dict, which is left in no time.
         # A flood of calls that are taken back brings no work, and would be kept until some comes.
         self._unwatched: dict[HotCall, None] = {}
-        self._arriving: dict[HotCall, float] = {}  # whose requests have not come, and since when
         for method in self._methods:
             self._core.register_method(method.name)
 
@@ -161,7 +174,7 @@ class FastLane:
                 event = None  # it may hold the last reference to a call, which is to end now
                 if is_quiet or events >= _EVENTS_BEFORE_WORK:
                     events = 0
-                    self._end_late_calls()
+                    self.late.end_overdue()
                     if work:
                         self._do_work()
                 if self._to_retry:
@@ -265,22 +278,6 @@ class FastLane:
         if self.work.admits(call):
             call.is_admitted = True
             call.start()
-
-    def expect(self, call: HotCall) -> None:
-        """Expect the request of a call from now on, and end the call where it does not come."""
-        self._arriving[call] = time.monotonic()
-
-    def takes(self, call: HotCall) -> bool:
-        """Return whether the request of a call that comes now is in time."""
-        return self._arriving.pop(call, None) is not None
-
-    def _end_late_calls(self) -> None:
-        while self._arriving:
-            call, since_s = next(iter(self._arriving.items()))  # the one that began first
-            if time.monotonic() - since_s < arrival.ARRIVAL_TIMEOUT_S:
-                break
-            del self._arriving[call]
-            call.attempt(call.fail, grpc.StatusCode.DEADLINE_EXCEEDED, arrival.too_late())
 
     def end(self, call: HotCall) -> None:
         """Take note, once, that a call has ended."""

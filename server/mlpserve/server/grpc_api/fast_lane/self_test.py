@@ -5,6 +5,7 @@ from typing import Final
 
 import grpc
 
+from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
 
@@ -53,6 +54,9 @@ class _Echo:
         else:
             call.fail(grpc.StatusCode.NOT_FOUND, _REFUSAL)
 
+    def refuse(self, call: HotCall, error: Exception) -> None:
+        call.fail(grpc.StatusCode.CANCELLED, str(error))
+
     def work(self) -> None:
         while self._waiting:
             data, call = self._waiting.pop()
@@ -71,7 +75,7 @@ def _self_test() -> str | None:
     server.add_registered_method_handlers(_SERVICE, {"Registered": echo})
     port = server.add_insecure_port("127.0.0.1:0")
     echoes = _Echo()
-    FastLane(server, _HOT, echoes).start()
+    FastLane(server, _HOT, echoes, LateCalls()).start()
     try:
         # Never through a proxy: it is this process that is asked.
         options = [("grpc.enable_http_proxy", 0)]
