@@ -72,6 +72,28 @@ def is_excerpt(code: str) -> bool:
     return shown <= whole
 
 
+# The client that each language's block in docs/calling.md is a passage of.
+CLIENTS = {
+    "typescript": "typescript/src/client.ts",
+    "go": "go/main.go",
+    "java": "java/src/main/java/example/Predict.java",
+    "rust": "rust/src/main.rs",
+}
+
+
+@pytest.mark.parametrize("language", CLIENTS)
+def test_what_the_page_on_calling_shows_of_a_language_is_a_passage_of_its_client(
+    language: str,
+) -> None:
+    (shown,) = blocks(REPOSITORY / "docs" / "calling.md", language)
+    client = (REPOSITORY / "examples" / CLIENTS[language]).read_text()
+    assert without_indentation(shown.code) in without_indentation(client)
+
+
+def without_indentation(code: str) -> str:
+    return "\n".join(line.strip() for line in code.splitlines())
+
+
 class Reader:
     """Somebody who types what a page says, one block after the other, in one folder."""
 
