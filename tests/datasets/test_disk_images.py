@@ -15,11 +15,9 @@ from mlpserve.datasets.disk_images import DiskImages, chunks
 HEADER = b"0123456"  # of an odd length, so that nothing is aligned
 
 
-def on_disk(path: Path, stored: npt.NDArray[Any], dtype: npt.DTypeLike = np.uint8) -> DiskImages:
+def on_disk(path: Path, stored: npt.NDArray[Any]) -> DiskImages:
     path.write_bytes(HEADER + stored.tobytes())
-    return DiskImages(
-        path, offset=len(HEADER), shape=stored.shape, stored_dtype=stored.dtype, dtype=dtype
-    )
+    return DiskImages(path, offset=len(HEADER), shape=stored.shape, dtype=stored.dtype)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def test_values_are_converted_as_they_are_read(
     stored: str, dtype: npt.DTypeLike, tmp_path: Path, greys: npt.NDArray[np.uint8]
 ) -> None:
     values = (greys / (1 if stored[1] in "iu" else 255)).astype(stored)
-    images = on_disk(tmp_path / "images", values, dtype)
+    images = on_disk(tmp_path / "images", values).astype(dtype)
     expected = values.astype(dtype)
     np.testing.assert_array_equal(images[20:30], expected[20:30], strict=True)
     np.testing.assert_array_equal(images[np.array([3, 1])], expected[[3, 1]], strict=True)
@@ -107,6 +105,24 @@ def test_they_become_an_array_where_one_is_asked_for(
     assert (images.ndim, images.size, len(images)) == (3, greys.size, 200)
     with pytest.raises(IndexError):
         images[200]
+
+
+def test_they_have_other_shapes_and_limits_as_an_array_has(
+    images: DiskImages, greys: npt.NDArray[np.uint8]
+) -> None:
+    flat = images.select(np.arange(0, 200, 2)).reshape(100, 15)
+    np.testing.assert_array_equal(flat[7:9], greys[::2].reshape(100, 15)[7:9], strict=True)
+    assert (images.min(), images.max()) == (greys.min(), greys.max())
+    with pytest.raises(ValueError, match=r"cannot reshape images of shape \(200, 5, 3\) into"):
+        images.reshape(100, 30)
+
+
+def test_a_value_that_is_no_number_is_seen_in_the_limits(tmp_path: Path) -> None:
+    values = np.zeros((1000, 3), np.float32)
+    values[500, 1] = np.nan
+    images = on_disk(tmp_path / "images", values)
+    assert np.isnan(images.min())
+    assert np.isnan(images.max())
 
 
 def test_chunks_are_all_in_order_whatever_they_are_of(
@@ -139,13 +155,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_a_sentence(
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"absent: cannot be read: No such file or directory"):
-        DiskImages(
-            tmp_path / "absent",
-            offset=0,
-            shape=(1, 1),
-            stored_dtype=np.dtype(np.uint8),
-            dtype=np.uint8,
-        )
+        DiskImages(tmp_path / "absent", offset=0, shape=(1, 1), dtype=np.uint8)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux shows them")

@@ -8,6 +8,7 @@ import math
 import os
 import weakref
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -33,7 +34,7 @@ class DiskImages:
     Many threads may read at once. The file must not change meanwhile; it may be renamed or removed.
 
     Attributes:
-        dtype: What is read: uint8 or float32.
+        dtype: What they are read as: uint8, int32 or float32.
         shape: (N, ...), the number of images first.
     """
 
@@ -43,7 +44,6 @@ class DiskImages:
         *,
         offset: int,
         shape: tuple[int, ...],
-        stored_dtype: np.dtype[Any],
         dtype: npt.DTypeLike,
     ) -> None:
         """Open a file.
@@ -52,15 +52,14 @@ class DiskImages:
             path: The file.
             offset: Where in it the first image begins, in bytes.
             shape: (N, ...), in C order.
-            stored_dtype: The dtype in the file, of whichever byte order.
-            dtype: What to convert it to; the caller has made sure that the values fit.
+            dtype: That of the values in the file, of whichever byte order; see ``astype``.
 
         Raises:
             DatasetError: The file cannot be opened.
         """
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self._file = _RowFile(path, offset, shape[1:], stored_dtype)
+        self._file = _RowFile(path, offset, shape[1:], self.dtype)
         self._rows: Rows | None = None  # those of the file that these are, rising; None for all
 
     def __len__(self) -> int:
@@ -127,12 +126,44 @@ class DiskImages:
         Args:
             rows: (M,) their indices, rising.
         """
-        selected: DiskImages = object.__new__(DiskImages)
-        selected.shape = (len(rows), *self.shape[1:])
-        selected.dtype = self.dtype
-        selected._file = self._file
-        selected._rows = rows if self._rows is None else self._rows[rows]
-        return selected
+        rows = rows if self._rows is None else self._rows[rows]
+        return self._like(shape=(len(rows), *self.shape[1:]), rows=rows)
+
+    def astype(self, dtype: npt.DTypeLike, *, copy: bool = False) -> "DiskImages":
+        """Return the same images, still on disk, which are converted as they are read."""
+        del copy  # nothing is held that could be shared
+        return self._like(dtype=np.dtype(dtype))
+
+    def reshape(self, count: int, *shape: int) -> "DiskImages":
+        """Return the same images, still on disk, each in another shape of as many values.
+
+        Args:
+            count: N, for the images stay what they are.
+            *shape: The new shape of one.
+        """
+        if count != len(self) or math.prod(shape) != math.prod(self.shape[1:]):
+            raise ValueError(f"cannot reshape images of shape {self.shape} into {(count, *shape)}")
+        return self._like(shape=(count, *shape))
+
+    def min(self) -> np.generic:
+        """Return the lowest value of all images, or NaN if there is one; reads them all."""
+        return self._limits[0]
+
+    def max(self) -> np.generic:
+        """Return the highest value, or NaN; see ``min``."""
+        return self._limits[1]
+
+    @cached_property
+    def _limits(self) -> tuple[np.generic, np.generic]:
+        lowest, highest = [], []
+        with progress("reading") as note:
+            done = 0
+            for chunk in chunks(self):
+                lowest.append(chunk.min())
+                highest.append(chunk.max())
+                done += len(chunk)
+                note(done, len(self))
+        return np.min(lowest), np.max(highest)
 
     def load(self, title: str) -> Array:
         """Return all images, in memory, and show the progress under a title.
@@ -146,6 +177,21 @@ class DiskImages:
                 self.read_into(images[rows], rows.start)
                 note(rows.stop, len(self))
         return images
+
+    def _like(
+        self,
+        *,
+        dtype: np.dtype[Any] | None = None,
+        shape: tuple[int, ...] | None = None,
+        rows: Rows | None = None,
+    ) -> "DiskImages":
+        """Return images of the same file that differ in what is given."""
+        other: DiskImages = object.__new__(DiskImages)
+        other.dtype = self.dtype if dtype is None else dtype
+        other.shape = self.shape if shape is None else shape
+        other._file = self._file
+        other._rows = self._rows if rows is None else rows
+        return other
 
     def _at(self, indices: Rows) -> Array:
         rows = indices if self._rows is None else self._rows[indices]
@@ -163,7 +209,7 @@ class DiskImages:
         """Fill an array with rows of the file, which rise."""
         file = self._file
         at_once = max(1, READ_BYTES // file.row_bytes)
-        scratch = np.empty((at_once, *self.shape[1:]), file.dtype)
+        scratch = np.empty((at_once, *images.shape[1:]), file.dtype)
         start = 0
         while start < len(rows):
             first = int(rows[start])

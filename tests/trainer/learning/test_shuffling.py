@@ -27,7 +27,6 @@ def on_disk(split: Split, path: Path) -> Split:
         path,
         offset=0,
         shape=split.images.shape,
-        stored_dtype=split.images.dtype,
         dtype=split.images.dtype,
     )
     return Split(cast("Images", images), split.labels)
