@@ -10,6 +10,7 @@ import mlpserve.client
 
 DOCUMENTED = [
     "AsyncClient",
+    "BatchingClient",
     "Client",
     "ClientError",
     "HealthStatus",

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from mlpserve.client.async_client import AsyncClient
+from mlpserve.client.batching import BatchingClient
 from mlpserve.client.client import Client
 from mlpserve.client.errors import (
     ClientError,
@@ -36,6 +37,7 @@ from mlpserve.client.results import (
 
 __all__ = [
     "AsyncClient",
+    "BatchingClient",
     "Client",
     "ClientError",
     "HealthStatus",

@@ -254,7 +254,7 @@ class Core:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _ask(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
-        allowed_s = self._allowed_s(timeout_s)
+        allowed_s = self.allowed_s(timeout_s)
         with self._translated():
             return await self._transport.ask(method, request, allowed_s, self._metadata())
 
@@ -262,12 +262,16 @@ class Core:
         """Return what is sent along with a call that is made now."""
         return self._authorization + trace_metadata()
 
-    def _allowed_s(self, timeout_s: float | None) -> float:
-        """Return the seconds that a call may take: its own, or the client's."""
+    def allowed_s(self, timeout_s: float | None) -> float:
+        """Return the seconds that a call may take: its own, or else the client's.
+
+        Raises:
+            InvalidRequestError: ``timeout_s`` is no number above 0.
+        """
         return self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
 
     def _deadline_s(self, timeout_s: float | None) -> float:
-        return time.monotonic() + self._allowed_s(timeout_s)
+        return time.monotonic() + self.allowed_s(timeout_s)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

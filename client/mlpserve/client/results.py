@@ -1,7 +1,7 @@
 """Results of calls: plain values, read from the messages of the wire contract."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -37,6 +37,10 @@ class Predictions:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    def __getitem__(self, images: slice) -> "Predictions":
+        """Return the predictions of a slice of the images; views, nothing is copied."""
+        return replace(self, labels=self.labels[images], probabilities=self.probabilities[images])
 
 
 @dataclass(frozen=True)
