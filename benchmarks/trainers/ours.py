@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import Dataset
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.evaluation import accuracy
+from mlpserve.trainer.evaluation import scores
 from mlpserve.trainer.fitting import Fit
 from mlpserve.trainer.job import default_threads
 from mlpserve.trainer.learning.recipe import Recipe
@@ -73,6 +73,6 @@ def _outcome(recipe: Recipe, task: Task, dataset: Dataset) -> Outcome:
         network = fit.outcome(reason).network
     return Outcome(
         stopwatch.seconds(),
-        test_accuracy=accuracy(network.astype(np.float32), spec, dataset.test),
+        test_accuracy=scores(network.astype(np.float32), spec, dataset.test).accuracy,
         costs=[loss / class_count for loss in losses],
     )

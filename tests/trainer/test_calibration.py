@@ -10,6 +10,7 @@ from mlpserve.datasets import Split
 from mlpserve.model.activations import softmax
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Layer, Network
+from mlpserve.trainer import calibration as module
 from mlpserve.trainer.calibration import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -109,6 +110,16 @@ def test_an_overconfident_network_gets_a_temperature_above_1_and_a_smaller_error
     assert calibration.expected_calibration_error_after == expected_calibration_error(after)
     np.testing.assert_array_equal(after.predicted, before.predicted)
     assert after.cross_entropy < before.cross_entropy
+
+
+def test_of_very_many_images_every_so_many_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, validation, test = boastful()
+    _, all_of_them = calibrate(network, SPEC, validation=validation, test=test)
+    monkeypatch.setattr(module, "_MAX_LOGITS", 2000 * 5)
+    _, half = calibrate(network, SPEC, validation=validation, test=test)
+    expected = validation.select(np.arange(0, 4000, 2))
+    assert half.temperature == fit_temperature(logits(network, SPEC, expected), expected.labels)
+    assert half.temperature == pytest.approx(all_of_them.temperature, rel=0.1)
 
 
 def test_a_modest_network_gets_a_temperature_below_1() -> None:

@@ -16,7 +16,7 @@ from mlpserve.datasets import load_test_split
 from mlpserve.datasets.drawn import draw_digits
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.weights import load_model
-from mlpserve.trainer.evaluation import accuracy
+from mlpserve.trainer.evaluation import scores
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -122,7 +122,7 @@ def test_the_fast_recipe_classifies_97_percent_of_mnists_test_images(
     assert done.returncode == 0, done.stderr
     model = load_model(weights_path(models, "mnist", 1))
     split = load_test_split("mnist", data_dir=mnist_folder)
-    found = accuracy(model.network, model.metadata.input, split)
+    found = scores(model.network, model.metadata.input, split).accuracy
     assert found >= 0.97
     assert model.metadata.training.test_accuracy == found
     assert f"test accuracy {100 * found:.2f} %" in done.stdout
@@ -139,7 +139,7 @@ def test_a_network_that_saw_5000_drawn_digits_only_reads_85_percent_of_mnists_te
     assert done.returncode == 0, done.stderr
     model = load_model(weights_path(models, "sketches", 1))
     split = load_test_split("mnist", data_dir=mnist_folder)
-    assert accuracy(model.network, model.metadata.input, split) >= 0.85
+    assert scores(model.network, model.metadata.input, split).accuracy >= 0.85
 
 
 @pytest.mark.exhaustive
@@ -151,7 +151,7 @@ def test_a_network_that_saw_drawn_digits_only_reads_90_percent_of_mnists_test_im
     model = load_model(weights_path(models, "drawn", 1))
     assert model.metadata.training.data_name == "drawn"
     split = load_test_split("mnist", data_dir=mnist_folder)
-    assert accuracy(model.network, model.metadata.input, split) >= 0.90
+    assert scores(model.network, model.metadata.input, split).accuracy >= 0.90
 
 
 def test_a_run_publishes_what_its_flags_say(train: Train, models: Path, data: Path) -> None:

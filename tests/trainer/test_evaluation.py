@@ -14,7 +14,6 @@ from mlpserve.trainer.evaluation import (
     Confusion,
     Evaluation,
     ReliabilityBin,
-    accuracy,
     confusion_matrix,
     confusions,
     evaluate,
@@ -23,6 +22,7 @@ from mlpserve.trainer.evaluation import (
     precisions,
     recalls,
     reliability,
+    scores,
 )
 
 IDENTITY = Network((Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), "softmax"),))
@@ -72,7 +72,17 @@ def test_an_evaluation_is_what_the_network_says_of_all_images_at_once(dtype: Any
     assert evaluation.probabilities.dtype == np.float32
     np.testing.assert_allclose(evaluation.probabilities, expected, rtol=1e-6)
     assert len(evaluation) == 2500
-    assert evaluation.accuracy == accuracy(network, InputSpec((1, 2)), split) == 0.5
+    assert evaluation.accuracy == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_the_figures_of_an_evaluation_to_the_bit(dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    split = Split(rng.integers(0, 256, (2500, 1, 2), np.uint8), rng.integers(0, 2, 2500))
+    network, spec = IDENTITY.astype(dtype), InputSpec((1, 2))
+    evaluation, found = evaluate(network, spec, split), scores(network, spec, split)
+    assert found.accuracy == evaluation.accuracy
+    assert found.cross_entropy == evaluation.cross_entropy
 
 
 def test_figures_worked_by_hand() -> None:

@@ -17,7 +17,7 @@ from mlpserve.model.weights import check_golden
 from mlpserve.trainer import publication
 from mlpserve.trainer.__main__ import main
 from mlpserve.trainer.calibration import without_temperature
-from mlpserve.trainer.evaluation import accuracy, evaluate, expected_calibration_error
+from mlpserve.trainer.evaluation import evaluate, expected_calibration_error, scores
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -47,7 +47,7 @@ def test_accuracies_and_calibration_are_of_the_published_network_on_the_split_th
     assert training.validation_accuracy is not None
     # 150 images are learned from, and 50 are held out; together they are the training images.
     together = 150 * training.train_accuracy + 50 * training.validation_accuracy
-    right = 200 * accuracy(model.network, model.metadata.input, dataset.train)
+    right = 200 * scores(model.network, model.metadata.input, dataset.train).accuracy
     assert together == pytest.approx(right)
     calibration = training.calibration
     assert calibration is not None

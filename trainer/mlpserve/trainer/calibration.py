@@ -32,6 +32,8 @@ from mlpserve.trainer.learning.backprop import Labels
 
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0
+# One number is fitted to them, so more would only take memory: some five arrays of 64 MB.
+_MAX_LOGITS: Final = 8 * 1024**2
 _TOLERANCE: Final = 1e-9  # of 1 / T
 _MAX_STEPS: Final = 100  # halving the range of 1 / T alone would need 35
 
@@ -44,13 +46,16 @@ def calibrate(
     Args:
         network: The trained network; not changed.
         spec: What it takes.
-        validation: What the temperature is fitted on; the network must not have learned from it.
+        validation: What the temperature is fitted on, or every so many of these images where they
+            are very many; the network must not have learned from it.
         test: What the calibration errors are measured on.
 
     Raises:
         DatasetError: The images of a split are not the network's.
     """
-    temperature = fit_temperature(logits(network, spec, validation), validation.labels)
+    step = -(-len(validation) * network.layer_sizes[-1] // _MAX_LOGITS)
+    fitted = validation if step == 1 else validation.select(np.arange(0, len(validation), step))
+    temperature = fit_temperature(logits(network, spec, fitted), fitted.labels)
     calibrated = with_temperature(network, temperature)
     before, after = (
         expected_calibration_error(evaluate(each, spec, test)) for each in (network, calibrated)

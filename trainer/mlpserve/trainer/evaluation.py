@@ -86,8 +86,12 @@ class Evaluation:
 
         A probability of 0 counts as 1e-8, so the mean is finite.
         """
-        of_truth = self.probabilities[np.arange(len(self)), self.labels].astype(np.float64)
-        return float(-np.log(of_truth + LOG_OFFSET).mean())
+        return _cross_entropy(self.of_truth)
+
+    @property
+    def of_truth(self) -> npt.NDArray[np.float32]:
+        """Return the (N,) probabilities of the true classes."""
+        return self.probabilities[np.arange(len(self)), self.labels]
 
 
 def evaluate(network: Network, spec: InputSpec, split: Split) -> Evaluation:
@@ -102,19 +106,32 @@ def evaluate(network: Network, spec: InputSpec, split: Split) -> Evaluation:
     return Evaluation(probabilities, split.labels)
 
 
-def accuracy(network: Network, spec: InputSpec, split: Split) -> float:
-    """Return the share of images that a network classifies rightly, 0 to 1.
+@dataclass(frozen=True)
+class Scores:
+    """The figures of an ``Evaluation`` that need no more memory than one number an image.
 
-    The same as the accuracy of ``evaluate``, without keeping all probabilities.
+    Attributes:
+        accuracy: The share of the images classified rightly, 0 to 1.
+        cross_entropy: As ``Evaluation.cross_entropy``, in nats.
+    """
+
+    accuracy: float
+    cross_entropy: float
+
+
+def scores(network: Network, spec: InputSpec, split: Split) -> Scores:
+    """Return the figures of ``evaluate``, to the bit, without keeping all probabilities.
 
     Raises:
-        DatasetError: The images of the split are not the network's.
+        DatasetError: The images or labels of the split are not the network's.
     """
-    correct = 0
+    correct, of_truth = 0, np.empty(len(split), np.float32)
     for rows, inputs in input_chunks(network, spec, split):
-        predicted = network.probabilities(inputs).argmax(axis=1)
-        correct += int(np.count_nonzero(predicted == split.labels[rows]))
-    return correct / len(split)
+        probabilities = network.probabilities(inputs).astype(np.float32, copy=False)
+        found = Evaluation(probabilities, split.labels[rows])
+        correct += int(np.count_nonzero(found.is_right))
+        of_truth[rows] = found.of_truth
+    return Scores(correct / len(split), _cross_entropy(of_truth))
 
 
 def input_chunks(
@@ -134,6 +151,10 @@ def input_chunks(
             rows = slice(start, start + _CHUNK_ROWS)
             yield rows, spec.scale(split.images[rows], dtype)
             note(start, len(split))
+
+
+def _cross_entropy(of_truth: npt.NDArray[np.float32]) -> float:
+    return float(-np.log(of_truth.astype(np.float64) + LOG_OFFSET).mean())
 
 
 def confusion_matrix(evaluation: Evaluation) -> npt.NDArray[np.int64]:

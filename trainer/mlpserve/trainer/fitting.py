@@ -15,7 +15,7 @@ from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.evaluation import evaluate
+from mlpserve.trainer.evaluation import scores
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
@@ -189,7 +189,7 @@ class Fit:
     def _end_epoch(self) -> EpochRecord:
         position, state = self._training.position, self._state
         network = self._training.network
-        validation = self._validation and evaluate(network, self._spec, self._validation)
+        validation = self._validation and scores(network, self._spec, self._validation)
         elapsed_s = self._elapsed_s()
         record = EpochRecord(
             epoch=len(state.records),

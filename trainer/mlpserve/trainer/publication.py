@@ -26,7 +26,7 @@ from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples
 from mlpserve.trainer.calibration import calibrate
 from mlpserve.trainer.errors import NotGoodEnoughError, TrainingError
-from mlpserve.trainer.evaluation import Evaluation, accuracy, evaluate
+from mlpserve.trainer.evaluation import Evaluation, evaluate, scores
 from mlpserve.trainer.fitting import Outcome
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.recipe import Recipe
@@ -239,7 +239,7 @@ def _training(
         seed=recipe.seed,
         data_name=material.dataset.name,
         data_digest=material.digest,
-        train_accuracy=accuracy(network, spec, material.train),
+        train_accuracy=scores(network, spec, material.train).accuracy,
         test_accuracy=evaluation.accuracy,
         created_at=datetime.now(UTC),
         library_versions={
@@ -247,7 +247,9 @@ def _training(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        validation_accuracy=None if validation is None else accuracy(network, spec, validation),
+        validation_accuracy=None
+        if validation is None
+        else scores(network, spec, validation).accuracy,
         calibration=calibration,
     )
 
