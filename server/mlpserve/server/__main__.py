@@ -26,6 +26,7 @@ from mlpserve.server.settings.sources import (
 )
 from mlpserve.server.system import signals
 from mlpserve.server.system.descriptors import raise_limit, warn_of_few
+from mlpserve.server.system.memory import trim_memory
 from mlpserve.server.system.ports import address
 from mlpserve.server.system.threads import watch_threads
 from mlpserve.server.telemetry.endpoint import open_endpoint
@@ -110,6 +111,7 @@ def _built(config: ServerConfig) -> tuple["Server | Supervisor", Aggregate[Any]]
     if config.workers > 1:
         supervisor = Supervisor(config)
         return supervisor, supervisor.aggregate
+    trim_memory()
     os.environ.update(blas_environment(config.threads))
     # Not before the signals are blocked: NumPy and gRPC start threads.
     from mlpserve.server.server import Server  # noqa: PLC0415

@@ -14,6 +14,7 @@ from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system import signals
+from mlpserve.server.system.memory import trim_memory
 from mlpserve.server.system.threads import watch_threads
 from mlpserve.server.telemetry.logs import log_to_stderr
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError
@@ -34,6 +35,7 @@ def main() -> int:
     config = ServerConfig(**settings["config"])
     log_to_stderr(config.log_format, config.log_level)
     watch_threads()
+    trim_memory()
     generation = SharedGeneration.attach(descriptor)
     os.close(descriptor)
     if settings["processor"] is not None:
