@@ -167,12 +167,13 @@ def test_one_entry_without_the_other_is_refused(path: Path, arrays: Arrays, name
         (
             "golden_images",
             np.full((COUNT, 2, 3), 255, np.float32),
-            "golden_images: expected values from 0 to 1, got 255 to 255",
+            "golden_images: expected float32 values from 0 to 1, got 255 to 255; "
+            "values up to 255 are sent as uint8, or divided by 255",
         ),
         (
             "golden_images",
             np.full((COUNT, 2, 3), np.nan, np.float32),
-            "golden_images: expected values from 0 to 1, got nan to nan",
+            "golden_images: expected float32 values from 0 to 1, got NaN",
         ),
         (
             "golden_probabilities",

@@ -40,7 +40,7 @@ TRAINING_FIELDS = (
     "created_at",
     "library_versions",
 )
-OPTIONAL_TRAINING_FIELDS = ("validation_accuracy", "calibration")
+OPTIONAL_TRAINING_FIELDS = ("validation_accuracy", "calibration", "warnings")
 CALIBRATION_FIELDS = (
     "temperature",
     "expected_calibration_error_before",
@@ -145,10 +145,10 @@ def test_share_written_as_an_integer_is_read(metadata: Metadata) -> None:
     assert isinstance(accuracy.training.test_accuracy, float)
 
 
-@pytest.mark.parametrize("format_version", [0, 2, 99])
+@pytest.mark.parametrize("format_version", [0, 3, 99])
 def test_other_format_version_says_what_to_do(metadata: Metadata, format_version: int) -> None:
     assert refusal(changed(metadata, ("format_version",), format_version)) == (
-        f"format_version: expected 1, got {format_version}; "
+        f"format_version: expected 1 or 2, got {format_version}; "
         "use a release of mlpserve that knows this format"
     )
 

@@ -264,7 +264,7 @@ def test_metadata_of_no_characters_is_refused(path: Path, arrays: Arrays) -> Non
     ("fields", "cause"),
     [
         ({"version": 0}, "version: expected a positive integer, got 0"),
-        ({"format_version": 2}, "format_version: expected 1, got 2; use a release"),
+        ({"format_version": 3}, "format_version: expected 1 or 2, got 3; use a release"),
         (
             {"layer_sizes": [6, 5, 3]},
             "metadata: describes a network of ((6, 5, 3), ('tanh', 'softmax')), but the weights",

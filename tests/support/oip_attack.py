@@ -82,7 +82,7 @@ def attack_http(body: bytes, header_length: str | None) -> str:
             model_name="tiny",
             model_version="",
             max_values=INFERENCE.max_values,
-            image_bytes=lambda: 6,
+            image_form=lambda: ("UINT8", 6),
         )
         record = RequestRecord(arrived_ns=monotonic_ns())
         encode = partial(write_body, binary_outputs=asked_for.binary_outputs)

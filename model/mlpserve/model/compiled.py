@@ -3,6 +3,8 @@
     uint8 images   -> converted -> @ W1 / 255 + b1 -> activation in place -> ... -> softmax
     float32 images ------------>   @ W1       + b1 -> ...
 
+    images with a range of values  @ W1 / width + (b1 - low / width sum of W1) -> ...
+
 Gives what ``Network.probabilities`` gives, but for rounding. Knows nothing of requests.
 
 How BLAS rounds depends on how many rows it multiplies at once, so an image's probabilities depend,
@@ -104,11 +106,14 @@ class CompiledModel:
         # Of one image in the largest data type in which it may be sent.
         self.image_bytes: Final[int] = model.metadata.input.values_per_image * _FLOAT32_BYTES
         first, *others = model.network.layers
-        # x / d @ W = x @ (W / d): dividing the weights once saves dividing each image.
-        divisor = np.float32(model.metadata.input.uint8_divisor)
-        folded = Layer(first.weights / divisor, first.bias, first.activation)
-        self._uint8_layers = [_contiguous(layer) for layer in (folded, *others)]
-        self._float32_layers = [_contiguous(first), *self._uint8_layers[1:]]
+        spec = model.metadata.input
+        uint8, float32 = (spec.scaling(np.dtype(dtype)) for dtype in (np.uint8, np.float32))
+        self._uint8_layers = [_contiguous(layer) for layer in (first.unscaled(*uint8), *others)]
+        self._float32_layers = (
+            self._uint8_layers
+            if uint8 == float32
+            else [_contiguous(first.unscaled(*float32)), *self._uint8_layers[1:]]
+        )
         self._classes = model.network.layer_sizes[-1]
         self._rows_at_once = _REPRODUCIBLE_ROWS if reproducible else 1
         # The difference of two sums is at most twice as large as either.

@@ -58,7 +58,7 @@ class Document:
 
     def get_share(self, key: str) -> float:
         """Return a number from 0 to 1."""
-        share = self._get_number(key)
+        share = self.get_number(key)
         # Written so that a NaN, which compares false, is refused as well.
         if not 0 <= share <= 1:
             raise WeightsFileError(f"{self._name}.{key}: expected 0 to 1, got {share}")
@@ -66,14 +66,15 @@ class Document:
 
     def get_positive(self, key: str) -> float:
         """Return a finite number above 0."""
-        value = self._get_number(key)
+        value = self.get_number(key)
         if not 0 < value <= sys.float_info.max:  # an int may be larger than any float
             raise WeightsFileError(
                 f"{self._name}.{key}: expected a finite number above 0, got {str(value)[:40]}"
             )
         return float(value)
 
-    def _get_number(self, key: str) -> int | float:
+    def get_number(self, key: str) -> int | float:
+        """Return a number, which JSON as Python reads it may have as NaN or infinite."""
         # A program other than ours may write 1.0 as 1. A bool is left to ``get``, which refuses it.
         return self.get(key, int if type(self._value.get(key)) is int else float)
 

@@ -2,6 +2,7 @@
 
 ModelError
 |-- NetworkError        the layers do not make a network: mend what builds it
+|-- ValueRangeError     no range of values for images: name another
 |-- WeightsFileError    this file cannot be used: publish the version anew
 |-- LabelsFileError     the labels cannot be read: mend the file, or delete it and set them anew
 |-- NoVersionError      nothing has this name: name something else
@@ -17,6 +18,10 @@ class ModelError(Exception):
 
 class NetworkError(ModelError):
     """The layers do not make a network."""
+
+
+class ValueRangeError(ModelError):
+    """A lowest and a highest value make no range that images could be scaled by."""
 
 
 class WeightsFileError(ModelError):

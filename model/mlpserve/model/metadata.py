@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mlpserve.model.document import Document, parse_document
-from mlpserve.model.errors import WeightsFileError
+from mlpserve.model.errors import ValueRangeError, WeightsFileError
 from mlpserve.model.folder import is_model_name
-from mlpserve.model.inputs import UINT8_DIVISOR, InputSpec
+from mlpserve.model.inputs import UINT8_DIVISOR, InputSpec, ValueRange
 
 FORMAT_VERSION: Final = 1
+# Of models with a range of values: releases that know no ranges must refuse them, because they
+# would scale their images otherwise, and answer wrongly.
+RANGE_FORMAT_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Training:
         validation_accuracy: The share of the validation images classified rightly, 0 to 1; None
             where no images were set aside.
         calibration: How the probabilities were calibrated; None where they were not.
+        warnings: What looked like a mistake in the data or the result, a sentence each.
     """
 
     recipe: str
@@ -66,6 +70,7 @@ class Training:
     library_versions: Mapping[str, str] = field(default_factory=dict)
     validation_accuracy: float | None = None
     calibration: Calibration | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,10 @@ class Metadata:
     def to_json(self) -> str:
         """Return the JSON form."""
         document = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.input.value_range is None:
+            del document["input"]["value_range"]
+        else:
+            document["format_version"] = RANGE_FORMAT_VERSION
         document["training"]["created_at"] = self.training.created_at.astimezone(UTC).isoformat()
         return json.dumps(document, allow_nan=False)
 
@@ -135,9 +144,10 @@ class Metadata:
         """
         document = parse_document(text, "metadata")
         format_version = document.get("format_version", int)
-        if format_version != FORMAT_VERSION:
+        if format_version not in (FORMAT_VERSION, RANGE_FORMAT_VERSION):
             raise WeightsFileError(
-                f"format_version: expected {FORMAT_VERSION}, got {format_version}; "
+                f"format_version: expected {FORMAT_VERSION} or {RANGE_FORMAT_VERSION}, "
+                f"got {format_version}; "
                 "use a release of mlpserve that knows this format"
             )
         return _metadata(document)
@@ -154,10 +164,18 @@ def _metadata(document: Document) -> Metadata:
             spec.get_tuple("shape", int),
             # A smaller one would scale uint8 values to above 1.
             spec.get_integer("uint8_divisor", UINT8_DIVISOR, 2**31 - 1),
+            _value_range(spec.get_document("value_range")) if spec.has("value_range") else None,
         ),
         class_labels=document.get_tuple("class_labels", str),
         training=_training(document.get_document("training")),
     )
+
+
+def _value_range(document: Document) -> ValueRange:
+    try:
+        return ValueRange(document.get_number("low"), document.get_number("high"))
+    except (ValueRangeError, OverflowError) as error:  # an int may be larger than any float
+        raise WeightsFileError(f"metadata.input.value_range: {error}") from error
 
 
 def _training(document: Document) -> Training:
@@ -182,6 +200,7 @@ def _training(document: Document) -> Training:
             if document.has("calibration")
             else None
         ),
+        warnings=document.get_tuple("warnings", str) if document.has("warnings") else (),
     )
 
 

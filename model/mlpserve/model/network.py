@@ -33,6 +33,22 @@ class Layer:
         """Return whether no output is above 1 in magnitude, whatever the weights."""
         return self.activation == OUTPUT_ACTIVATION or ACTIVATIONS[self.activation].is_bounded
 
+    def unscaled(self, offset: float, divisor: float) -> "Layer":
+        """Return a layer that gives for x what this one gives for ``(x - offset) / divisor``.
+
+            (x - o) / d @ W + b = x @ (W / d) + (b - o / d sum_i W_i)
+
+        So weights are divided once, and not each image.
+        """
+        if divisor == 1 and not offset:
+            return self
+        weights = self.weights / self.weights.dtype.type(divisor)
+        if not offset:
+            return Layer(weights, self.bias, self.activation)
+        shift = (offset / divisor) * self.weights.sum(axis=0, dtype=np.float64)
+        bias = (self.bias - shift).astype(self.bias.dtype)
+        return Layer(weights, bias, self.activation)
+
     def forward(self, inputs: FloatArray) -> FloatArray:
         """Return the (N, fan_out) outputs for (N, fan_in) inputs."""
         sums = inputs @ self.weights

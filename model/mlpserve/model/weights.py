@@ -26,7 +26,7 @@ from mlpserve.model.archive import read_open_arrays, write_arrays
 from mlpserve.model.atomic_files import sync_file
 from mlpserve.model.errors import ModelError, WeightsFileError
 from mlpserve.model.folder import open_file
-from mlpserve.model.inputs import InputSpec
+from mlpserve.model.inputs import InputSpec, number_text
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
 
@@ -44,7 +44,7 @@ class GoldenSamples:
     """Images and the probabilities that a network gives for them; checked when it is made.
 
     Attributes:
-        images: (S, ...) uint8, or float32 from 0 to 1; S at least 1, each of the input's shape.
+        images: (S, ...) uint8 or float32 as the network takes them; S at least 1.
         probabilities: (S, K) float32, from 0 to 1.
 
     Raises:
@@ -57,6 +57,13 @@ class GoldenSamples:
     def __post_init__(self) -> None:
         _check_samples("golden_images", self.images, (np.uint8, np.float32))
         _check_samples("golden_probabilities", self.probabilities, (np.float32,))
+        lowest, highest = self.probabilities.min(), self.probabilities.max()
+        # Written so that a NaN, which compares false, is refused as well.
+        if not (lowest >= 0 and highest <= 1):
+            raise WeightsFileError(
+                "golden_probabilities: expected values from 0 to 1, "
+                f"got {number_text(lowest)} to {number_text(highest)}"
+            )
         if self.probabilities.ndim != 2 or len(self.probabilities) != len(self.images):  # noqa: PLR2004 - a matrix
             raise WeightsFileError(
                 f"golden_probabilities: expected {len(self.images)} rows, one an image, "
@@ -96,7 +103,7 @@ class Model:
                 f"metadata: describes a network of {described}, but the weights are of {actual}"
             )
         if self.golden is not None:
-            _check_shapes(self.golden, self.metadata)
+            _check_fit(self.golden, self.metadata)
 
 
 def golden_samples(network: Network, spec: InputSpec, images: npt.NDArray[Any]) -> GoldenSamples:
@@ -105,8 +112,10 @@ def golden_samples(network: Network, spec: InputSpec, images: npt.NDArray[Any]) 
     Args:
         network: The network as it is published: in float32.
         spec: What it takes.
-        images: A few, (S, ...) uint8 or float32, each of the shape of ``spec``.
+        images: A few, (S, ...) integers or floats, each of the shape of ``spec``.
     """
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32, copy=False)
     return GoldenSamples(images, network.probabilities(spec.scale(images)).astype(np.float32))
 
 
@@ -202,7 +211,7 @@ def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
         for number, activation in enumerate(metadata.activations, start=1)
     )
     network = Network(tuple(layers))
-    _check_sums(network)
+    _check_sums(network, metadata.input)
     return Model(network, metadata, _golden(arrays))
 
 
@@ -226,14 +235,9 @@ def _check_samples(
         raise WeightsFileError(f"{name}: expected {expected}, got {array.dtype}")
     if array.ndim == 0 or 0 in array.shape:
         raise WeightsFileError(f"{name}: expected at least one sample, got {array.shape}")
-    # Written so that a NaN, which compares false, is refused as well.
-    if array.dtype == np.float32 and not (array.min() >= 0 and array.max() <= 1):
-        raise WeightsFileError(
-            f"{name}: expected values from 0 to 1, got {array.min():g} to {array.max():g}"
-        )
 
 
-def _check_shapes(golden: GoldenSamples, metadata: Metadata) -> None:
+def _check_fit(golden: GoldenSamples, metadata: Metadata) -> None:
     if golden.images.shape[1:] != metadata.input.shape:
         raise WeightsFileError(
             f"golden_images: expected images of {metadata.input.shape}, "
@@ -245,12 +249,14 @@ def _check_shapes(golden: GoldenSamples, metadata: Metadata) -> None:
             f"golden_probabilities: expected {len(metadata.class_labels)} columns, one a class, "
             f"got {classes}"
         )
+    if (problem := metadata.input.problem(golden.images)) is not None:
+        raise WeightsFileError(f"golden_images: {problem}")
 
 
-def _check_sums(network: Network) -> None:
+def _check_sums(network: Network, spec: InputSpec) -> None:
     for number, largest in enumerate(largest_sums(network), start=1):
         # Written so that a NaN, which compares false, is refused as well.
-        if not largest < _MAX_SUM:
+        if not largest * spec.growth < _MAX_SUM:
             raise WeightsFileError(
                 f"W{number}, b{number}: expected values with which no image overflows float32, but "
                 f"sums may reach {largest:.3g}; did the training diverge?"

@@ -154,7 +154,7 @@ class QuarantinedVersion(_message.Message):
     def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training")
+    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training", "value_range")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYER_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class ModelVersion(_message.Message):
     INPUT_DATA_TYPES_FIELD_NUMBER: _ClassVar[int]
     CLASS_LABELS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    VALUE_RANGE_FIELD_NUMBER: _ClassVar[int]
     version: int
     layer_sizes: _containers.RepeatedScalarFieldContainer[int]
     activations: _containers.RepeatedScalarFieldContainer[str]
@@ -169,10 +170,19 @@ class ModelVersion(_message.Message):
     input_data_types: _containers.RepeatedScalarFieldContainer[DataType]
     class_labels: _containers.RepeatedScalarFieldContainer[str]
     training: Training
-    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+    value_range: ValueRange
+    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., value_range: _Optional[_Union[ValueRange, _Mapping]] = ...) -> None: ...
+
+class ValueRange(_message.Message):
+    __slots__ = ("low", "high")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Training(_message.Message):
-    __slots__ = ("recipe", "seed", "data_name", "data_digest", "train_accuracy", "test_accuracy", "create_time")
+    __slots__ = ("recipe", "seed", "data_name", "data_digest", "train_accuracy", "test_accuracy", "create_time", "warnings")
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     DATA_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +190,7 @@ class Training(_message.Message):
     TRAIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     TEST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     recipe: str
     seed: int
     data_name: str
@@ -187,4 +198,5 @@ class Training(_message.Message):
     train_accuracy: float
     test_accuracy: float
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, recipe: _Optional[str] = ..., seed: _Optional[int] = ..., data_name: _Optional[str] = ..., data_digest: _Optional[str] = ..., train_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, recipe: _Optional[str] = ..., seed: _Optional[int] = ..., data_name: _Optional[str] = ..., data_digest: _Optional[str] = ..., train_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -258,12 +258,12 @@ REFUSED: list[tuple[Callable[[Images], pb.ModelInferRequest], str, str]] = [
     (
         lambda i: raw_request((i / 128).astype(np.float32)),
         "INVALID_ARGUMENT",
-        "input 'images' (FP32): expected float32 values from 0 to 1",
+        "input 'images': expected FP32 values from 0 to 1",
     ),
     (
         lambda i: raw_request(np.full(i.shape, np.nan, np.float64)),
         "INVALID_ARGUMENT",
-        "expected float64 values from 0 to 1",
+        "expected FP64 values from 0 to 1, got NaN",
     ),
     (lambda i: raw_request(i / 255), "INVALID_ARGUMENT", "round them, and send FP32"),
     (lambda i: raw_request(i.astype(np.int32) + 1000), "INVALID_ARGUMENT", "INT32 values from 0"),

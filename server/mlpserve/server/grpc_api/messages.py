@@ -10,6 +10,7 @@ from typing import Final, TypeAlias, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from mlpserve.model.compiled import Answer, CompiledModel
+from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
@@ -22,7 +23,7 @@ from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 
-_DTYPES: Final[Mapping[int, ImageDType]] = {
+_DTYPES: Final[Mapping[prediction_pb2.DataType, ImageDType]] = {
     prediction_pb2.DATA_TYPE_UINT8: UINT8,
     prediction_pb2.DATA_TYPE_FLOAT32: FLOAT32,
 }
@@ -181,7 +182,7 @@ def parsed(kind: type[_Message], data: bytes) -> _Message:
         ) from error
 
 
-def _dtype(data_type: int) -> ImageDType:
+def _dtype(data_type: prediction_pb2.DataType) -> ImageDType:
     if data_type not in _DTYPES:
         names = ", ".join(prediction_pb2.DataType.Name(known) for known in _DTYPES)
         raise RequestError(f"images.data_type: expected {names}, got {data_type}")
@@ -235,6 +236,12 @@ def _describe_comparison(comparison: Comparison) -> prediction_pb2.Shadow:
     )
 
 
+def _describe_range(spec: InputSpec) -> prediction_pb2.ValueRange | None:
+    if spec.value_range is None:
+        return None
+    return prediction_pb2.ValueRange(low=spec.value_range.low, high=spec.value_range.high)
+
+
 def _describe_version(model: CompiledModel) -> prediction_pb2.ModelVersion:
     metadata = model.metadata
     return prediction_pb2.ModelVersion(
@@ -242,7 +249,10 @@ def _describe_version(model: CompiledModel) -> prediction_pb2.ModelVersion:
         layer_sizes=metadata.layer_sizes,
         activations=metadata.activations,
         input_shape=metadata.input.shape,
-        input_data_types=[prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32],
+        input_data_types=[
+            number for number, dtype in _DTYPES.items() if dtype in metadata.input.wire_dtypes
+        ],
+        value_range=_describe_range(metadata.input),
         class_labels=metadata.class_labels,
         training=_describe_training(metadata.training),
     )
@@ -256,6 +266,7 @@ def _describe_training(training: Training) -> prediction_pb2.Training:
         data_digest=training.data_digest,
         train_accuracy=training.train_accuracy,
         test_accuracy=training.test_accuracy,
+        warnings=training.warnings,
     )
     described.create_time.FromDatetime(training.created_at)
     return described

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mlpserve.model.compiled import CompiledModel, Images, Workspace
 from mlpserve.model.weights import GOLDEN_TOLERANCE, GoldenSamples
-from mlpserve.server.inference.decoding import FLOAT32, UINT8, decode_images
+from mlpserve.server.inference.decoding import FLOAT32, decode_images
 
 _SUM_TOLERANCE: Final = 1e-4
 _SEED: Final = 20
@@ -19,13 +19,15 @@ _SIZES: Final = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 127, 129, 2
 def self_test(model: CompiledModel, golden: GoldenSamples | None) -> str | None:
     """Have a model answer a few images, in the way requests are answered.
 
-    These are a black and a white image in each data type, and the golden samples of its file.
+    These are a black and a white image in each data type that has its values, and the golden
+    samples of its file.
 
     Returns:
         What is wrong with the answers; None where all is well.
     """
-    for dtype, white in ((UINT8, np.iinfo(np.uint8).max), (FLOAT32, 1)):
-        values = np.repeat(np.array([[0], [white]], dtype), model.metadata.input.values_per_image)
+    spec = model.metadata.input
+    for dtype in spec.wire_dtypes:
+        values = np.repeat(np.array(spec.limits(dtype), dtype), spec.values_per_image)
         rows = _answered(model, values.reshape(2, -1))
         sums = rows.sum(axis=1)
         # Written so that a NaN, which compares false, is refused as well.

@@ -13,9 +13,15 @@ from mlpserve.server.oip.tensors import DATATYPES, INPUT_NAME, LABELS, PROBABILI
 from mlpserve.server.telemetry.statistics import BatchCounts, ModelStatistics
 
 PLATFORM: Final = "mlpserve"
-INPUT_DATATYPE: Final = "UINT8"  # of all that are accepted, the smallest and fastest
+_VALUE_RANGE: Final = "value_range"  # the parameter that tells it
 _Duration = inference_pb2.StatisticDuration
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
+
+
+def input_datatype(model: CompiledModel) -> str:
+    """Return the datatype that a model is best sent, of all that are accepted."""
+    # Bytes are the smallest and fastest; but a range of values may have fractions.
+    return "UINT8" if model.metadata.input.value_range is None else "FP32"
 
 
 def metadata_message(
@@ -28,7 +34,7 @@ def metadata_message(
         name=model.metadata.name,
         versions=[str(version.metadata.version) for version in versions],
         platform=PLATFORM,
-        inputs=[_Tensor(name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=[-1, values])],
+        inputs=[_Tensor(name=INPUT_NAME, datatype=input_datatype(model), shape=[-1, values])],
         outputs=[
             _Tensor(name=PROBABILITIES, datatype=DATATYPES[PROBABILITIES], shape=[-1, classes]),
             _Tensor(name=LABELS, datatype=DATATYPES[LABELS], shape=[-1]),
@@ -57,7 +63,10 @@ def config_message(
     numbers = [version.metadata.version for version in versions]
     config.version_policy.specific.versions.extend(numbers)
     values = model.metadata.input.values_per_image
-    config.input.add(name=INPUT_NAME, data_type=inference_pb2.TYPE_UINT8, dims=[values])
+    data_type = inference_pb2.DataType.Value(f"TYPE_{input_datatype(model)}")
+    config.input.add(name=INPUT_NAME, data_type=data_type, dims=[values])
+    if (value_range := model.metadata.input.value_range) is not None:
+        config.parameters[_VALUE_RANGE].string_value = str(value_range)
     classes = len(model.metadata.class_labels)
     config.output.add(name=PROBABILITIES, data_type=inference_pb2.TYPE_FP32, dims=[classes])
     config.output.add(name=LABELS, data_type=inference_pb2.TYPE_INT32)
@@ -108,6 +117,8 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def _plain_field(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, and any value
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: plain(each) for key, each in value.items()}
     if not field.is_repeated:
         return _plain_value(field, value)
     return [_plain_value(field, each) for each in value]

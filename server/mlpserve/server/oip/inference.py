@@ -13,6 +13,7 @@ from mlpserve.server.inference.request import (
     NORMAL_PRIORITY,
     ParsedRequest,
 )
+from mlpserve.server.oip.descriptions import input_datatype
 from mlpserve.server.oip.messages import decode_request, encode_response, encode_stream_response
 from mlpserve.server.oip.repository import find_version
 from mlpserve.server.oip.tensors import decode_images, output_tensors, selected
@@ -101,9 +102,13 @@ class Inference:
             self._counters.add_failed(model, requests=1, ns=ns)
             raise
 
-    def values_per_image(self, name: str, version: str) -> int:
-        """Return how many values an image of a model has; errors as for ``find_version``."""
-        return find_version(self.router.registry, name, version).metadata.input.values_per_image
+    def image_form(self, name: str, version: str) -> tuple[str, int]:
+        """Return the datatype that a model is best sent, and how many values an image of it has.
+
+        Errors as for ``find_version``.
+        """
+        model = find_version(self.router.registry, name, version)
+        return input_datatype(model), model.metadata.input.values_per_image
 
     def _parsed(
         self,

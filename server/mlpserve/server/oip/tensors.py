@@ -1,7 +1,8 @@
 """Tensors of the protocol: images decoded from an input, an answer encoded as outputs.
 
-Images may come in many datatypes and shapes. Integers are values of pixels, 0 to 255;
-floating-point numbers go from 0 to 1. A conversion either loses nothing or is refused.
+Images may come in many datatypes and shapes. Integers are values of pixels, 0 to 255, and
+floating-point numbers go from 0 to 1; or all are values of the model's own range. A conversion
+either loses nothing or is refused.
 """
 
 import struct
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.compiled import Answer, CompiledModel, Images
+from mlpserve.model.inputs import InputSpec, number_text
 from mlpserve.server.errors import RequestError, UnsupportedError
-from mlpserve.server.inference.decoding import FLOAT32, UINT8, check_range
+from mlpserve.server.inference.decoding import FLOAT32, UINT8
 from mlpserve.server.oip.values import (
     CLASSIFICATION,
     SHARED_MEMORY,
@@ -94,7 +96,7 @@ def decode_images(tensor: InputTensor, model: CompiledModel, *, max_batch_images
     count = _checked_count(tensor, model, max_batch_images)
     size = count * model.metadata.input.values_per_image
     values = _values(tensor, name, size)
-    return _converted(values, tensor.datatype).reshape(count, -1)
+    return _converted(values, tensor.datatype, model.metadata.input).reshape(count, -1)
 
 
 def _checked_count(tensor: InputTensor, model: CompiledModel, max_batch_images: int) -> int:
@@ -133,35 +135,25 @@ def _values(tensor: InputTensor, model_name: str, size: int) -> npt.NDArray[Any]
     return tensor.data
 
 
-def _converted(values: npt.NDArray[Any], datatype: str) -> Images:
-    if values.dtype == UINT8:
-        images: Images = values
+def _converted(values: npt.NDArray[Any], datatype: str, spec: InputSpec) -> Images:
+    is_float = values.dtype.kind == "f"
+    problem = spec.problem(values, datatype, None if is_float else DTYPES[datatype])
+    if problem is not None:
+        raise RequestError(f"{_FIELD}: {problem}")
+    if values.dtype == UINT8 or (spec.value_range is None and not is_float):
+        images: Images = values.astype(UINT8, copy=False)
         return images
-    if values.dtype.kind == "f":
-        return _from_floats(values, datatype)
-    return _from_integers(values, datatype)
+    return _as_floats(values, datatype)
 
 
-def _from_floats(values: npt.NDArray[Any], datatype: str) -> Images:
-    check_range(values, f"{_FIELD} ({datatype})")
+def _as_floats(values: npt.NDArray[Any], datatype: str) -> Images:
     images: Images = values.astype(FLOAT32, copy=False)
-    if values.dtype.itemsize > FLOAT32.itemsize and not np.array_equal(images, values):
+    if not np.can_cast(values.dtype, FLOAT32) and not np.array_equal(images, values):
         lost = values[images != values][0]
         raise RequestError(
-            f"{_FIELD}: expected {datatype} values that are FP32 values as well, got {lost!r}; "
-            "round them, and send FP32"
+            f"{_FIELD}: expected {datatype} values that are FP32 values as well, "
+            f"got {number_text(lost)}; round them, and send FP32"
         )
-    return images
-
-
-def _from_integers(values: npt.NDArray[Any], datatype: str) -> Images:
-    highest = min(np.iinfo(np.uint8).max, np.iinfo(DTYPES[datatype]).max)
-    if values.min() < 0 or values.max() > highest:
-        raise RequestError(
-            f"{_FIELD}: expected {datatype} values from 0 to {highest}, "
-            f"got {values.min()} to {values.max()}"
-        )
-    images: Images = values.astype(UINT8)
     return images
 
 

@@ -245,7 +245,7 @@ class OpenInference:
             model_name=name,
             model_version=version,
             max_values=self._inference.max_values,
-            image_bytes=lambda: self._inference.values_per_image(name, version),
+            image_form=lambda: self._inference.image_form(name, version),
         )
         parsed = self._inference.request(
             asked_for.request,

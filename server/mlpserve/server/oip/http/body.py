@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.server.errors import RequestError, TooLargeError
-from mlpserve.server.oip.descriptions import INPUT_DATATYPE
 from mlpserve.server.oip.tensors import DATATYPES, DTYPES, INPUT_NAME
 from mlpserve.server.oip.values import (
     MAX_DIMENSIONS,
@@ -59,7 +58,7 @@ def read_body(
     model_name: str,
     model_version: str,
     max_values: int,
-    image_bytes: Callable[[], int],
+    image_form: Callable[[], tuple[str, int]],
 ) -> HttpRequest:
     """Return the request that a body is.
 
@@ -69,16 +68,17 @@ def read_body(
         model_name: The model's name, from the path.
         model_version: The version, from the path.
         max_values: The most values that its JSON may have.
-        image_bytes: Finds out the bytes of one image, where a body is nothing but images.
+        image_form: Finds out the datatype, and the number of values of an image, where a body is
+            nothing but images.
 
     Raises:
         RequestError: It is none.
         TooLargeError: Its JSON has more than so many values.
-        ServerError: ``image_bytes`` raised it.
+        ServerError: ``image_form`` raised it.
     """
     length = _length(header_length, len(body))
     if length == 0 and header_length is not None:
-        return _images_only(body, model_name, model_version, image_bytes())
+        return _images_only(body, model_name, model_version, *image_form())
     text = body[:length]
     _check_json(text, max_values)
     document = _document(text)
@@ -138,10 +138,12 @@ def _wrong_length(header: str, size: int) -> RequestError:
     )
 
 
-def _images_only(body: bytes, name: str, version: str, image_bytes: int) -> HttpRequest:
-    """Return the request of a body that is nothing but the values of images, as uint8."""
-    shape = (len(body) // image_bytes, image_bytes)
-    tensor = InputTensor(INPUT_NAME, INPUT_DATATYPE, shape, body)
+def _images_only(
+    body: bytes, name: str, version: str, datatype: str, values_per_image: int
+) -> HttpRequest:
+    """Return the request of a body that is nothing but the values of images."""
+    count = len(body) // (values_per_image * DTYPES[datatype].itemsize)
+    tensor = InputTensor(INPUT_NAME, datatype, (count, values_per_image), body)
     return HttpRequest(InferRequest(name, version, "", tensor), frozenset())
 
 
