@@ -8,7 +8,6 @@ table or of other flags. What fits into memory is not cached.
 
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import math
@@ -25,7 +24,7 @@ import numpy as np
 
 from mlpserve.datasets.disk_images import SMALL_BYTES, Array
 from mlpserve.datasets.errors import DatasetError
-from mlpserve.datasets.npy import read_npy_header
+from mlpserve.datasets.npy import npy_header, read_npy_header
 from mlpserve.datasets.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -184,7 +183,7 @@ class _Writer:
     def add(self, images: Array) -> None:
         if not self._shape:
             self._shape, self._dtype = (0, *images.shape[1:]), images.dtype
-            self._file.write(_header(self._shape, self._dtype))
+            self._file.write(npy_header(self._shape, self._dtype))
         elif images.dtype != self._dtype:
             self._widen(images.dtype)
         self._file.write(np.ascontiguousarray(images).data)
@@ -196,11 +195,11 @@ class _Writer:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
         self._file.seek(0)
-        self._file.write(_header(self._shape, self._dtype))
+        self._file.write(npy_header(self._shape, self._dtype))
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
         """Convert what was written, from its end on, so that nothing is overwritten unread."""
-        begin, row = len(_header(self._shape, self._dtype)), math.prod(self._shape[1:])
+        begin, row = len(npy_header(self._shape, self._dtype)), math.prod(self._shape[1:])
         at_once = max(1, _WIDENED_VALUES // row)
         for stop in range(self._shape[0], 0, -at_once):
             start = max(0, stop - at_once)
@@ -210,14 +209,6 @@ class _Writer:
             self._file.write(np.frombuffer(narrow, self._dtype).astype(dtype).data)
         self._dtype = dtype
         self._file.seek(0, os.SEEK_END)
-
-
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """Return the beginning of an .npy file, which is as long for any number of images."""
-    file = io.BytesIO()
-    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, facts)
-    return file.getvalue()
 
 
 def _noted(

@@ -3,6 +3,7 @@
 Never unpickles, and compares the size that a header declares to that of the file.
 """
 
+import io
 import math
 import os
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ def read_npy_header(file: IO[bytes]) -> NpyHeader:
             f"the header declares {header.nbytes} bytes ({dtype} {shape}), but {present} are there"
         )
     return header
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the beginning of an ``.npy`` file; it is as long for any number of images."""
+    file = io.BytesIO()
+    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)
+    return file.getvalue()
 
 
 def read_npy(path: Path) -> Array:

@@ -1,5 +1,6 @@
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -7,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpserve.datasets import Split
+from mlpserve.datasets.dataset import Images
+from mlpserve.datasets.disk_images import DiskImages
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.learning.shuffling import Sizes
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.learning.warps import WarpSettings
@@ -87,6 +91,29 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     )
     assert_same_bits(first, again)
     assert not np.array_equal(vector_of(first), vector_of(other))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("sizes", [Sizes(), Sizes(whole=0, window=16 * 15, block=16 * 3)])
+@pytest.mark.parametrize(
+    "recipe",
+    [SHORT, WIDE, EVERYTHING, replace(SHORT, batch_size=0)],
+    ids=["plain", "wide", "everything", "whole"],
+)
+def test_images_on_disk_give_the_bits_of_the_same_images_in_memory(
+    recipe: Recipe, sizes: Sizes, threads: int, tmp_path: Path
+) -> None:
+    in_memory = images(47)
+    (tmp_path / "images").write_bytes(in_memory.images.tobytes())
+    stored = DiskImages(tmp_path / "images", offset=0, shape=in_memory.images.shape, dtype=np.uint8)
+    on_disk = Split(cast("Images", stored), in_memory.labels)
+    network = initial_network(recipe, SPEC.values_per_image, CLASSES)
+    with ThreadPool(threads) as pool:
+        one, other = (
+            finish(Training(recipe, network, split, SPEC, pool=pool, sizes=sizes)).network
+            for split in (in_memory, on_disk)
+        )
+    assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])

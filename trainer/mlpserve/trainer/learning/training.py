@@ -32,7 +32,7 @@ from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
-from mlpserve.trainer.learning.shuffling import DROPOUT, stream
+from mlpserve.trainer.learning.shuffling import DROPOUT, SIZES, Sizes, stream
 from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
 
 # A loss so many times that of guessing is none that will still come down; nor is one half way from
@@ -75,7 +75,14 @@ class Training:
     """
 
     def __init__(
-        self, recipe: Recipe, network: Network, images: Split, spec: InputSpec, *, pool: ThreadPool
+        self,
+        recipe: Recipe,
+        network: Network,
+        images: Split,
+        spec: InputSpec,
+        *,
+        pool: ThreadPool,
+        sizes: Sizes | None = None,
     ) -> None:
         """Prepare a training.
 
@@ -85,6 +92,7 @@ class Training:
             images: What to learn from.
             spec: What the network takes.
             pool: The threads to train with.
+            sizes: How much is shuffled at a time; None for ``SIZES``.
         """
         self._recipe = recipe
         self._pool = pool
@@ -105,7 +113,7 @@ class Training:
             )
             for _ in range(pool.size)
         ]
-        self._batches = _batches(recipe, images, spec, pool)
+        self._batches = _batches(recipe, images, spec, pool, sizes or SIZES)
         self._steps_per_epoch = len(self._batches)
         self.position = Position()
 
@@ -209,7 +217,9 @@ class Training:
             )
 
 
-def _batches(recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool) -> Batches:
+def _batches(
+    recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool, sizes: Sizes
+) -> Batches:
     if recipe.batch_size == 0:
         return WholeBatch(images, spec)
     if recipe.warp is None:
@@ -219,6 +229,7 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool) -
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             skips_zero_columns=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
+            sizes=sizes,
         )
     if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
         raise TrainingError(
@@ -234,4 +245,5 @@ def _batches(recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool) -
         seed=recipe.seed,
         settings=lambda epoch: warp if epoch < first_gentle_epoch else gentle,
         pool=pool,
+        sizes=sizes,
     )
