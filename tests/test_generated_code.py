@@ -98,7 +98,7 @@ def test_the_generated_messages_are_those_of_the_proto(source: FileDescriptorPro
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("bytes probabilities = 3;", "bytes probabilities = 5;"),
+        ("bytes probabilities = 3;", "bytes probabilities = 9;"),
         ("uint32 count = 1;", "int64 count = 1;"),
         ("string recipe = 1;", "string formula = 1;"),
         ("rpc ListModels(", "rpc ListAllModels("),

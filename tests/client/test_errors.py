@@ -50,7 +50,7 @@ every_call = pytest.mark.parametrize("call", list(CALLS.values()), ids=list(CALL
 
 def answer(count: int, *, version: int = 1, **fields: bytes) -> prediction_pb2.PredictResponse:
     """Return a good answer of two classes, but for the given fields."""
-    parts = {"probabilities": bytes(8 * count), "labels": bytes(4 * count)} | fields
+    parts: dict[str, Any] = {"probabilities": bytes(8 * count), "labels": bytes(4 * count)} | fields
     return prediction_pb2.PredictResponse(model_name="m", model_version=version, **parts)
 
 

@@ -26,10 +26,10 @@ from mlpserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from mlpserve.client.predictions import Predictions, ServerTimings, TopClasses
 from mlpserve.client.results import (
     HealthStatus,
     ModelInfo,
-    Predictions,
     ShadowInfo,
     TrainingInfo,
     VersionInfo,
@@ -46,8 +46,10 @@ __all__ = [
     "NotFoundError",
     "Predictions",
     "ServerFaultError",
+    "ServerTimings",
     "ShadowInfo",
     "TimeoutExceededError",
+    "TopClasses",
     "TrainingInfo",
     "UnauthenticatedError",
     "UnavailableError",

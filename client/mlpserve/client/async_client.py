@@ -17,8 +17,9 @@ from mlpserve.client.batching import (
 from mlpserve.client.channel import checked_target, open_async_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata
 from mlpserve.client.errors import ClientError
+from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
-from mlpserve.client.results import HealthStatus, ModelInfo, Predictions
+from mlpserve.client.results import HealthStatus, ModelInfo
 
 
 class AsyncClient:
@@ -74,6 +75,8 @@ class AsyncClient:
         label: str | None = None,
         timeout_s: float | None = None,
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> Predictions:
         """Classify images; see ``Client.predict``.
 
@@ -88,6 +91,8 @@ class AsyncClient:
             label=label,
             timeout_s=timeout_s,
             max_images_per_request=max_images_per_request,
+            class_names=class_names,
+            timings=timings,
         )
 
     def predict_stream(
@@ -98,6 +103,8 @@ class AsyncClient:
         version: int | None = None,
         label: str | None = None,
         timeout_s: float | None = None,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> AsyncIterator[Predictions]:
         """Classify batch after batch over one call; see ``Client.predict_stream``.
 
@@ -108,6 +115,8 @@ class AsyncClient:
             version: As for ``Client.predict``.
             label: As for ``Client.predict_stream``.
             timeout_s: Seconds for the whole stream, instead of the client's.
+            class_names: As for ``Client.predict``.
+            timings: As for ``Client.predict``.
 
         Yields:
             The answer to each batch, in their order.
@@ -117,7 +126,13 @@ class AsyncClient:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         return self._core.predict_stream(
-            batches, model=model, version=version, label=label, timeout_s=timeout_s
+            batches,
+            model=model,
+            version=version,
+            label=label,
+            timeout_s=timeout_s,
+            class_names=class_names,
+            timings=timings,
         )
 
     def batching(

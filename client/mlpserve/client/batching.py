@@ -13,8 +13,8 @@ from mlpserve.client.arguments import checked_number, checked_timeout_s
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.core import Core
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
+from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, ModelSelector, select
-from mlpserve.client.results import Predictions
 
 DEFAULT_MAX_ROWS: Final = 256
 DEFAULT_MAX_DELAY_S: Final = 0.001

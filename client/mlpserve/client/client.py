@@ -13,8 +13,9 @@ from mlpserve.client.arguments import shown
 from mlpserve.client.channel import checked_target, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata, run
 from mlpserve.client.errors import invalid_argument
+from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
-from mlpserve.client.results import HealthStatus, ModelInfo, Predictions
+from mlpserve.client.results import HealthStatus, ModelInfo
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client"]
 
@@ -85,6 +86,8 @@ class Client:
         label: str | None = None,
         timeout_s: float | None = None,
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> Predictions:
         """Classify images.
 
@@ -101,6 +104,9 @@ class Client:
             timeout_s: Seconds for this call, instead of the client's.
             max_images_per_request: The most images to send as one request; a server may ask for
                 fewer than is usual, as ``ModelInfo.max_batch_images``.
+            class_names: Whether the answer is to have the names of the classes. The first answer of
+                a version costs a request more.
+            timings: Whether the answer is to say where the server spent its time.
 
         Raises:
             InvalidRequestError: The images are not what the model takes.
@@ -114,6 +120,8 @@ class Client:
                 label=label,
                 timeout_s=timeout_s,
                 max_images_per_request=max_images_per_request,
+                class_names=class_names,
+                timings=timings,
             )
         )
 
@@ -125,6 +133,8 @@ class Client:
         version: int | None = None,
         label: str | None = None,
         timeout_s: float | None = None,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> Iterator[Predictions]:
         """Classify batch after batch over one call, for jobs too big for memory.
 
@@ -139,6 +149,8 @@ class Client:
             label: As for ``predict``; what it means, or which is the default, is looked up anew for
                 each batch.
             timeout_s: Seconds for the whole stream, instead of the client's.
+            class_names: As for ``predict``.
+            timings: As for ``predict``.
 
         Yields:
             The answer to each batch, in their order.
@@ -151,7 +163,13 @@ class Client:
             raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
         return _blocking(
             self._core.predict_stream(
-                batches, model=model, version=version, label=label, timeout_s=timeout_s
+                batches,
+                model=model,
+                version=version,
+                label=label,
+                timeout_s=timeout_s,
+                class_names=class_names,
+                timings=timings,
             )
         )
 

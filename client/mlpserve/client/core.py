@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -24,6 +25,7 @@ from mlpserve.client.errors import (
     UnavailableError,
     client_error,
 )
+from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
 from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
@@ -36,12 +38,9 @@ from mlpserve.client.requests import (
 from mlpserve.client.results import (
     HealthStatus,
     ModelInfo,
-    Predictions,
-    join_predictions,
     parse,
     read_health,
     read_model,
-    read_predictions,
 )
 from mlpserve.v1 import prediction_pb2
 
@@ -57,6 +56,7 @@ HEALTH: Final = "/grpc.health.v1.Health/Check"
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _HEALTH_TIMEOUT_S: Final = 2.0
+_SHORTEST_S: Final = 0.001
 
 Metadata = tuple[tuple[str, str], ...]
 ResultT = TypeVar("ResultT")
@@ -126,6 +126,7 @@ class Core:
         self._transport = transport
         self._timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else checked_timeout_s(timeout_s)
         self._authorization = authorization(token)
+        self._class_names: dict[tuple[str, int], tuple[str, ...]] = {}
 
     async def predict(
         self,
@@ -136,10 +137,12 @@ class Core:
         label: str | None = None,
         timeout_s: float | None = None,
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> Predictions:
         """Classify images."""
         deadline_s = self._deadline_s(timeout_s)
-        selector = select(model, version, label)
+        selector = select(model, version, label, with_timings=timings)
         batches = split(as_wire_array(images), max_images=max_images_per_request)
         batch = next(batches)
         with self._translated():
@@ -152,8 +155,10 @@ class Core:
             )
             first = read_predictions(answer, len(batch))
             # The version that answered first is the one that the rest is asked of.
-            pinned = ModelSelector(selector.model, first.model_version)
-            return join_predictions([first, *await self._pipelined(batches, pinned, deadline_s)])
+            pinned = replace(selector, version=first.model_version, label="")
+            rest = await self._pipelined(batches, pinned, deadline_s)
+        found = join_predictions([first, *rest])
+        return await self._named(found, deadline_s) if class_names else found
 
     async def _pipelined(
         self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
@@ -187,9 +192,12 @@ class Core:
         version: int | None = None,
         label: str | None = None,
         timeout_s: float | None = None,
+        class_names: bool = False,
+        timings: bool = False,
     ) -> AsyncGenerator[Predictions, None]:
         """Classify batch after batch over one call."""
-        requests = StreamRequests(batches, select(model, version, label))
+        selector = select(model, version, label, with_timings=timings)
+        requests = StreamRequests(batches, selector)
         deadline_s = self._deadline_s(timeout_s)
         with self._translated():
             answers = self._transport.stream(
@@ -197,7 +205,8 @@ class Core:
             )
             try:
                 async for answer in answers:
-                    yield read_predictions(answer, requests.next_count())
+                    found = read_predictions(answer, requests.next_count())
+                    yield await self._named(found, deadline_s) if class_names else found
             finally:
                 await answers.aclose()
         # A server whose own clock sees the deadline first may end the stream as if it were done.
@@ -206,6 +215,19 @@ class Core:
                 f"{self._target}: the deadline passed before the last answer"
             )
         requests.check_end()
+
+    async def _named(self, found: Predictions, deadline_s: float) -> Predictions:
+        """Return predictions with the names of the classes, which a version never changes."""
+        key = found.model_name, found.model_version
+        names = self._class_names.get(key)
+        if names is None:
+            described = await self.model(
+                found.model_name,
+                version=found.model_version,
+                timeout_s=max(_remaining_s(deadline_s), _SHORTEST_S),
+            )
+            names = self._class_names[key] = described.versions[0].class_labels
+        return replace(found, class_names=names)
 
     async def model(
         self,

@@ -47,28 +47,38 @@ class Room(Protocol):
 
 @dataclass(frozen=True)
 class ModelSelector:
-    """A model, and the version of it that is to answer; see ``select``.
+    """What is to answer, and how: what a request says beside its images; see ``select``.
 
     Attributes:
         model: The model; empty where the server serves one only.
         version: The version; 0 for none in particular.
         label: The label whose version it is; empty for none.
+        with_timings: Whether the answer is to say where the server spent its time.
     """
 
     model: str = ""
     version: int = 0
     label: str = ""
+    with_timings: bool = False
 
     @cached_property
     def encoded(self) -> bytes:
-        """The fields of a PredictRequest that say what is to answer."""
+        """The fields of a PredictRequest but its images."""
         return prediction_pb2.PredictRequest(
-            model_name=self.model, model_version=self.version, model_label=self.label
+            model_name=self.model,
+            model_version=self.version,
+            model_label=self.label,
+            with_timings=self.with_timings,
         ).SerializeToString()
 
 
 def select(
-    model: str | None, version: int | None, label: str | None, *, name: str = "model"
+    model: str | None,
+    version: int | None,
+    label: str | None,
+    *,
+    name: str = "model",
+    with_timings: bool = False,
 ) -> ModelSelector:
     """Return the selector of a call's arguments; ``name`` is what the first is called there.
 
@@ -79,7 +89,9 @@ def select(
     number = 0
     if version is not None:
         number = checked_number(version, "version", _VERSION, least=0, limit=_MAX_VERSION)
-    selector = ModelSelector(checked_text(model, name), number, checked_text(label, "label"))
+    selector = ModelSelector(
+        checked_text(model, name), number, checked_text(label, "label"), bool(with_timings)
+    )
     if selector.version and selector.label:
         raise InvalidRequestError(
             f"label: expected either a version or a label, got version {number} and "

@@ -1,46 +1,17 @@
-"""Results of calls: plain values, read from the messages of the wire contract."""
+"""Descriptions of models and of health: plain values, read from the messages of the server."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from mlpserve.client.errors import ServerFaultError
 from mlpserve.v1 import prediction_pb2
 
 _MessageT = TypeVar("_MessageT", bound=Message)
-_BYTES_PER_VALUE: Final = 4  # of an int32 label and of a float32 probability
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The answer to a batch of images, one row an image, in their order.
-
-    Attributes:
-        labels: (N,) int32, the index of the most probable class of each image in the model's
-            class labels.
-        probabilities: (N, K) float32, the probability of each class; each row sums to 1.
-        model_name: The model that answered.
-        model_version: The version of it that answered, for all images.
-    """
-
-    labels: npt.NDArray[np.int32]
-    probabilities: npt.NDArray[np.float32]
-    model_name: str
-    model_version: int
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.labels)
-
-    def __getitem__(self, images: slice) -> "Predictions":
-        """Return the predictions of a slice of the images; views, nothing is copied."""
-        return replace(self, labels=self.labels[images], probabilities=self.probabilities[images])
 
 
 @dataclass(frozen=True)
@@ -147,60 +118,6 @@ def parse(kind: type[_MessageT], data: bytes) -> _MessageT:
         return kind.FromString(data)
     except DecodeError as error:
         raise ServerFaultError(f"answer: expected a {kind.__name__}: {error}") from error
-
-
-def read_predictions(data: bytes, count: int) -> Predictions:
-    """Return the predictions in the answer to ``count`` images; read-only views of its bytes.
-
-    Args:
-        data: A PredictResponse, or a PredictStreamResponse, which is written alike.
-        count: The number of images that it must be about.
-
-    Raises:
-        ServerFaultError: It is no such message, or does not fit the request.
-    """
-    response = parse(prediction_pb2.PredictResponse, data)
-    column_bytes = count * _BYTES_PER_VALUE
-    sizes = len(response.labels), len(response.probabilities)
-    if sizes[0] != column_bytes or not sizes[1] or sizes[1] % column_bytes:
-        raise ServerFaultError(
-            f"answer: expected {column_bytes} bytes of labels of {count} images, and a multiple of "
-            f"that of probabilities, got {sizes[0]} and {sizes[1]}"
-        )
-    labels = np.frombuffer(response.labels, "<i4")
-    probabilities = np.frombuffer(response.probabilities, "<f4").reshape(count, -1)
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ServerFaultError(
-            f"answer: expected labels below {probabilities.shape[1]}, the number of classes, "
-            f"got {labels.min()} to {labels.max()}"
-        )
-    return Predictions(
-        labels=labels,
-        probabilities=probabilities,
-        model_name=response.model_name,
-        model_version=response.model_version,
-    )
-
-
-def join_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of several requests, at least one, as one answer.
-
-    Raises:
-        ServerFaultError: They are not from the one version of the one model that was asked.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    sources = {(part.model_name, part.model_version, part.probabilities.shape[1]) for part in parts}
-    if len(sources) > 1:
-        raise ServerFaultError(
-            f"answer: expected one name, version and number of classes, got {sorted(sources)}"
-        )
-    return Predictions(
-        labels=np.concatenate([part.labels for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        model_name=parts[0].model_name,
-        model_version=parts[0].model_version,
-    )
 
 
 def read_model(model: prediction_pb2.Model) -> ModelInfo:

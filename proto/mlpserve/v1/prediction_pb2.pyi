@@ -30,52 +30,68 @@ class ImageBatch(_message.Message):
     def __init__(self, count: _Optional[int] = ..., data_type: _Optional[_Union[DataType, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images", "model_label")
+    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
+    WITH_TIMINGS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
     model_label: str
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ...) -> None: ...
+    with_timings: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("model_name", "model_version", "probabilities", "labels")
+    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     probabilities: bytes
     labels: bytes
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
+    timings: Timings
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue_s", "compute_s")
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    queue_s: float
+    compute_s: float
+    def __init__(self, queue_s: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images", "model_label")
+    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
+    WITH_TIMINGS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
     model_label: str
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ...) -> None: ...
+    with_timings: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ...) -> None: ...
 
 class PredictStreamResponse(_message.Message):
-    __slots__ = ("model_name", "model_version", "probabilities", "labels")
+    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     probabilities: bytes
     labels: bytes
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
+    timings: Timings
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model_name", "model_version", "model_label")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from mlpserve.client.results import Predictions
+from mlpserve.client.predictions import Predictions
 
 _TABLE_ROWS: Final = 10
 _BAR_WIDTH: Final = 20

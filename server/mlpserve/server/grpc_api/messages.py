@@ -29,6 +29,7 @@ _DTYPES: Final[Mapping[prediction_pb2.DataType, ImageDType]] = {
 }
 # What a request has beside its images, names and labels among it; generous.
 _MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
+_NS_PER_S: Final = 1_000_000_000
 _Message = TypeVar("_Message", bound=Message)
 _PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
 _PredictResponse: TypeAlias = prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse
@@ -104,12 +105,15 @@ class PredictionMessages:
             max_batch_images=self._max_batch_images,
         )
 
+        with_timings = message.with_timings
+
         def encode(answer: Answer) -> bytes:
             return response(
                 model_name=model.metadata.name,
                 model_version=model.metadata.version,
                 probabilities=answer.probabilities,
                 labels=answer.labels,
+                timings=_timings(record) if with_timings else None,
             ).SerializeToString()
 
         return ParsedRequest(model, images, encode, record)
@@ -180,6 +184,13 @@ def parsed(kind: type[_Message], data: bytes) -> _Message:
         raise RequestError(
             f"request: expected a {kind.DESCRIPTOR.full_name}, got {len(data)} bytes that are none"
         ) from error
+
+
+def _timings(record: RequestRecord) -> prediction_pb2.Timings:
+    return prediction_pb2.Timings(
+        queue_s=(record.started_ns - record.arrived_ns) / _NS_PER_S,
+        compute_s=(record.computed_ns - record.started_ns) / _NS_PER_S,
+    )
 
 
 def _dtype(data_type: prediction_pb2.DataType) -> ImageDType:
