@@ -1,7 +1,9 @@
 """The client for programs with an event loop: the same methods as ``Client``, to be awaited."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -14,8 +16,8 @@ from mlpserve.client.batching import (
     DEFAULT_MAX_ROWS,
     BatchingClient,
 )
-from mlpserve.client.channel import checked_target, open_async_channel
-from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata
+from mlpserve.client.channel import checked_target, means_several, open_async_channel
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata
 from mlpserve.client.errors import ClientError
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
@@ -33,6 +35,7 @@ class AsyncClient:
         timeout_s: As for ``Client``.
         credentials: As for ``Client``.
         token: As for ``Client``.
+        checks_health: As for ``Client``.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
@@ -45,8 +48,11 @@ class AsyncClient:
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = "",
+        checks_health: bool | None = None,
     ) -> None:
-        self._transport = _AsyncTransport(checked_target(target), credentials)
+        self._transport = _AsyncTransport(
+            checked_target(target), credentials, checks_health=checks_health
+        )
         self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
 
     async def __aenter__(self) -> Self:
@@ -200,18 +206,31 @@ class AsyncClient:
 class _AsyncTransport:
     """The way to the server over grpc.aio, from the event loop of the first call."""
 
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        *,
+        checks_health: bool | None,
+    ) -> None:
+        if checks_health is None:
+            checks_health = means_several(target)
         self.is_closed = False
+        self.process: int | None = None
         self._target = target
-        self._credentials = credentials
+        self._open = partial(open_async_channel, target, credentials)
+        self._checks_health = checks_health
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._probe: grpc.aio.Channel | None = None
         self._callables: dict[str, Any] = {}
 
     async def close(self) -> None:
         self.is_closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        if self.process == os.getpid():  # else the parent's connections are not ours to end
+            for channel in self._channel, self._probe:
+                if channel is not None:
+                    await channel.close()
 
     async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
         return await self.start(method, request, timeout_s, metadata).answer()
@@ -256,14 +275,20 @@ class _AsyncTransport:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
-            self._channel = open_async_channel(self._target, self._credentials)
+            self._channel = self._open(checks_health=self._checks_health)
+            self.process = os.getpid()
         elif self._loop is not loop:
             raise ClientError(
                 f"{self._target}: expected a call from the event loop of the first, got one from "
                 "another; make an AsyncClient for each loop"
             )
         if method not in self._callables:
-            self._callables[method] = getattr(self._channel, kind)(method)
+            channel = self._channel
+            if (
+                method == HEALTH and self._checks_health
+            ):  # is asked of servers that do not serve, too
+                channel = self._probe = self._open()
+            self._callables[method] = getattr(channel, kind)(method)
         return cast(Callable[..., Any], self._callables[method])
 
 

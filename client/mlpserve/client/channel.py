@@ -1,6 +1,7 @@
-"""The gRPC channel of the client: targets, balancing, retries, message sizes, trace context."""
+"""The gRPC channel of the client: balancing, retries, keepalive, message sizes, trace context."""
 
 import json
+import os
 import re
 import sys
 from typing import Final
@@ -8,7 +9,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from mlpserve.client.errors import InvalidRequestError
+from mlpserve.client.errors import ClientError, InvalidRequestError
+from mlpserve.client.proxies import is_loopback
 
 _URI_SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _SERVICE: Final = "mlpserve.v1.PredictionService"
@@ -42,6 +44,16 @@ _RETRY_BUFFER_BYTES: Final = 8 * 1024 * 1024
 # A server that is started again is found within the attempts; gRPC's own second is longer than all.
 _FIRST_RECONNECT_MS: Final = 100
 _LAST_RECONNECT_MS: Final = 1000
+# A connection that is forgotten on the way, by a NAT or a balancer, is found at rest within the
+# sum, and in use within the second. Our server allows pings every 5 s. One that allows fewer says
+# so, and gRPC pings it half as often from then on.
+_PING_AFTER_MS: Final = 6_000
+_PING_TIMEOUT_MS: Final = 4_000
+# A name is looked up anew when a connection ends, but not more often; gRPC's own is 30 s.
+_DNS_PAUSE_MS: Final = 5_000
+_FORK_SUPPORT: Final = "GRPC_ENABLE_FORK_SUPPORT"
+# This one, and those that it was forked from, as far as they opened a channel.
+_processes: Final[set[int]] = set()
 _TRACING_API: Final = "opentelemetry.trace"
 _MAX_PORT: Final = 65_535
 _HOST_AND_PORT: Final = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})")
@@ -63,25 +75,53 @@ def checked_target(target: str) -> str:
     return target
 
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """Return a channel that connects with the first call; not encrypted without credentials."""
+def open_channel(
+    target: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    checks_health: bool = False,
+) -> grpc.Channel:
+    """Return a channel that connects with the first call; not encrypted without credentials.
+
+    Args:
+        target: As ``checked_target`` returns it.
+        credentials: For TLS.
+        checks_health: Whether servers that say that they do not serve are sent nothing.
+
+    Raises:
+        ClientError: gRPC does not work in this process, because of a fork.
+    """
+    options = _options(target, checks_health=checks_health)
     if credentials is None:
-        return grpc.insecure_channel(target, _options())
-    return grpc.secure_channel(target, credentials, _options())
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)
 
 
 def open_async_channel(
-    target: str, credentials: grpc.ChannelCredentials | None = None
+    target: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    checks_health: bool = False,
 ) -> grpc.aio.Channel:
-    """Return the same for the running event loop."""
+    """Return the same for the running event loop; see ``open_channel``."""
+    options = _options(target, checks_health=checks_health)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, _options())
-    return grpc.aio.secure_channel(target, credentials, _options())
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
 
 
-def _options() -> list[tuple[str, object]]:
+def means_several(target: str) -> bool:
+    """Return whether a target is written as one of several servers: a list, or a URI of DNS."""
+    return "," in target or target.startswith("dns:")
+
+
+def _options(target: str, *, checks_health: bool) -> list[tuple[str, object]]:
+    """Return the options of a channel, the same for both kinds."""
+    _check_fork(target)
+    # Without a name it is the server as a whole. Servers without a health service are trusted.
+    health = {"healthCheckConfig": {"serviceName": ""}} if checks_health else {}
     return [
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG | health)),
         # The server's limits count, and it says them; answers are small.
         ("grpc.max_send_message_length", -1),
         ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
@@ -91,7 +131,33 @@ def _options() -> list[tuple[str, object]]:
         # Or all clients of a program that ask one server would share one connection, and so be
         # answered by one of its processes.
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_time_ms", _PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Of the pings that measure bandwidth too. No other is sent while one of these is awaited,
+        # and gRPC's own limit for it is a minute.
+        ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
+        ("grpc.dns_min_time_between_resolutions_ms", _DNS_PAUSE_MS),
+        ("grpc.enable_http_proxy", int(not is_loopback(target))),
     ]
+
+
+def _check_fork(target: str) -> None:
+    """Refuse to go on where gRPC would hang: its threads are not in a process that was forked."""
+    own = os.getpid()
+    if not _processes or own in _processes or _is_fork_supported():
+        _processes.add(own)
+        return
+    raise ClientError(
+        f"{target}: this process was forked from one that had a client already, and gRPC does not "
+        "survive that; fork before the first client is made, start processes by multiprocessing's "
+        f"'spawn' or 'forkserver', or set {_FORK_SUPPORT}=1 for the program and fork while no call "
+        "is under way"
+    )
+
+
+def _is_fork_supported() -> bool:
+    return os.environ.get(_FORK_SUPPORT, "").lower() in ("1", "true", "yes", "on", "t", "y")
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:

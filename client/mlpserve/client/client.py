@@ -1,7 +1,9 @@
 """The client: one object for one server, or for all that a name resolves to."""
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from functools import partial
 from threading import Semaphore
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,8 +12,8 @@ import grpc
 import numpy.typing as npt
 
 from mlpserve.client.arguments import shown
-from mlpserve.client.channel import checked_target, open_channel
-from mlpserve.client.core import DEFAULT_TIMEOUT_S, Core, Metadata, run
+from mlpserve.client.channel import checked_target, means_several, open_channel
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata, run
 from mlpserve.client.errors import invalid_argument
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
@@ -25,7 +27,9 @@ ItemT = TypeVar("ItemT")
 class Client:
     """Calls an mlpserve server. Safe to use from many threads; close it when done.
 
-    Calls that find the server unavailable are tried again for about two seconds, but not streams.
+    Calls that find the server unavailable are tried again for about two seconds; streams go on
+    after the last batch that was answered. A connection that is lost without a word is found within
+    ten seconds.
 
     It has one connection to each address of the target, and one process of a server answers what
     comes over it. Several clients reach several processes of a server that has more.
@@ -40,9 +44,13 @@ class Client:
             is encrypted.
         token: The bearer token that a server may ask for. It is sent with each call, so that it
             needs TLS wherever others may listen.
+        checks_health: Whether servers that say that they do not serve are sent nothing; without it,
+            where the target lists several addresses or begins with ``dns:``. Not for a balancer of
+            connections in front of servers that drain: it would hold the one that does.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
+        ClientError: gRPC does not work in this process, because of a fork; see the message.
     """
 
     def __init__(
@@ -52,8 +60,11 @@ class Client:
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = "",
+        checks_health: bool | None = None,
     ) -> None:
-        self._transport = _BlockingTransport(checked_target(target), credentials)
+        self._transport = _BlockingTransport(
+            checked_target(target), credentials, checks_health=checks_health
+        )
         try:
             self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
         except BaseException:
@@ -234,14 +245,29 @@ class Client:
 class _BlockingTransport:
     """The way to the server over gRPC's blocking API: nothing here ever suspends."""
 
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        *,
+        checks_health: bool | None,
+    ) -> None:
+        if checks_health is None:
+            checks_health = means_several(target)
         self.is_closed = False
-        self._channel = open_channel(target, credentials)
+        self.process: int | None = os.getpid()
+        self._open = partial(open_channel, target, credentials)
+        self._channel = self._open(checks_health=checks_health)
+        self._checks_health = checks_health
+        self._probe: grpc.Channel | None = None
         self._callables: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def close(self) -> None:
         self.is_closed = True
-        self._channel.close()
+        if self.process == os.getpid():  # else the parent's connections are not ours to end
+            self._channel.close()
+            if self._probe is not None:
+                self._probe.close()
 
     async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
         return self._unary(method)(request, timeout=timeout_s, metadata=metadata)
@@ -278,7 +304,12 @@ class _BlockingTransport:
         """Return what sends encoded requests of a method; protobuf never sees the images."""
         found = self._callables.get(method)
         if found is None:
-            found = self._callables[method] = self._channel.unary_unary(method)
+            channel = self._channel
+            if (
+                method == HEALTH and self._checks_health
+            ):  # is asked of servers that do not serve, too
+                channel = self._probe = self._open()
+            found = self._callables[method] = channel.unary_unary(method)
         return found
 
 

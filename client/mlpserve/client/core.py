@@ -5,6 +5,7 @@ which there are two: that of ``Client`` blocks, so that its coroutines never sus
 gets their result in one step; that of ``AsyncClient`` awaits grpc.aio.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
@@ -26,6 +27,7 @@ from mlpserve.client.errors import (
     client_error,
 )
 from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
+from mlpserve.client.proxies import described
 from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
@@ -76,6 +78,7 @@ class Transport(Protocol):
     """The way to the server. Requests and answers are encoded messages, failures grpc.RpcError."""
 
     is_closed: bool
+    process: int | None  # that opened the channel; None before it is open
 
     async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
         """Send a request, wait for its answer and return it."""
@@ -122,7 +125,7 @@ class Core:
     def __init__(
         self, target: str, transport: Transport, *, timeout_s: float | None, token: str | None
     ) -> None:
-        self._target = target
+        self._target = described(target)
         self._transport = transport
         self._timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else checked_timeout_s(timeout_s)
         self._authorization = authorization(token)
@@ -300,6 +303,11 @@ class Core:
         """Raise the client's own errors in place of gRPC's."""
         if self._transport.is_closed:
             raise ClientError(f"{self._target}: the client is closed")
+        if self._transport.process not in (None, os.getpid()):
+            raise ClientError(
+                f"{self._target}: expected a call from the process that made the client, got one "
+                "from a process that was forked from it; make a client in each process"
+            )
         try:
             yield
         except ClientError:

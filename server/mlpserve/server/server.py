@@ -199,9 +199,13 @@ class Server:
         if untested_release() is None:
             arrival = ArrivalExecutor(pool, late, self.app.recorder)
             at_once = ArrivalExecutor(InlineExecutor(), late)
-            return AdmittingExecutor(arrival), HealthService(at_once, Sender.of)
-        health_pool = started_pool(_HEALTH_THREADS, "health")
-        return pool, HealthService(health_pool, lambda _, send_response: send_response)
+            health = HealthService(at_once, Sender.of, max_connections=config.max_connections)
+            return AdmittingExecutor(arrival), health
+        return pool, HealthService(
+            started_pool(_HEALTH_THREADS, "health"),
+            lambda _, send_response: send_response,
+            max_connections=config.max_connections,
+        )
 
     def _build(self) -> grpc.Server:
         config, app = self._config, self.app

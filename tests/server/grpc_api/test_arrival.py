@@ -11,7 +11,7 @@ from hyperframe.frame import DataFrame
 
 from mlpserve.server.grpc_api import arrival
 from mlpserve.server.grpc_api.fast_lane import lane
-from mlpserve.server.grpc_api.health import MAX_WATCHES
+from mlpserve.server.grpc_api.health import WATCHES_PER_CONNECTION
 from mlpserve.server.server import Server
 from mlpserve.server.telemetry import metrics
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
@@ -119,11 +119,12 @@ def test_a_call_that_ends_without_a_request_is_told_so_at_once(
 
 
 def test_watches_are_bounded_and_shared_by_connection(start_server: StartServer) -> None:
-    server = start_server()
+    connections = 256
+    server = start_server(max_connections=connections)
     asked = grpc_message(health_pb2.HealthCheckRequest().SerializeToString())
     with RawHttp2(server.address) as connection:
         connection.take_note()
-        for _ in range(MAX_WATCHES // 2 + 8):
+        for _ in range(WATCHES_PER_CONNECTION * connections // 2 + 8):
             connection.send(*connection.call(WATCH, asked))
         connection.receive(ends=8)
         assert {code for code, _ in connection.statuses} == {EXHAUSTED}

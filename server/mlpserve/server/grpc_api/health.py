@@ -22,8 +22,9 @@ from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
-MAX_WATCHES: Final = 1024  # each takes some 20 kB, nearly all of it in gRPC
-_TOO_MANY_WATCHES: Final = f"watches: the most at once is {MAX_WATCHES}, and no caller has half"
+# Each takes some 20 kB, nearly all of it in gRPC. A client that balances by health has one on each
+# connection; one connection may have half of all, and then there is one left for each other.
+WATCHES_PER_CONNECTION: Final = 2
 _Status: Final = health_pb2.HealthCheckResponse
 _REFLECTED: Final = (
     health_pb2.DESCRIPTOR,
@@ -40,19 +41,22 @@ class HealthService:
     Args:
         executor: Runs the handlers.
         sender: Returns what sends the responses of a watch; takes the call and grpcio's own sender.
+        max_connections: Of the process; there may be twice as many watches.
     """
 
     def __init__(
         self,
         executor: ThreadPoolExecutor,
         sender: Callable[[grpc.ServicerContext, Send], Send],
+        *,
+        max_connections: int,
     ) -> None:
         self._executor = executor
         self._sender = sender
         self._lock = RLock()
         self._statuses = {"": _Status.SERVING}
         self._watches: dict[Send, str] = {}  # the services that they are for
-        self._share = FairShare(MAX_WATCHES)
+        self._share = FairShare(WATCHES_PER_CONNECTION * max_connections)
         self._is_over = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -108,7 +112,10 @@ class HealthService:
         send = self._sender(context, send_response)
         with self._lock:
             if not self._share.is_free(caller, 1):
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY_WATCHES)
+                context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"watches: the most at once is {self._share.most}, and no caller has half",
+                )
             if context.add_callback(lambda: self._unwatch(send, caller)):
                 self._share.take(caller, 1)
                 self._watches[send] = service

@@ -205,7 +205,7 @@ class ServerConfig(Settings):
         seconds(),
         "have gRPC clients connect anew after about so long, so that they find new servers; calls "
         "that are open go on; 0 for never",
-    ] = 300.0
+    ] = 25.0
     # Balancers close theirs after 60; who closes first must not be the server.
     http_keep_alive_s: Annotated[
         float, seconds(1.0), "how long a connection over HTTP may be idle between two requests"
