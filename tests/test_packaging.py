@@ -19,7 +19,11 @@ ALLOWED = {
 }
 ROOTS = {part: "proto" if part in {"oip", "v1"} else part for part in ALLOWED}
 # Only these know what an MNIST image is like; all others ask the data set.
-KNOW_THE_IMAGE_SIZE = {"datasets/mlpserve/datasets/drawn.py", "datasets/mlpserve/datasets/mnist.py"}
+KNOW_THE_IMAGE_SIZE = {
+    "client/mlpserve/client/preprocess.py",
+    "datasets/mlpserve/datasets/drawn.py",
+    "datasets/mlpserve/datasets/mnist.py",
+}
 IMAGE_SIZES = {28, 784}
 
 # The rooms of the server, and the rooms that each may import; `__main__` may import them all.

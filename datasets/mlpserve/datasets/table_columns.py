@@ -65,20 +65,30 @@ def find_label_column(file: TableFile, wanted: str | None, *, values: int | None
     return found[0] if found else None
 
 
-def find_columns(file: TableFile, types: list[Any], label: int | None) -> Columns:
+def find_columns(
+    file: TableFile, types: list[Any], label: int | None, id_name: str | None = None
+) -> Columns:
     """Return what the columns of a table are.
 
     Args:
         file: The table.
         types: The pyarrow type of each column.
         label: The label's column.
+        id_name: The name of the column that identifies a row, where it is given.
 
     Raises:
-        DatasetError: No column, or more than one, may be the image.
+        DatasetError: No column has that name; or none, or more than one, may be the image.
     """
     names = [name.lower() for name in file.names]
     id_column = None
-    if file.has_header:
+    if id_name is not None:
+        if id_name not in file.names:
+            raise DatasetError(
+                f"{file.path}: --id-column: expected one of the columns, {shown(file.names)}, "
+                f"got {id_name!r}"
+            )
+        id_column = file.names.index(id_name)
+    elif file.has_header:
         ids = (names.index(name) for name in ID_NAMES if name in names)
         id_column = next((index for index in ids if index != label), None)
     # Two columns that are called like labels mean the same; the second is never a pixel.

@@ -175,6 +175,7 @@ def open_table(
     paths: Path | Sequence[Path],
     *,
     label_column: str | None = None,
+    id_column: str | None = None,
     needs_label: bool = False,
     values: int | None = None,
     shape: tuple[int, ...] | None = None,
@@ -190,6 +191,7 @@ def open_table(
         paths: The file, or files with the same columns.
         label_column: The label's column: its name, or, without a header, its place from 0 (from
             the end if negative).
+        id_column: The name of the column that identifies a row.
         needs_label: Whether a table without labels is an error.
         values: How many values an image has, if that is known: tells whether a table without a
             header has labels.
@@ -213,7 +215,7 @@ def open_table(
             f"or {LABEL_NAMES[-1]}, got the columns {shown(first.names)}; name it with "
             "--label-column"
         )
-    columns = find_columns(first, types, label)
+    columns = find_columns(first, types, label, id_column)
     if len(columns.images) == 1 and is_picture(types[columns.images[0]]):
         shape = shape or _picture_shape(first, columns.images[0])
     else:

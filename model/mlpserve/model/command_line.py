@@ -1,7 +1,4 @@
-"""The habits of our commands: exit codes, error lines, output that may end early, tables, logs.
-
-All commands but the client's have them from here; its image is without this part.
-"""
+"""The habits of our commands: exit codes, error lines, output that may end early, tables, logs."""
 
 import io
 import json

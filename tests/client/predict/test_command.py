@@ -202,10 +202,12 @@ def test_data_of_more_classes_than_the_models_are_refused(predict: Predict, tmp_
         (["--version", "-1"], "version: expected a positive number"),
         (["--timeout", "0"], "timeout_s: expected seconds above 0"),
         (["--target", ""], "target: expected HOST:PORT"),
-        (["missing.npy"], "missing.npy: cannot be read: No such file or directory"),
-        (["wrong.npy"], "wrong.npy: .*images.data: expected 12 bytes .* of 2 x 3 values"),
-        (["text.npy"], "text.npy: expected .npy, .npz, IDX, PNG or JPEG"),
-        (["integers.npy"], "integers.npy: images: expected uint8 .* got int64"),
+        (["--strict", "missing.npy"], "missing.npy: cannot be read: No such file or directory"),
+        (["--strict", "wrong.npy"], "wrong.npy: .*images.data: expected 12 bytes .* 2 x 3 values"),
+        (["--strict", "text.npy"], "text.npy: expected CSV, Parquet, Arrow, .npy, .npz, IDX, PNG "),
+        (["--strict", "complex.npy"], "complex.npy: images: expected integers, .* got complex128"),
+        (["empty"], "empty: no picture is in it"),
+        (["*.jpg"], r"\*\.jpg: no file fits this pattern"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -213,9 +215,37 @@ def test_what_cannot_be_done_fails_in_one_sentence(
     predict: Predict, tmp_path: Path, images_file: Path, arguments: list[str], message: str
 ) -> None:
     np.save(tmp_path / "wrong.npy", np.zeros((2, 5), np.uint8))
-    np.save(tmp_path / "integers.npy", np.zeros((2, 6), np.int64))
+    np.save(tmp_path / "complex.npy", np.zeros((2, 6), np.complex128))
+    (tmp_path / "empty").mkdir()
     (tmp_path / "text.npy").write_text("five")
     check_failed(predict(images_file, *arguments), message)
+
+
+def test_the_inputs_that_can_be_read_have_their_rows_and_the_others_are_named_at_the_end(
+    predict: Predict, tmp_path: Path, images_file: Path
+) -> None:
+    np.save(tmp_path / "wrong.npy", np.zeros((3000, 5), np.uint8))  # several batches
+    (tmp_path / "scans").mkdir()
+    for number in range(12):
+        Image.fromarray(IMAGES[number]).save(tmp_path / "scans" / f"{number}.png")
+    (tmp_path / "scans" / "7.png").write_bytes(b"\x89PNG, cut")
+    done = predict("missing.npy", "wrong.npy", "scans", images_file, "--output", "csv")
+    assert done.returncode == 3
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    pictures = [f"scans/{number}.png" for number in range(12) if number != 7]
+    assert [row["source"] for row in rows] == pictures + 20 * [str(images_file)]
+    said = [line for line in done.stderr.splitlines() if line.startswith("mlpserve-predict")]
+    assert [line.split(": ")[1] for line in said[:-1]] == [
+        "missing.npy",
+        "wrong.npy",
+        "scans/7.png",
+    ]
+    assert said[-1] == "mlpserve-predict: 3 of 15 inputs could not be read, or not whole"
+
+
+def test_a_run_of_which_nothing_could_be_read_has_failed(predict: Predict) -> None:
+    done = predict("missing.npy", "lost.npy")
+    check_failed(done, "lost.npy: cannot be read")
 
 
 def test_a_server_that_is_down_is_asked_after(predict_at: Predict, images_file: Path) -> None:

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlpserve.client.predict.files import read_images
+from mlpserve.client.predict.batches import Rows, Wanted
+from mlpserve.client.predict.files import ImageFile
+from mlpserve.client.predict.pictures import Look
 from mlpserve.datasets import DatasetError
 from mlpserve.datasets.idx import idx_header
 
@@ -58,11 +60,22 @@ def grey_picture(mode: str = "L") -> Image.Image:
     return Image.fromarray(GREY).convert(mode)
 
 
+def rows(
+    path: Path, *, shape: tuple[int, ...] = SHAPE, invert: bool = False, preprocess: bool = False
+) -> list[Rows]:
+    file = ImageFile(path, str(path), str(path), Look(invert=invert, preprocess=preprocess))
+    return list(file.read(Wanted(shape, ("cat", "dog", "bird"))))
+
+
 def read(path: Path, content: bytes, *, invert: bool = False) -> npt.NDArray[Any]:
     path.write_bytes(content)
-    file = read_images(path, SHAPE, invert=invert)
-    assert file.path == path
-    return file.images
+    return np.concatenate([part.images for part in rows(path, invert=invert)])
+
+
+def warning_of(path: Path, content: bytes, *, invert: bool = False) -> str:
+    path.write_bytes(content)
+    ((warning,),) = (part.warnings for part in rows(path, invert=invert))
+    return warning
 
 
 def refusal(path: Path, content: bytes) -> str:
@@ -119,11 +132,13 @@ def test_ink_on_a_transparent_ground_is_read_as_light_on_dark(
 
 
 def test_a_picture_in_which_nothing_is_to_be_seen_gets_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
-    dark = Image.fromarray(np.stack([np.zeros_like(GREY), GREY], axis=2), "LA")
-    assert read(tmp_path / "ink.png", picture_bytes(dark)).max() == 0
-    assert "is of one grey; if its ink is dark on transparent: --invert" in caplog.text
+    dark = picture_bytes(Image.fromarray(np.stack([np.zeros_like(GREY), GREY], axis=2), "LA"))
+    assert read(tmp_path / "ink.png", dark).max() == 0
+    assert warning_of(tmp_path / "ink.png", dark) == (
+        "is of one grey; if its ink is dark on transparent: --invert"
+    )
 
 
 def test_a_jpeg_is_one_grey_image_but_for_what_its_compression_loses(tmp_path: Path) -> None:
@@ -145,7 +160,7 @@ def test_a_picture_of_another_size_is_brought_to_the_models(
     # for a width shows.
     large = np.zeros((40, 60), np.uint8)
     large[:, 30:] = 200
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         images = read(tmp_path / "large.png", picture_bytes(Image.fromarray(large)))
     assert images.shape == (1, *SHAPE)
     assert images[0, :, :2].max() < 20
@@ -160,13 +175,12 @@ def test_a_picture_can_be_inverted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("invert", "warned"), [(False, True), (True, False)])
 def test_a_picture_that_is_dark_on_light_is_warned_about(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, invert: bool, warned: bool
+    tmp_path: Path, *, invert: bool, warned: bool
 ) -> None:
     light = picture_bytes(Image.fromarray(255 - GREY))
-    read(tmp_path / "ink.png", light, invert=invert)
-    assert ("ink.png: looks dark on light" in caplog.text) == warned
-    read(tmp_path / "chalk.png", picture_bytes(grey_picture()))
-    assert "chalk.png" not in caplog.text
+    warning = warning_of(tmp_path / "paper.png", light, invert=invert)
+    assert ("looks dark on light" in warning) == warned
+    assert warning_of(tmp_path / "chalk.png", picture_bytes(grey_picture())) == ""
 
 
 @pytest.mark.parametrize(
@@ -187,14 +201,17 @@ def test_a_picture_is_refused_where_the_model_takes_none(tmp_path: Path) -> None
     path = tmp_path / "file.png"
     path.write_bytes(picture_bytes(grey_picture()))
     with pytest.raises(DatasetError, match=r"expected an array, because the model takes \(24,\)"):
-        read_images(path, (24,), invert=False)
+        rows(path, shape=(24,))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected .npy, .npz, IDX, PNG or JPEG, but it begins with b''"),
-        (b"GIF89a" + bytes(40), "expected .npy, .npz, IDX, PNG or JPEG, but it begins with b'GIF"),
+        (b"", "expected CSV, Parquet, Arrow, .npy, .npz, IDX, PNG or JPEG, but it begins with b''"),
+        (
+            b"GIF89a" + bytes(40),
+            "expected CSV, Parquet, Arrow, .npy, .npz, IDX, PNG or JPEG, but it begins with b'GIF",
+        ),
         (picture_bytes(grey_picture(), "BMP"), "but it begins with b'BM"),
         (pickle.dumps(IMAGES), "but it begins with"),
         (npy_bytes(np.array([[{}]]), allow_pickle=True), "expected an .npy file, but "),
@@ -270,7 +287,7 @@ def test_a_picture_whose_text_unpacks_to_far_too_much_is_refused(tmp_path: Path)
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
     for path, reason in [(tmp_path / "none", "No such file"), (tmp_path, "Is a directory")]:
         with pytest.raises(DatasetError, match=f"{path}: cannot be read: {reason}"):
-            read_images(path, SHAPE, invert=False)
+            rows(path)
 
 
 def check_only_dataset_errors(path: Path, content: bytes) -> None:

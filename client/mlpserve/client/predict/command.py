@@ -1,193 +1,287 @@
-"""Predicting: images of files or of a data set in, predictions out."""
+"""Predicting: images of files, folders, tables or a data set in, a row for each image out."""
 
 import argparse
-import io
+import hashlib
 import logging
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 try:
-    from mlpserve.client.predict.files import ACCEPTED, read_images
-    from mlpserve.client.predict.output import WRITERS, Labelled, printable
-    from mlpserve.datasets import DatasetError, Split, load_test_split
+    from mlpserve.client.predict.allocator import keep_freed_memory
+    from mlpserve.client.predict.batches import Source, Wanted, read_batches
+    from mlpserve.client.predict.connection import add_model, add_server, connected_client
+    from mlpserve.client.predict.files import ACCEPTED
+    from mlpserve.client.predict.inputs import Inputs, SplitSource
+    from mlpserve.client.predict.outputs import RESERVED, WRITERS, Form
+    from mlpserve.client.predict.pictures import Look
+    from mlpserve.client.predict.predictors import Predictor, ServedModel
+    from mlpserve.client.predict.results import (
+        FILE_FORMS,
+        FileResults,
+        Results,
+        ResultsError,
+        StreamResults,
+        Tally,
+    )
+    from mlpserve.client.predict.run import Speed, run
+    from mlpserve.datasets import DatasetError, load_test_split
     from mlpserve.datasets.source import DATASETS, add_data_dir
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"mlpserve-predict needs {missing.name}: pip install 'mlpserve[predict]'"
     ) from missing
 
-import numpy as np
-import numpy.typing as npt
-
-from mlpserve.client import (
-    Client,
-    ClientError,
-    InvalidRequestError,
-    ModelInfo,
-    NotFoundError,
-    Predictions,
-    UnavailableError,
-    VersionInfo,
+from mlpserve.client import ClientError, UnavailableError
+from mlpserve.model.command_line import (
+    EXIT_INTERRUPTED,
+    OutputError,
+    failed,
+    printable,
+    standard_output,
 )
-from mlpserve.client.predict.connection import add_model, add_server, connected_client
-from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 
-_EXIT_FAILED: Final = 1
-_EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+PROGRAM: Final = "mlpserve-predict"
+EXIT_SOME_FAILED: Final = 3
+_ENDINGS: Final = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+_EPILOG: Final = f"""\
+exit status:
+  0    all images have their row
+  1    nothing more could be done: a sentence says why
+  2    the command line is wrong
+  {EXIT_SOME_FAILED}    some inputs could not be read, and are named at the end; the rest has rows
+  {EXIT_INTERRUPTED}  it was interrupted
+
+examples:
+  mlpserve-predict digit.png
+  mlpserve-predict test.csv --output answers.csv
+  mlpserve-predict scans/ --preprocess --output answers.jsonl
+  mlpserve-predict --models models big.parquet --output answers.parquet --resume
+"""
+
+
+class _Destination(NamedTuple):
+    """Where rows go: a form, and a file; standard output where there is none."""
+
+    form: str
+    path: Path | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code, as ``--help`` describes it."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    destination = _destination(parser, options)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    keep_freed_memory()
+    code = 0
+    try:
+        with standard_output():
+            code = _predict(options, destination)
+    except UnavailableError as error:
+        return _failed(f"{error}; is mlpserve-serve running there?")
+    except (ClientError, DatasetError, OutputError, ResultsError) as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _predict(options: argparse.Namespace, destination: _Destination) -> int:
+    with ExitStack() as opened:
+        predictor = opened.enter_context(_predictor(options))
+        sources = _sources(options, predictor, opened.enter_context(Inputs(_look(options))))
+        results = opened.enter_context(_results(options, destination, predictor, sources))
+        wanted = Wanted(
+            predictor.input_shape,
+            predictor.class_labels,
+            label_column=options.label_column,
+            id_column=options.id_column,
+        )
+        speed = Speed(sources, done=results.tally.rows)
+        items = read_batches(sources, wanted, start=results.tally.position)
+        run(items, predictor, results, speed, is_strict=options.strict)
+    _tell(options, destination, predictor, results.tally, speed)
+    return _exit_code(results.tally, len(sources))
+
+
+@contextmanager
+def _predictor(options: argparse.Namespace) -> Iterator[Predictor]:
+    if options.models is None:
+        with connected_client(options) as client:
+            yield ServedModel(client, options)
+        return
+    # Here, so that asking a server costs nothing of it.
+    from mlpserve.client.predict.local import LocalModel  # noqa: PLC0415
+
+    yield LocalModel(options.models.expanduser(), options)
+
+
+def _sources(options: argparse.Namespace, predictor: Predictor, inputs: Inputs) -> list[Source]:
+    if not options.data:
+        return inputs.sources(options.files)
+    name = options.data if options.data != "auto" else _data_of_model(predictor)
+    return [SplitSource(name, load_test_split(name, data_dir=options.data_dir))]
+
+
+def _data_of_model(predictor: Predictor) -> str:
+    # Only names of ours: a server must not choose which of our files are opened, and sent to it.
+    if predictor.data_name not in DATASETS:
+        raise DatasetError(
+            f"--data auto: the model was trained on {predictor.data_name!r}; give that data with "
+            "--data PATH"
+        )
+    return predictor.data_name
+
+
+def _look(options: argparse.Namespace) -> Look:
+    return Look(invert=options.invert, preprocess=options.preprocess)
+
+
+@contextmanager
+def _results(
+    options: argparse.Namespace,
+    destination: _Destination,
+    predictor: Predictor,
+    sources: Sequence[Source],
+) -> Iterator[Results]:
+    id_column = options.id_column or ""
+    form = Form(predictor.class_labels, "id" if id_column in RESERVED else id_column)
+    if destination.path is None:
+        yield StreamResults(sys.stdout, destination.form, form)
+        return
+    run_is = {
+        "input": _digest(sources),
+        "model": printable(predictor.model_name),
+        "version": str(predictor.version),
+        "form": destination.form,
+        "columns": ",".join(form.columns),
+        "look": str(_look(options)),
+    }
+    with FileResults(
+        destination.path,
+        destination.form,
+        form,
+        run_is,
+        resume=options.resume,
+        overwrite=options.overwrite,
+    ) as results:
+        try:
+            yield results
+        except BaseException:
+            if results.tally.rows:
+                _say(f"{results.tally.rows:,} rows are kept; the same with --resume goes on")
+            raise
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    """Return what tells these inputs from others, as far as is seen from outside."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.name}\0{source.fingerprint()}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _tell(
+    options: argparse.Namespace,
+    destination: _Destination,
+    predictor: Predictor,
+    tally: Tally,
+    speed: "Speed",
+) -> None:
+    """Say what was done, beside the rows and not among them, so that a pipe gets the rows only."""
+    answered = f"{printable(predictor.model_name)} version {predictor.version}"
+    if destination.path is not None:
+        _say(
+            f"{destination.path}: {tally.rows:,} rows by {answered}, "
+            f"{speed.images_per_s:,.0f} images/s"
+            + (f"; {tally.warned:,} rows have a warning" if tally.warned else "")
+        )
+    if tally.labelled:
+        what = f"the test images of {options.data}" if options.data else "the rows with a label"
+        if options.data == "auto":
+            what = f"the test images of {predictor.data_name}"
+        print(
+            f"{answered} on {what}: "
+            f"accuracy {100 * tally.correct / tally.labelled:.2f} % "
+            f"({tally.correct} of {tally.labelled}), {speed.images_per_s:,.0f} images/s",
+            file=sys.stdout if destination.form == "table" else sys.stderr,
+        )
+
+
+def _exit_code(tally: Tally, sources: int) -> int:
+    for _, message in tally.failures:
+        _say(message)
+    if not tally.failures:
+        return 0
+    if sources > 1:
+        _say(f"{len(tally.failures)} of {sources} inputs could not be read, or not whole")
+    return EXIT_SOME_FAILED if tally.rows else 1
+
+
+def _say(message: str) -> None:
+    print(f"{PROGRAM}: {printable(message)}", file=sys.stderr)
+
+
+def _failed(message: str) -> int:
+    # Sentences may be a server's, and must do nothing to the terminal.
+    return failed(PROGRAM, printable(message))
+
+
+def _destination(parser: argparse.ArgumentParser, options: argparse.Namespace) -> _Destination:
+    """Return where rows go; what the flags say together is checked here."""
     if bool(options.files) == bool(options.data):
         parser.error("expected either files or --data")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    if sys.stdout is None:
-        return _fail("the output is closed")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A sign that the output's encoding does not have is written as its number.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        with connected_client(options) as client:
-            _run(client, options)
-    except UnavailableError as error:
-        return _fail(f"{error}; is mlpserve-serve running there?")
-    except (ClientError, DatasetError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _output_ended(error)
-    except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
-    return 0
-
-
-def _run(client: Client, options: argparse.Namespace) -> None:
-    served = client.model(options.model, version=options.version, label=options.label)
-    # What is asked for by name from here on, whatever the server takes up meanwhile.
-    version = _answering(served)
-
-    def predict(images: npt.NDArray[Any]) -> Predictions:
-        return client.predict(
-            images,
-            model=options.model,
-            version=version.version,
-            max_images_per_request=min(MAX_IMAGES_PER_REQUEST, served.max_batch_images),
+    if options.preprocess and options.invert:
+        parser.error("--preprocess finds out whether to invert; leave out --invert")
+    output, form = options.output, options.format
+    if output in (*WRITERS, "-"):
+        if options.resume or options.overwrite:
+            parser.error("--resume and --overwrite need --output FILE")
+        named = output if output != "-" else form or "table"
+        if named not in WRITERS or form not in (None, named):
+            parser.error(f"--format {form}: expected --output FILE, not {output}")
+        return _Destination(named, None)
+    path = Path(output).expanduser()
+    form = form or _ENDINGS.get(path.suffix.lower())
+    if form not in FILE_FORMS:
+        parser.error(
+            f"--output: expected {', '.join(WRITERS)}, or a file that ends in "
+            f"{', '.join(_ENDINGS)} or has --format {', '.join(FILE_FORMS)}; got {output!r}"
         )
-
-    if options.data:
-        results = [_predict_data(predict, options, version)]
-    else:
-        results = list(_predict_files(predict, options, version))
-    WRITERS[options.output](results, sys.stdout)
-    sys.stdout.flush()
-
-
-def _answering(served: ModelInfo) -> VersionInfo:
-    """Return the default version, or the only one, where one was asked for."""
-    if not served.versions:
-        reasons = "; ".join(served.quarantined_versions.values()) or "the server gives no reason"
-        raise NotFoundError(f"model: no version of {served.name!r} is served: {reasons}")
-    described = {version.version: version for version in served.versions}
-    return described.get(served.default_version, served.versions[0])
-
-
-def _predict_files(
-    predict: Callable[[npt.NDArray[Any]], Predictions],
-    options: argparse.Namespace,
-    version: VersionInfo,
-) -> Iterator[Labelled]:
-    # All are read before the first is sent, so that a mistake in one is found at once.
-    files = [
-        read_images(path, version.input_shape, invert=options.invert) for path in options.files
-    ]
-    for file in files:
-        try:
-            found = predict(file.images)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(f"{file.path}: {error}") from error
-        yield Labelled(str(file.path), found, version.class_labels)
-
-
-def _predict_data(
-    predict: Callable[[npt.NDArray[Any]], Predictions],
-    options: argparse.Namespace,
-    version: VersionInfo,
-) -> Labelled:
-    name = options.data if options.data != "auto" else _data_of_model(version)
-    split = load_test_split(name, data_dir=options.data_dir)
-    _check_classes(split, version, name)
-    started_s = time.perf_counter()
-    found = predict(split.images)
-    duration_s = time.perf_counter() - started_s
-    correct = np.count_nonzero(found.labels == split.labels)
-    # Beside the rows, not among them, so that a pipe gets the rows only.
-    print(
-        f"{printable(found.model_name)} version {found.model_version} on the test images of "
-        f"{name}: "
-        f"accuracy {100 * correct / len(split):.2f} % ({correct} of {len(split)}), "
-        f"{len(split) / duration_s:,.0f} images/s",
-        file=sys.stdout if options.output == "table" else sys.stderr,
-    )
-    return Labelled(name, found, version.class_labels, split.labels)
-
-
-def _data_of_model(version: VersionInfo) -> str:
-    # Only names of ours: a server must not choose which of our files are opened, and sent to it.
-    name = version.training.data_name
-    if name not in DATASETS:
-        raise DatasetError(
-            f"--data auto: the model was trained on {name!r}; give that data with --data PATH"
-        )
-    return name
-
-
-def _check_classes(split: Split, version: VersionInfo, name: str) -> None:
-    if split.labels.max() >= len(version.class_labels):
-        raise DatasetError(
-            f"{name}: expected the {len(version.class_labels)} classes of the model, "
-            f"got a label {split.labels.max()}"
-        )
-
-
-def _output_ended(error: OSError) -> int:
-    # What Python still holds back would fail once more at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # Whoever read our output has had enough, as `head` has; that is no failure.
-    if isinstance(error, BrokenPipeError):
-        return 0
-    return _fail(f"the output cannot be written: {error.strerror}")
-
-
-def _fail(message: str) -> int:
-    # Sentences may be a server's, and must do nothing to the terminal.
-    print(f"mlpserve-predict: {printable(message)}", file=sys.stderr)
-    return _EXIT_FAILED
+    return _Destination(form, path)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlpserve-predict",
-        description="Have a server classify images.",
+        prog=PROGRAM,
+        description="Classify images: by a server, or by a network in a models folder.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_images(parser)
-    add_server(parser)
+    _add_output(parser)
     add_model(parser)
     parser.add_argument(
-        "--output",
-        choices=WRITERS,
-        default="table",
-        help="default: table; the others show all rows",
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="run the network of this models folder here, instead of asking a server",
     )
+    add_server(parser)
     return parser
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help=ACCEPTED)
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help=f"{ACCEPTED}; a folder of pictures, a pattern ('scans/**/*.png'), or - for standard "
+        "input",
+    )
     parser.add_argument(
         "--data",
         help="classify a test split instead of files, and print the accuracy: "
@@ -195,6 +289,48 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "was trained on",
     )
     add_data_dir(parser)
-    parser.add_argument(
+    flags = parser.add_argument_group("images")
+    flags.add_argument(
         "--invert", action="store_true", help="the pictures are dark on light, as ink on paper"
     )
+    flags.add_argument(
+        "--preprocess",
+        action="store_true",
+        help="the pictures are photographs of digits: find the digit, take the paper and its "
+        "shadows away, and centre and scale it as MNIST's were",
+    )
+    flags.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="of a table: what each image is, to print the accuracy; default: label, class, "
+        "target, y or digit, if there is one",
+    )
+    flags.add_argument(
+        "--id-column", metavar="NAME", help="of a table: what identifies each row, for the output"
+    )
+    flags.add_argument(
+        "--strict", action="store_true", help="end at the first input that cannot be read"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    flags = parser.add_argument_group("output")
+    flags.add_argument(
+        "--output",
+        default="table",
+        metavar="FILE",
+        help="a file, which appears when it is whole, or table, csv or jsonl for standard output; "
+        "default: table, which shows the first rows",
+    )
+    flags.add_argument(
+        "--format",
+        choices=(*FILE_FORMS, "table"),
+        help="of the file; default: as its name ends",
+    )
+    again = flags.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run of the same was stopped, if there was one",
+    )
+    again.add_argument("--overwrite", action="store_true", help="replace the file if it is there")

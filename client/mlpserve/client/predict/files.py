@@ -1,56 +1,78 @@
-"""Files of images for ``mlpserve-predict``: .npy, .npz, IDX, PNG and JPEG.
+"""Files of images: tables, .npy, .npz, IDX, PNG and JPEG, each a source of batches.
 
 A format is a line of ``FORMATS`` and its reader. It is told by how the file begins, not by its
-name. For the command, not for the library.
+name; but for tables.
 """
 
-import logging
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
+from mlpserve.client.predict.batches import MAX_ROWS, Rows, Wanted
+from mlpserve.client.predict.pictures import PICTURE_ENDINGS, Look, read_picture
 from mlpserve.datasets import DatasetError
+from mlpserve.datasets.class_labels import plain_label
 from mlpserve.datasets.idx import read_idx
 from mlpserve.datasets.npz import read_npz_arrays
-
-logger = logging.getLogger(__name__)
+from mlpserve.datasets.table_files import open_table_file
+from mlpserve.datasets.tables import is_table, open_table
 
 _MAX_START_BYTES: Final = 8
 _NPZ_ENTRIES: Final = ("images", "x_test")
-_HALF: Final = 127.5
-_BITS_OF_BYTE: Final = 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ImageFile:
-    """The images of one file.
+    """A file of images; a source, see ``mlpserve.client.predict.batches``.
 
     Attributes:
-        path: Where they are from.
-        images: (N, ...) of the file's dtype.
+        path: Where it is read from.
+        name: What its rows are said to be from, and messages say.
+        group: What named it: itself, or a folder.
+        look: How pictures look.
+        guess: How many images it has, as far as the part that was read lets guess.
     """
 
     path: Path
-    images: npt.NDArray[Any]
+    name: str
+    group: str
+    look: Look = field(default_factory=Look)
+    guess: int | None = None
+
+    def read(self, wanted: Wanted) -> Iterator[Rows]:
+        """See ``Source.read``."""
+        try:
+            yield from _format_of(self.path).read(self, wanted)
+        except DatasetError as error:
+            # What came through a pipe was kept elsewhere meanwhile.
+            raise DatasetError(str(error).replace(f"{self.path}", self.name, 1)) from error
+
+    def count(self) -> int | None:
+        """See ``Source.count``."""
+        if self.path.name.lower().endswith(PICTURE_ENDINGS):
+            return 1
+        try:
+            count = _format_of(self.path).count(self.path)
+        except DatasetError:
+            return 0
+        return self.guess if count is None else count
+
+    def fingerprint(self) -> str:
+        """Return its size and when it was changed."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return "missing"
+        return f"{status.st_size} bytes of {status.st_mtime_ns}"
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The form that pictures are brought to; arrays are taken as they are.
-
-    Attributes:
-        shape: What the model takes.
-        invert: Whether they are dark on light, and so must be inverted.
-    """
-
-    shape: tuple[int, ...]
-    invert: bool
+def _unknown(path: Path) -> int | None:  # noqa: ARG001 - as ``FileFormat`` has it
+    return None
 
 
 @dataclass(frozen=True)
@@ -60,28 +82,14 @@ class FileFormat:
     Attributes:
         name: What messages call it.
         starts: How such a file may begin.
-        read: Returns its images, (N, ...), or one image.
+        read: Yields its images.
+        count: Returns how many there are, where its header says so.
     """
 
     name: str
     starts: tuple[bytes, ...]
-    read: Callable[[Path, Wanted], npt.NDArray[Any]]
-
-
-def read_images(path: Path, input_shape: tuple[int, ...], *, invert: bool) -> ImageFile:
-    """Read the images of a file in one of ``FORMATS``.
-
-    Args:
-        path: The file.
-        input_shape: What the model takes. An array of this very shape is one image; pictures are
-            made grey and brought to this size.
-        invert: Whether pictures are dark on light, and so must be inverted.
-
-    Raises:
-        DatasetError: The file cannot be read, or is of another format.
-    """
-    images = _format_of(path).read(path, Wanted(input_shape, invert))
-    return ImageFile(path, images[np.newaxis] if images.shape == input_shape else images)
+    read: Callable[[ImageFile, Wanted], Iterator[Rows]]
+    count: Callable[[Path], int | None] = _unknown
 
 
 def _format_of(path: Path) -> FileFormat:
@@ -90,16 +98,40 @@ def _format_of(path: Path) -> FileFormat:
             begin = file.read(_MAX_START_BYTES)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_table(path):
+        return TABLES
     for form in FORMATS:
         if begin.startswith(form.starts):
             return form
     raise DatasetError(f"{path}: expected {ACCEPTED}, but it begins with {begin!r}")
 
 
-def _arrays(
-    read: Callable[[Path], npt.NDArray[Any]],
-) -> Callable[[Path, Wanted], npt.NDArray[Any]]:
-    return lambda path, _: read(path)
+def _of_array(
+    load: Callable[[Path], npt.NDArray[Any]],
+) -> Callable[[ImageFile, Wanted], Iterator[Rows]]:
+    """Return a reader of files with one array; one of a single image's shape is that image."""
+
+    def read(file: ImageFile, wanted: Wanted) -> Iterator[Rows]:
+        images = load(file.path)
+        if images.shape == wanted.shape:
+            images = images[np.newaxis]
+        if images.ndim == 0 or not images.size:
+            raise DatasetError(
+                f"{file.path}: expected (count, ...) images, at least one, got shape {images.shape}"
+            )
+        for start in range(0, len(images), MAX_ROWS):
+            yield Rows(_part(images, start, min(start + MAX_ROWS, len(images))))
+
+    return read
+
+
+def _part(images: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[Any]:
+    """Return some rows; of a file that is mapped, a copy that leaves no page of it in memory."""
+    if not isinstance(images, np.memmap) or not images.flags.c_contiguous:
+        return images[start:stop]
+    shape = (stop - start, *images.shape[1:])
+    offset = images.offset + start * images[0].nbytes
+    return np.array(np.memmap(str(images.filename), images.dtype, "r", offset, shape))
 
 
 def _read_npy(path: Path) -> npt.NDArray[Any]:
@@ -113,6 +145,11 @@ def _read_npy(path: Path) -> npt.NDArray[Any]:
     return mapped
 
 
+def _count_npy(path: Path) -> int:
+    shape = _read_npy(path).shape
+    return shape[0] if shape else 0
+
+
 def _read_npz(path: Path) -> npt.NDArray[Any]:
     arrays = read_npz_arrays(path, optional=_NPZ_ENTRIES)
     for name in _NPZ_ENTRIES:
@@ -121,69 +158,59 @@ def _read_npz(path: Path) -> npt.NDArray[Any]:
     raise DatasetError(f"{path}: expected an entry {' or '.join(_NPZ_ENTRIES)}")
 
 
-def _read_picture(path: Path, wanted: Wanted) -> npt.NDArray[np.uint8]:
-    if len(wanted.shape) != 2:  # noqa: PLR2004 - height and width
+def _read_picture(file: ImageFile, wanted: Wanted) -> Iterator[Rows]:
+    image, warning = read_picture(file.path, wanted.shape, file.look)
+    yield Rows(image[np.newaxis], warnings=[warning], is_picture=True)
+
+
+def _one(path: Path) -> int:  # noqa: ARG001 - as ``FileFormat`` has it
+    return 1
+
+
+def _read_table(file: ImageFile, wanted: Wanted) -> Iterator[Rows]:
+    table = open_table(
+        file.path,
+        label_column=wanted.label_column,
+        id_column=wanted.id_column,
+        values=math.prod(wanted.shape),
+        shape=wanted.shape,
+    )
+    rows = 0
+    for chunk in table.chunks():
+        labels = None if chunk.labels is None else _class_labels(file, chunk.labels, wanted)
+        ids = chunk.ids.tolist() if wanted.id_column and chunk.ids is not None else None
+        yield Rows(chunk.images, labels, ids)
+        rows += len(chunk.images)
+        file.guess = round(rows / max(table.fraction_read, 1e-9))
+
+
+def _class_labels(file: ImageFile, labels: npt.NDArray[np.str_], wanted: Wanted) -> list[str]:
+    """Return labels as the model calls its classes, which may be numbers in the table."""
+    names = {name: name for name in wanted.class_labels}
+    names = {str(number): name for number, name in enumerate(wanted.class_labels)} | names
+    found = [names.get(plain_label(label)) for label in labels.tolist()]
+    if None in found:
+        known = ", ".join(wanted.class_labels)
         raise DatasetError(
-            f"{path}: expected an array, because the model takes {wanted.shape}, not pictures "
-            "of a height and a width"
+            f"{file.path}: expected labels of the model, {known}, got "
+            f"{labels[found.index(None)]!r}; --label-column names another column"
         )
-    height, width = wanted.shape
-    # Ink is light, or is about to be: what is not there is as dark, or as light, as the page.
-    grey = _grey(path, page="white" if wanted.invert else "black")
-    if grey.size != (width, height):
-        logger.info("%s: brought from %d x %d to %d x %d", path, *grey.size, width, height)
-        grey = grey.resize((width, height), Image.Resampling.LANCZOS)
-    picture = np.asarray(grey, np.uint8)
-    if picture.min() == picture.max():
-        logger.warning("%s: is of one grey; if its ink is dark on transparent: --invert", path)
-    if wanted.invert:
-        return 255 - picture
-    if picture.mean() > _HALF:
-        logger.warning(
-            "%s: looks dark on light; models of digits want light on dark: --invert", path
-        )
-    return picture
+    return [label for label in found if label is not None]
 
 
-def _grey(path: Path, *, page: str) -> Image.Image:
-    try:
-        # A picture that unpacks to far more than it should is a warning of Pillow's at first.
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=_PICTURES) as picture,
-        ):
-            return _opaque(_eight_bits(ImageOps.exif_transpose(picture)), page).convert("L")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{path}: too large: {error}") from error
-    # Pillow has no list of what it raises for a damaged picture either.
-    except Exception as error:
-        raise DatasetError(
-            f"{path}: expected a {' or '.join(_PICTURES)} picture, but {error}"
-        ) from error
+def _count_table(path: Path) -> int | None:
+    return open_table_file(path).rows
 
 
-def _opaque(picture: Image.Image, page: str) -> Image.Image:
-    """Return what is seen of a picture with transparent parts on a page of one colour."""
-    if not picture.has_transparency_data:
-        return picture
-    seen = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, page), seen)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    if not picture.mode.startswith("I"):
-        return picture
-    # Left to itself, Pillow makes all that is above 255 of 65535 white.
-    return Image.fromarray((np.asarray(picture) >> _BITS_OF_BYTE).astype(np.uint8))
-
-
+# By the ends of their names: text has no certain beginning.
+TABLES: Final = FileFormat("CSV, Parquet, Arrow", (), _read_table, _count_table)
 FORMATS: Final = (
-    FileFormat(".npy", (b"\x93NUMPY",), _arrays(_read_npy)),
-    FileFormat(".npz", (b"PK\x03\x04",), _arrays(_read_npz)),
-    FileFormat("IDX", (b"\x1f\x8b", b"\x00\x00\x08"), _arrays(read_idx)),  # gzipped, and not
-    FileFormat("PNG", (b"\x89PNG",), _read_picture),
-    FileFormat("JPEG", (b"\xff\xd8\xff",), _read_picture),
+    FileFormat(".npy", (b"\x93NUMPY",), _of_array(_read_npy), _count_npy),
+    FileFormat(".npz", (b"PK\x03\x04",), _of_array(_read_npz)),
+    FileFormat("IDX", (b"\x1f\x8b", b"\x00\x00\x08"), _of_array(read_idx)),  # gzipped, and not
+    FileFormat("PNG", (b"\x89PNG",), _read_picture, _one),
+    FileFormat("JPEG", (b"\xff\xd8\xff",), _read_picture, _one),
 )
-# Pillow's names of pictures are ours.
-_PICTURES: Final = tuple(form.name for form in FORMATS if form.read is _read_picture)
-ACCEPTED: Final = f"{', '.join(form.name for form in FORMATS[:-1])} or {FORMATS[-1].name}"
+ACCEPTED: Final = (
+    f"{', '.join(form.name for form in (TABLES, *FORMATS[:-1]))} or {FORMATS[-1].name}"
+)

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.client import Predictions
-from mlpserve.client.predict.output import WRITERS, Labelled
+from mlpserve.client.predict.batches import START, Batch
+from mlpserve.client.predict.files import ImageFile
+from mlpserve.client.predict.outputs import WRITERS, Form
 
 CLASS_LABELS = ("cat", 'a "dög"', "line\nbreak, and comma")
 
@@ -24,25 +28,46 @@ def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """The predictions of the images of one source."""
+
+    batch: Batch
+    predictions: Predictions
+    class_labels: tuple[str, ...]
+
+
 def labelled(
     probabilities: Sequence[Sequence[float]],
     *,
     source: str = "pets.npy",
+    group: str | None = None,
     true_labels: Sequence[int] | None = None,
     class_labels: tuple[str, ...] = CLASS_LABELS,
+    ids: Sequence[str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Labelled:
     values = np.array(probabilities, np.float32)
-    return Labelled(
-        source=source,
-        predictions=Predictions(values.argmax(axis=1).astype(np.int32), values, "pets", 3),
-        class_labels=class_labels,
-        true_labels=None if true_labels is None else np.array(true_labels),
+    count = len(values)
+    batch = Batch(
+        images=np.zeros((count, 6), np.uint8),
+        sources=[ImageFile(Path(source), source, group or source)] * count,
+        indices=range(count),
+        true_labels=None if true_labels is None else [class_labels[label] for label in true_labels],
+        ids=ids,
+        warnings=warnings,
+        end=START,
     )
+    labels = values.argmax(axis=1).astype(np.int32)
+    return Labelled(batch, Predictions(labels, values, "pets", 3), class_labels)
 
 
-def written(kind: str, results: Sequence[Labelled]) -> str:
+def written(kind: str, results: Sequence[Labelled], *, id_column: str = "") -> str:
     file = io.StringIO(newline="")
-    WRITERS[kind](results, file)
+    writer = WRITERS[kind](file, Form(results[0].class_labels, id_column))
+    for result in results:
+        writer.write(result.batch, result.predictions)
+    writer.end()
     return file.getvalue()
 
 
@@ -62,7 +87,7 @@ def test_csv_has_one_row_an_image_that_a_program_reads_back(two_sources: list[La
     text = written("csv", two_sources)
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     first = {"source": "a, b.png", "index": "0", "label": 'a "dög"', "probability": "0.500000"}
-    assert rows[0] == first | {"true_label": 'a "dög"'}
+    assert rows[0] == first | {"true_label": 'a "dög"', "warning": ""}
     assert rows[1]["label"] == "line\nbreak, and comma"
     assert (rows[1]["index"], rows[1]["true_label"]) == ("1", "cat")
     assert rows[2] == {
@@ -71,6 +96,7 @@ def test_csv_has_one_row_an_image_that_a_program_reads_back(two_sources: list[La
         "label": "cat",
         "probability": "0.750000",
         "true_label": "",
+        "warning": "",
     }
     assert len(rows) == 3
     assert "\r" not in text
@@ -85,6 +111,7 @@ def test_json_lines_hold_all_that_is_known_of_each_image(two_sources: list[Label
             "label": CLASS_LABELS[1],
             "probability": 0.5,
             "true_label": CLASS_LABELS[1],
+            "warning": None,
             "probabilities": dict(zip(CLASS_LABELS, [0.25, 0.5, 0.25], strict=True)),
             "model": "pets",
             "version": 3,
@@ -95,6 +122,7 @@ def test_json_lines_hold_all_that_is_known_of_each_image(two_sources: list[Label
             "label": CLASS_LABELS[2],
             "probability": 1.0,
             "true_label": "cat",
+            "warning": None,
             "probabilities": dict(zip(CLASS_LABELS, [0.0, 0.0, 1.0], strict=True)),
             "model": "pets",
             "version": 3,
@@ -105,6 +133,7 @@ def test_json_lines_hold_all_that_is_known_of_each_image(two_sources: list[Label
             "label": "cat",
             "probability": 0.75,
             "true_label": None,
+            "warning": None,
             "probabilities": dict(zip(CLASS_LABELS, [0.75, 0.25, 0.0], strict=True)),
             "model": "pets",
             "version": 3,
@@ -130,6 +159,26 @@ def test_a_table_does_nothing_to_the_terminal_whatever_the_labels_are() -> None:
     result = labelled(distributions(9).tolist(), class_labels=names, true_labels=[0, 1, 2] * 3)
     text = written("table", [result])
     assert all(line.isprintable() for line in text.splitlines()), text
+
+
+def test_ids_and_warnings_are_beside_their_rows() -> None:
+    result = labelled(
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ids=["a7", "a8"], warnings=["", "is grey"]
+    )
+    rows = list(csv.DictReader(io.StringIO(written("csv", [result], id_column="ImageId"))))
+    assert [(row["ImageId"], row["warning"]) for row in rows] == [("a7", ""), ("a8", "is grey")]
+    lines = written("jsonl", [result], id_column="ImageId").splitlines()
+    assert [json.loads(line)["ImageId"] for line in lines] == ["a7", "a8"]
+    assert [json.loads(line)["warning"] for line in lines] == [None, "is grey"]
+
+
+def test_the_pictures_of_a_folder_share_a_table() -> None:
+    pictures = [
+        labelled([[1.0, 0.0, 0.0]], source=f"scans/{name}.png", group="scans") for name in "ab"
+    ]
+    text = written("table", pictures)
+    assert text.splitlines()[0].strip() == "scans: 2 images"
+    assert [cells(text, row)[0] for row in range(2)] == ["a.png", "b.png"]
 
 
 def cells(text: str, row: int) -> list[str]:

@@ -1,0 +1,86 @@
+"""A model of a models folder, run in this process: a predictor without a server."""
+
+import argparse
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from mlpserve.client import InvalidRequestError, NotFoundError, Predictions
+from mlpserve.client.arrays import as_wire_array
+from mlpserve.model.compiled import CompiledModel, Workspace
+from mlpserve.model.errors import ModelError
+from mlpserve.model.folder import model_names
+from mlpserve.model.inputs import InputSpec
+from mlpserve.model.labels import STABLE, read_labels
+from mlpserve.model.references import Reference, find_version
+from mlpserve.model.versions import load_checked
+
+
+class LocalModel:
+    """A model from a models folder; see ``Predictor``.
+
+    It answers, to the bit, what a server started with ``--reproducible`` does, and what any other
+    does but for rounding. So an image's answer does not depend on where a run was resumed.
+
+    Args:
+        models: The folder.
+        options: Which model and version are asked for; as with a server, that is the version of the
+            label ``stable``, or else the newest, where nothing is said.
+
+    Raises:
+        NotFoundError: It is not there, or cannot be used.
+    """
+
+    at_once = 2  # one is computed while the next is read
+
+    def __init__(self, models: Path, options: argparse.Namespace) -> None:
+        try:
+            reference = _reference(models, options)
+            model = load_checked(models, reference.name, find_version(reference))
+        except ModelError as error:
+            raise NotFoundError(str(error)) from error
+        self._compiled = CompiledModel(model, reproducible=True)
+        self._workspace = Workspace()
+        self._lock = threading.Lock()
+        self.model_name = model.metadata.name
+        self.version = model.metadata.version
+        self.input_shape = model.metadata.input.shape
+        self.class_labels = model.metadata.class_labels
+        self.data_name = model.metadata.training.data_name
+
+    def predict(self, images: npt.NDArray[Any]) -> Predictions:
+        """See ``Predictor.predict``."""
+        flat = as_wire_array(images)
+        _check(flat, self._compiled.metadata.input)
+        with self._lock:
+            found = self._compiled.classify([flat], self._workspace)
+        return Predictions(found.labels, found.probabilities, self.model_name, self.version)
+
+
+def _reference(models: Path, options: argparse.Namespace) -> Reference:
+    name = options.model or _only_model(models)
+    if options.version or options.label:
+        return Reference(models, name, version=options.version or None, label=options.label or None)
+    label = STABLE if STABLE in read_labels(models, name) else None
+    return Reference(models, name, label=label)
+
+
+def _only_model(models: Path) -> str:
+    names = model_names(models)
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise NotFoundError(f"{models}: expected one model, or its name with --model; got {found}")
+    return names[0]
+
+
+def _check(images: npt.NDArray[Any], spec: InputSpec) -> None:
+    """Check that (N, D) images are such as a server would take."""
+    if images.shape[1] != spec.values_per_image:
+        described = " x ".join(map(str, spec.shape))
+        raise InvalidRequestError(
+            f"images: expected images of {described} values, got {images.shape[1]} an image"
+        )
+    if (problem := spec.problem(images)) is not None:
+        raise InvalidRequestError(f"images: {problem}")
