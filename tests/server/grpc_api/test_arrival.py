@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import DataFrame
 
-from mlpserve.server.grpc_api import arrival
+from mlpserve.server.grpc_api import arrival, health
 from mlpserve.server.grpc_api.fast_lane import lane
 from mlpserve.server.grpc_api.health import WATCHES_PER_CONNECTION
 from mlpserve.server.server import Server
@@ -29,24 +29,23 @@ ALL: Final = (*UNARY, WATCH, PREDICT_STREAM, REFLECT)
 SILENT: Final = 20  # of each, more than there are threads
 TOO_LATE: Final = "4"
 UNIMPLEMENTED: Final = "12"
-EXHAUSTED: Final = "8"
 
 
 def ask_all(server: Server) -> None:
     """Ask for health, predict over a stream and by itself, and list models."""
     message = prediction_pb2.PredictRequest.FromString(REQUEST.SerializeToString())
     with grpc.insecure_channel(server.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        checks = health_pb2_grpc.HealthStub(channel)
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         asked = health_pb2.HealthCheckRequest()
         assert (
-            health.Check(asked, timeout=TIMEOUT_S).status == health_pb2.HealthCheckResponse.SERVING
+            checks.Check(asked, timeout=TIMEOUT_S).status == health_pb2.HealthCheckResponse.SERVING
         )
         assert stub.Predict(message, timeout=TIMEOUT_S).model_version
         assert stub.ListModels(prediction_pb2.ListModelsRequest(), timeout=TIMEOUT_S).models
         streamed = prediction_pb2.PredictStreamRequest(images=message.images)
         assert len(list(stub.PredictStream(iter([streamed]), timeout=TIMEOUT_S))) == 1
-        assert next(health.Watch(asked, timeout=TIMEOUT_S)).status
+        assert next(checks.Watch(asked, timeout=TIMEOUT_S)).status
 
 
 def test_calls_that_send_no_request_keep_nobody_waiting(start_server: StartServer) -> None:
@@ -93,6 +92,17 @@ def test_a_call_whose_request_does_not_come_in_time_is_counted(
     assert ([path.rpartition("/")[2], "", "", "DEADLINE_EXCEEDED"], 1) in counted
 
 
+def test_a_watch_whose_request_does_not_come_in_time_ends(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "ARRIVAL_TIMEOUT_S", 0.2)
+    with RawHttp2(start_server().address) as connection:
+        connection.take_note()
+        connection.send(connection.headers(WATCH))
+        connection.receive(ends=1)
+        assert set(connection.statuses) == {(TOO_LATE, "the request did not arrive in 0.2 s")}
+
+
 def test_a_request_that_comes_later_than_its_headers_is_answered(start_server: StartServer) -> None:
     with RawHttp2(start_server().address) as connection:
         connection.take_note()
@@ -105,6 +115,21 @@ def test_a_request_that_comes_later_than_its_headers_is_answered(start_server: S
         connection.send(*(frame for frames in calls for frame in frames[1:]))
         connection.receive(ends=len(calls))
         assert connection.statuses[OK, ""] == len(calls) - 1
+
+
+@pytest.mark.parametrize("message", [b"", grpc_message(b"")], ids=["headers only", "a request"])
+def test_calls_whose_caller_goes_are_forgotten(start_server: StartServer, message: bytes) -> None:
+    server = start_server()
+    with RawHttp2(server.address) as connection:
+        connection.take_note()
+        for path in ALL:
+            for _ in range(SILENT):
+                frames = connection.call(path, message) if message else [connection.headers(path)]
+                connection.send(*frames)
+    ask_all(server)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while server._server._state.rpc_states:  # type: ignore[attr-defined] # noqa: SLF001
+        assert time.monotonic() < deadline_s
 
 
 @pytest.mark.parametrize("path", UNARY)
@@ -127,8 +152,28 @@ def test_watches_are_bounded_and_shared_by_connection(start_server: StartServer)
         for _ in range(WATCHES_PER_CONNECTION * connections // 2 + 8):
             connection.send(*connection.call(WATCH, asked))
         connection.receive(ends=8)
-        assert {code for code, _ in connection.statuses} == {EXHAUSTED}
+        assert {code for code, _ in connection.statuses} == {UNIMPLEMENTED}
         ask_all(server)
+
+
+def test_clients_that_check_health_call_a_server_that_has_too_many_watches(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "WATCHES_PER_CONNECTION", 1)
+    server = start_server(max_connections=3)
+    asked = grpc_message(health_pb2.HealthCheckRequest().SerializeToString())
+    config = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
+    options = [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)]
+    with RawHttp2(server.address) as first, RawHttp2(server.address) as second:
+        for connection in (first, first, second):
+            connection.take_note()
+            connection.send(*connection.call(WATCH, asked))
+            connection.receive(timeout_s=0.1)
+        with grpc.insecure_channel(server.address, options) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            assert stub.Predict(REQUEST, timeout=TIMEOUT_S).model_version
+            with pytest.raises(grpc.RpcError, match="watches: the most at once"):
+                next(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
 
 
 def test_watches_end_at_once_when_the_server_stops(start_server: StartServer) -> None:
@@ -171,5 +216,5 @@ def test_with_a_release_of_grpcio_that_was_not_tested_calls_wait_in_threads_but_
         connection.take_note()
         connection.send(*(connection.headers(LIST_MODELS) for _ in range(SILENT)))
         with grpc.insecure_channel(server.address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status
+            checks = health_pb2_grpc.HealthStub(channel)
+            assert checks.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from threading import Event, Lock, Thread
 from typing import Any, Final, Protocol, Self
 
@@ -124,13 +125,13 @@ class LateCalls:
 class ArrivalExecutor(ThreadPoolExecutor):
     """Gives the calls of a gRPC server to an executor, each when its first request has come.
 
-    All handlers must be of streams of requests. A call that is to be answered with one response and
-    whose request does not come in time is ended; one that streams may begin when it likes.
+    All handlers must be of streams of requests. Calls whose request is late are ended; those that
+    stream responses may begin when they like, but for those of health.
 
     Args:
         executor: Runs the handlers.
         late: Ends calls that are late.
-        recorder: Records these; None for calls that nobody counts.
+        recorder: Records these; None for health, no call of which is counted.
     """
 
     def __init__(
@@ -179,10 +180,11 @@ class _Arrival:
 
     def begin(self) -> None:
         """Have the request received."""
-        if self._function is grpcio._unary_response_in_pool:  # noqa: SLF001
+        is_unary = self._function is grpcio._unary_response_in_pool  # noqa: SLF001
+        if is_unary or self._recorder is None:
             self._late.add(self)
-        operations = (cygrpc.ReceiveMessageOperation(_NO_FLAGS),)
-        self._event.call.start_server_batch(operations, self._arrived)
+        tag = partial(self._arrived)  # no method, by which the fast lane tells its own tags
+        self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), tag)
         self._state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
 
     def refuse_late(self, error: ExpiredError) -> None:

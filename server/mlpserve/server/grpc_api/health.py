@@ -25,6 +25,7 @@ from mlpserve.v1 import model_management_pb2, prediction_pb2
 # Each takes some 20 kB, nearly all of it in gRPC. A client that balances by health has one on each
 # connection; one connection may have half of all, and then there is one left for each other.
 WATCHES_PER_CONNECTION: Final = 2
+_TOO_MANY_WATCHES: Final = "watches: the most at once is {}, and no caller has half"
 _Status: Final = health_pb2.HealthCheckResponse
 _REFLECTED: Final = (
     health_pb2.DESCRIPTOR,
@@ -112,10 +113,10 @@ class HealthService:
         send = self._sender(context, send_response)
         with self._lock:
             if not self._share.is_free(caller, 1):
-                context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"watches: the most at once is {self._share.most}, and no caller has half",
-                )
+                # Client-side health checking takes the server for healthy then. With any other
+                # status it calls none that has too many watches. Source: gRPC proposal A17.
+                code = grpc.StatusCode.UNIMPLEMENTED
+                context.abort(code, _TOO_MANY_WATCHES.format(self._share.most))
             if context.add_callback(lambda: self._unwatch(send, caller)):
                 self._share.take(caller, 1)
                 self._watches[send] = service
