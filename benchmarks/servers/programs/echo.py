@@ -10,9 +10,9 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
+from mlpserve.server.grpc_api.late_calls import LateCalls
 from mlpserve.v1 import prediction_pb2
 
 _METHOD: Final = "/mlpserve.v1.PredictionService/Predict"

@@ -14,14 +14,16 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve.server.app import App
 from mlpserve.server.errors import StartError
-from mlpserve.server.grpc_api.arrival import ArrivalExecutor, InlineExecutor, LateCalls, Sender
+from mlpserve.server.grpc_api.arrival import ArrivalExecutor, InlineExecutor, Sender
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
 from mlpserve.server.grpc_api.fast_lane.self_test import why_unusable
 from mlpserve.server.grpc_api.health import HealthService, ReflectionService
 from mlpserve.server.grpc_api.interceptor import AdmissionInterceptor, AdmittingExecutor
+from mlpserve.server.grpc_api.late_calls import LateCalls
 from mlpserve.server.grpc_api.messages import SERVICE_NAME
 from mlpserve.server.grpc_api.services import MANAGEMENT_SERVICE_NAME
 from mlpserve.server.grpc_api.transport import transport_options
+from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.models.generations import Generations, LocalPool
 from mlpserve.server.models.lifecycle import Lifecycle
@@ -198,7 +200,8 @@ class Server:
         pool = started_pool(threads, "request")
         if untested_release() is None:
             arrival = ArrivalExecutor(pool, late, self.app.recorder)
-            at_once = ArrivalExecutor(InlineExecutor(), late)
+            room = FairShare(config.max_connections)  # for one of each connection
+            at_once = ArrivalExecutor(InlineExecutor(), late, room=room)
             health = HealthService(at_once, Sender.of, max_connections=config.max_connections)
             return AdmittingExecutor(arrival), health
         return pool, HealthService(

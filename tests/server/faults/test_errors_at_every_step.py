@@ -20,10 +20,10 @@ from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api import messages
-from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
 from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
+from mlpserve.server.grpc_api.late_calls import LateCalls
 from mlpserve.server.inference import batcher, queue
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.fair_share import FairShare

@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import DataFrame
 
-from mlpserve.server.grpc_api import arrival, health
+from mlpserve.server.grpc_api import health, late_calls
 from mlpserve.server.grpc_api.fast_lane import lane
 from mlpserve.server.grpc_api.health import WATCHES_PER_CONNECTION
 from mlpserve.server.server import Server
@@ -61,7 +61,7 @@ def test_calls_that_send_no_request_keep_nobody_waiting(start_server: StartServe
 def test_calls_whose_request_does_not_come_in_time_end_and_give_their_places_back(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "ARRIVAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(late_calls, "ARRIVAL_TIMEOUT_S", 0.2)
     server = start_server(max_concurrent_requests=len(UNARY) - 1)
     for _ in range(2):
         with RawHttp2(server.address) as connection:
@@ -82,7 +82,7 @@ def test_calls_whose_request_does_not_come_in_time_end_and_give_their_places_bac
 def test_a_call_whose_request_does_not_come_in_time_is_counted(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(arrival, "ARRIVAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(late_calls, "ARRIVAL_TIMEOUT_S", 0.2)
     server = start_server()
     with RawHttp2(server.address) as connection:
         connection.take_note()
@@ -95,7 +95,7 @@ def test_a_call_whose_request_does_not_come_in_time_is_counted(
 def test_a_watch_whose_request_does_not_come_in_time_ends(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "ARRIVAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(late_calls, "ARRIVAL_TIMEOUT_S", 0.2)
     with RawHttp2(start_server().address) as connection:
         connection.take_note()
         connection.send(connection.headers(WATCH))
@@ -174,6 +174,19 @@ def test_clients_that_check_health_call_a_server_that_has_too_many_watches(
             assert stub.Predict(REQUEST, timeout=TIMEOUT_S).model_version
             with pytest.raises(grpc.RpcError, match="watches: the most at once"):
                 next(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
+
+
+@pytest.mark.parametrize("path", [CHECK, WATCH])
+def test_calls_of_health_whose_request_does_not_come_are_bounded_and_shared_by_connection(
+    start_server: StartServer, path: str
+) -> None:
+    connections = 20
+    server = start_server(max_connections=connections)
+    with RawHttp2(server.address) as connection:
+        connection.take_note()
+        connection.send(*(connection.headers(path) for _ in range(connections)))
+        connection.receive(ends=connections // 2 - 1)
+        ask_all(server)
 
 
 def test_watches_end_at_once_when_the_server_stops(start_server: StartServer) -> None:

@@ -11,30 +11,28 @@ This module touches grpcio's inside, as the fast lane does, and is used with the
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from threading import Event, Lock, Thread
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import grpc
 from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
 from mlpserve.server.errors import ExpiredError
+from mlpserve.server.grpc_api.late_calls import LateCalls
+from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.statuses import refuse
-from mlpserve.server.system.threads import end_process_with
 from mlpserve.server.telemetry.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
-ARRIVAL_TIMEOUT_S: Final = 60.0  # as for bodies over HTTP
 NO_REQUEST: Final = "expected exactly one request message"
-_LOOK_PERIOD_S: Final = 1.0
 _NO_FLAGS: Final = 0
 _FAILED: Final = "internal error; the server's log has the cause"
+_TOO_MANY_ARRIVE: Final = "too many calls are open whose requests have not come; try again later"
 _NO_MEMORY: Final = "the server has not enough memory left for this call; try again later"
 # Sends a response, or ends the call with None.
 Send = Callable[[bytes | None], None]
@@ -67,61 +65,6 @@ class InlineExecutor(ThreadPoolExecutor):
         return done()
 
 
-class ArrivingCall(Protocol):
-    """A call whose request has not come yet."""
-
-    def refuse_late(self, error: ExpiredError) -> None:
-        """End the call, whose request does not come any more. Never raises."""
-
-
-class LateCalls:
-    """Ends calls whose requests do not come in time: those of the fast lane and all others.
-
-    Safe to use from many threads. The loop of the fast lane calls ``end_overdue`` at times; where
-    there is none, ``start`` has a thread do so.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._is_over = Event()
-        self._arriving: dict[ArrivingCall, float] = {}  # since when; the one that began first first
-
-    def start(self) -> None:
-        """Have a thread end late calls, until ``close``."""
-        thread = Thread(target=self._end_again_and_again, name="arrival", daemon=True)
-        end_process_with(thread)
-        thread.start()
-
-    def close(self) -> None:
-        """End no more calls in a thread."""
-        self._is_over.set()
-
-    def add(self, call: ArrivingCall) -> None:
-        """Expect the request of a call from now on."""
-        with self._lock:
-            self._arriving[call] = time.monotonic()
-
-    def discard(self, call: ArrivingCall) -> bool:
-        """Expect nothing any more; return whether something was expected."""
-        with self._lock:
-            return self._arriving.pop(call, None) is not None
-
-    def end_overdue(self) -> None:
-        """End the calls that are late by now. Never raises."""
-        while self._arriving:
-            with self._lock:
-                call, since_s = next(iter(self._arriving.items()), (None, 0.0))
-                if call is None or time.monotonic() - since_s < ARRIVAL_TIMEOUT_S:
-                    return
-                del self._arriving[call]
-            error = ExpiredError(f"the request did not arrive in {ARRIVAL_TIMEOUT_S:g} s")
-            call.refuse_late(error)
-
-    def _end_again_and_again(self) -> None:
-        while not self._is_over.wait(_LOOK_PERIOD_S):
-            self.end_overdue()
-
-
 class ArrivalExecutor(ThreadPoolExecutor):
     """Gives the calls of a gRPC server to an executor, each when its first request has come.
 
@@ -132,15 +75,21 @@ class ArrivalExecutor(ThreadPoolExecutor):
         executor: Runs the handlers.
         late: Ends calls that are late.
         recorder: Records these; None for health, no call of which is counted.
+        room: Where callers share how many calls may arrive at once; None where they were admitted.
     """
 
     def __init__(
-        self, executor: ThreadPoolExecutor, late: LateCalls, recorder: Recorder | None = None
+        self,
+        executor: ThreadPoolExecutor,
+        late: LateCalls,
+        recorder: Recorder | None = None,
+        room: FairShare | None = None,
     ) -> None:
         super().__init__(1)  # which is never started
-        self._executor = executor
-        self._late = late
-        self._recorder = recorder
+        self.executor = executor
+        self.late = late
+        self.recorder = recorder
+        self.room = room
 
     def submit(self, run: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":  # noqa: ANN401
         """Have the request of a call received, and the call answered then; never raises.
@@ -151,51 +100,55 @@ class ArrivalExecutor(ThreadPoolExecutor):
                 and what reads requests and writes responses.
         """
         try:
-            _Arrival(self._executor, self._late, self._recorder, run, *args).begin()
+            _Arrival(self, run, *args).begin()
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             end_badly(args[1].call, error)
         return done()
 
 
 class _Arrival:
-    """The arrival of a call's first request; the arguments are those of ``ArrivalExecutor``."""
+    """The arrival of a call's first request.
 
-    def __init__(
-        self,
-        executor: ThreadPoolExecutor,
-        late: LateCalls,
-        recorder: Recorder | None,
-        run: Callable[..., Any],
-        *args: Any,  # noqa: ANN401 - of grpcio's inside, as all here
-    ) -> None:
-        self._executor = executor
-        self._late = late
-        self._recorder = recorder
+    Args:
+        to: What has it received.
+        run: As of ``ArrivalExecutor.submit``.
+        args: As there.
+    """
+
+    def __init__(self, to: ArrivalExecutor, run: Callable[..., Any], *args: Any) -> None:  # noqa: ANN401
+        self._to = to
         self._function, self._event, self._state, behavior, requests_of, *codecs = args
         requests = _Requests(requests_of(), self._state)
         answer = (self._function, self._event, self._state, behavior, lambda: requests, *codecs)
         self._answer: tuple[Any, ...] = (run, *answer)
         call = self._event.call
         self._received = grpcio._receive_message(self._state, call, codecs[0])  # noqa: SLF001
+        self._caller: str = call.peer() if to.room is not None else ""
 
     def begin(self) -> None:
         """Have the request received."""
+        call, room = self._event.call, self._to.room
+        if room is not None and not room.is_free(self._caller, 1):
+            call.cancel(cygrpc.StatusCode.unavailable, _TOO_MANY_ARRIVE)
+            return
         is_unary = self._function is grpcio._unary_response_in_pool  # noqa: SLF001
-        if is_unary or self._recorder is None:
-            self._late.add(self)
+        if is_unary or room is not None:
+            self._to.late.add(self)
         tag = partial(self._arrived)  # no method, by which the fast lane tells its own tags
-        self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), tag)
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), tag)
         self._state.due.add(grpcio._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+        if room is not None:
+            room.take(self._caller, 1)
 
     def refuse_late(self, error: ExpiredError) -> None:
         """End the call; its handler, which runs then, finds that there is no request."""
-        event, state = self._event, self._state
+        event, state, recorder = self._event, self._state, self._to.recorder
         try:
             code, details = grpc.StatusCode.DEADLINE_EXCEEDED, str(error)
-            if self._recorder is not None:
+            if recorder is not None:
                 method = event.call_details.method.decode().rpartition("/")[2]
-                record = self._recorder.arrived(method, event.invocation_metadata)
-                code, details, state.trailing_metadata = refuse(self._recorder, record, error)
+                record = recorder.arrived(method, event.invocation_metadata)
+                code, details, state.trailing_metadata = refuse(recorder, record, error)
             with state.condition:
                 grpcio._abort(state, event.call, code.value[0], details.encode())  # noqa: SLF001
         except Exception as failure:  # noqa: BLE001 - it is logged, and the caller told
@@ -205,8 +158,10 @@ class _Arrival:
         outcome = self._received(message)
         answer, self._answer = self._answer, ()  # which holds the call's place
         try:
-            self._late.discard(self)
-            self._executor.submit(*answer)
+            if self._to.room is not None:
+                self._to.room.give_back(self._caller, 1)
+            self._to.late.discard(self)
+            self._to.executor.submit(*answer)
         except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
             end_badly(self._event.call, error)
         return outcome

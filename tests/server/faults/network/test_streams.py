@@ -1,7 +1,7 @@
 """Connections that begin streams by the thousand: left open, or taken back at once."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
 import pytest
@@ -13,6 +13,7 @@ from steady_load import REQUEST
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 Attack = Callable[..., AbstractContextManager[Any]]
+WATCH: Final = "/grpc.health.v1.Health/Watch"
 NO_ERROR: Final = 0
 REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
@@ -66,6 +67,27 @@ def test_who_begins_calls_and_takes_them_back_at_once_harms_nobody(
         connection.receive(timeout_s=0.2)
         assert connection.goaway is None
         server.outcome = "all are forgotten"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("message", [grpc_message(b""), b""], ids=["watches", "headers only"])
+def test_who_watches_health_by_the_thousand_costs_little(
+    attack: Attack, adapter: str, message: bytes
+) -> None:
+    connections, each = 10, 1000
+    what = "that are asked for" if message else "whose request never comes"
+    with (
+        attack(f"{connections * each:,} watches of health {what}", adapter=adapter) as server,
+        ExitStack() as open_connections,
+    ):
+        for _ in range(connections):
+            connection = open_connections.enter_context(RawHttp2(server.address))
+            connection.take_note()
+            for _ in range(each):
+                frames = connection.call(WATCH, message) if message else [connection.headers(WATCH)]
+                connection.send(*frames)
+            connection.receive(timeout_s=0.1)
+        server.outcome = "2 for each connection may be open" if message else "1 for each, for 60 s"
 
 
 @pytest.mark.exhaustive

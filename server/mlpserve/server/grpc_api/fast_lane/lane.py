@@ -24,8 +24,8 @@ from grpc import _server as grpcio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # private, so not in the types
 
 from mlpserve.server.grpc_api import arrival
-from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
+from mlpserve.server.grpc_api.late_calls import LateCalls
 from mlpserve.server.system.threads import end_process_with
 
 TESTED_RELEASES: Final = frozenset(

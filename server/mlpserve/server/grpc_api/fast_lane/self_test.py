@@ -5,9 +5,9 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.arrival import LateCalls
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane, untested_release
+from mlpserve.server.grpc_api.late_calls import LateCalls
 
 _SERVICE: Final = "mlpserve.SelfTest"
 _HOT: Final = (f"/{_SERVICE}/Hot", f"/{_SERVICE}/AlsoHot")
