@@ -19,13 +19,13 @@ from mlpserve.datasets.idx import (
     idx_header,
     present_idx_files,
     read_idx,
-    read_idx_split,
 )
 
 Pack = Callable[[bytes], bytes]
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([1, 0], np.uint8)
+TYPES = {9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 # Each example overwrites the same file, so it does not matter that they share the folder.
 shared_folder = settings(
@@ -76,6 +76,18 @@ def test_content_decides_whether_a_file_is_gzipped(tmp_path: Path, name: str, pa
     np.testing.assert_array_equal(array, IMAGES)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_values_of_other_types_are_read(path: Path, kind: int) -> None:
+    values = (IMAGES.astype(np.int64) - 7).astype(TYPES[kind])
+    header = bytes([0, 0, kind]) + idx_header(IMAGES.shape)[3:]
+    read = read_idx(write(path, header + values.tobytes()))
+    np.testing.assert_array_equal(read, IMAGES.astype(np.int64) - 7)
+    assert read.dtype.isnative
+    write(path, header + values.tobytes()[:-1])
+    with pytest.raises(DatasetError, match="declares 24 values .* but only 23 are there"):
+        read_idx(path)
+
+
 @shared_folder
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=5),
@@ -117,7 +129,8 @@ def test_a_changed_header_is_refused_or_obeyed(
     except DatasetError as error:
         assert path.name in str(error)
     else:
-        assert idx_bytes(array) == content
+        values = array.astype(array.dtype.newbyteorder(">")).tobytes()
+        assert content[3:] == idx_header(array.shape)[3:] + values
 
 
 @shared_folder
@@ -137,9 +150,9 @@ def test_a_damaged_gzip_file_is_refused_or_unharmed(path: Path, position: int, c
     ("content", "message"),
     [
         (b"", "got an empty file"),
-        (b"\0\0", "starts with 00 00 08 .* got 00 00$"),
-        (b"\x89PNG\r\n", "starts with 00 00 08 .* got 89 50 4e 47"),
-        (b"\0\0\x0d\x01" + bytes(8), "unsigned bytes.* got 00 00 0d 01"),
+        (b"\0\0", "starts with 00 00, the type .* got 00 00$"),
+        (b"\x89PNG\r\n", "starts with 00 00, the type .* got 89 50 4e 47"),
+        (b"\0\0\x0a\x01" + bytes(8), "type 08, 09, 0B, 0C, 0D, 0E, got 0A"),
         (b"\0\0\x08\x00\x05", "expected 1 to 32 dimensions, got 0"),
         (idx_header((1,) * 33) + b"\0", "expected 1 to 32 dimensions, got 33"),
         (b"\0\0\x08\x03\0\0\0\x02", "ends within the header, after 8 bytes"),
@@ -151,7 +164,7 @@ def test_a_damaged_gzip_file_is_refused_or_unharmed(path: Path, position: int, c
         "empty",
         "short magic",
         "foreign",
-        "floats",
+        "unknown type",
         "no dimension",
         "too many dimensions",
         "short header",
@@ -240,29 +253,6 @@ def test_a_file_without_permission_is_named(path: Path) -> None:
         read_idx(path)
 
 
-def test_a_split_joins_images_and_labels(tmp_path: Path) -> None:
-    images = write(tmp_path / "images", idx_bytes(IMAGES))
-    labels = write(tmp_path / "labels", gzip.compress(idx_bytes(LABELS)))
-    split = read_idx_split(images, labels)
-    np.testing.assert_array_equal(split.images, IMAGES, strict=True)
-    np.testing.assert_array_equal(split.labels, LABELS.astype(np.int64), strict=True)
-
-
-def test_counts_that_differ_name_both_files(tmp_path: Path) -> None:
-    images = write(tmp_path / "images", idx_bytes(IMAGES))
-    labels = write(tmp_path / "labels", idx_bytes(np.zeros(3, np.uint8)))
-    message = f"{images} holds 2 images, but {labels} holds 3 labels"
-    with pytest.raises(DatasetError, match=message):
-        read_idx_split(images, labels)
-
-
-def test_swapped_files_are_refused(tmp_path: Path) -> None:
-    images = write(tmp_path / "images", idx_bytes(IMAGES))
-    labels = write(tmp_path / "labels", idx_bytes(LABELS))
-    with pytest.raises(DatasetError, match=f"{labels}: expected 3 dimensions, got 1"):
-        read_idx_split(labels, images)
-
-
 @pytest.mark.parametrize("spelling", ["{}", "{}.gz", "dotted", "dotted.gz"])
 def test_every_official_spelling_is_found(tmp_path: Path, spelling: str) -> None:
     expected = {}
@@ -296,12 +286,3 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     message = f"{tmp_path}: cannot be read: Permission denied"
     with unreadable(tmp_path), pytest.raises(DatasetError, match=message):
         find_idx_files(tmp_path)
-
-
-def test_the_real_test_split_is_read(mnist_folder: Path) -> None:
-    paths = find_idx_files(mnist_folder)
-    split = read_idx_split(paths["t10k-images-idx3-ubyte"], paths["t10k-labels-idx1-ubyte"])
-    assert split.images.shape == (10_000, 28, 28)
-    # The counts of each digit as MNIST's tables have them.
-    expected = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert np.bincount(split.labels).tolist() == expected

@@ -185,8 +185,9 @@ def test_an_unknown_source_lists_what_is_accepted(
     with pytest.raises(DatasetError) as caught:
         load(source, data_dir=None)
     assert str(caught.value) == (
-        "data: expected auto, mnist, drawn, a folder with the four IDX files, or an .npz file with "
-        f"x_train, y_train, x_test and y_test; got {source!r}, and there is no such file or folder"
+        "data: expected auto, mnist, drawn, a folder with IDX files, a CSV, Parquet or Arrow file, "
+        "or a folder of them, a folder with a folder of pictures for each class, or an .npz file "
+        f"with images and labels; got {source!r}, and there is no such file or folder"
     )
 
 
@@ -196,9 +197,7 @@ def test_a_source_that_cannot_be_a_path_is_an_error() -> None:
 
 
 def test_a_line_of_the_table_is_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: Source[Path | None] = Source(
-        "shapes", lambda _: load_dataset(str(folder), data_dir=None), lambda _: split
-    )
+    shapes = Source("shapes", lambda _: load_dataset(str(folder), data_dir=None), lambda _: split)
     split = load_test_split(str(folder), data_dir=None)
     monkeypatch.setitem(cast("dict[str, object]", DATASETS), "shapes", shapes)
     assert load_dataset("shapes", data_dir=None).name == "tiny-shapes"

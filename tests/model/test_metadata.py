@@ -40,7 +40,7 @@ TRAINING_FIELDS = (
     "created_at",
     "library_versions",
 )
-OPTIONAL_TRAINING_FIELDS = ("validation_accuracy", "calibration", "warnings")
+OPTIONAL_TRAINING_FIELDS = ("validation_accuracy", "calibration", "warnings", "test_origin")
 CALIBRATION_FIELDS = (
     "temperature",
     "expected_calibration_error_before",

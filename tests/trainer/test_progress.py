@@ -95,6 +95,7 @@ def test_every_json_line_is_an_object_that_a_program_can_use(
         "name": "thirds",
         "train_images": 200,
         "test_images": 100,
+        "test_origin": "",
         "shape": [4, 6],
         "classes": 3,
     }

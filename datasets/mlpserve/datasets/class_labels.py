@@ -11,19 +11,21 @@ from mlpserve.datasets.dataset import DatasetError, Labels
 
 MAX_CLASSES: Final = 65_536  # one stray label must not make a billion class labels
 
+_MAX_MISSING: Final = 10  # numbers a label between the lowest and the highest, to be classes too
 _INTEGER: Final = re.compile(r"\s*\+?(\d+)(\.0*)?\s*")
 _DIGITS: Final = re.compile(r"(\d+)")
 
 
 class LabelIndex:
-    """Class numbers for labels that come as text, some at a time.
-
-    ``add`` gives each label a code, in the order in which they first appear; when all are known,
-    ``classes`` says what the classes are called, and which one each code is.
-    """
+    """Codes for labels that come as text, some at a time: 0, 1, ... as they first appear."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the labels that came, by code."""
+        return tuple(self._codes)
 
     def add(self, labels: npt.NDArray[Any]) -> Labels:
         """Return (n,) codes of n labels.
@@ -43,22 +45,25 @@ class LabelIndex:
             )
         return np.array(codes, np.int64)[inverse.reshape(-1)]
 
-    def classes(self, names: Sequence[str] | None = None) -> tuple[tuple[str, ...], Labels]:
-        """Return the class labels, class 0 first, and the class of each code.
 
-        Args:
-            names: The class labels, if the data says so; else those that came, in natural order
-                (2 before 10). Numbers that came make classes of the numbers between them as well,
-                where most are there.
-        """
-        labels = tuple(names) if names is not None else class_order(tuple(self._codes))
-        numbers = {label: number for number, label in enumerate(labels)}
-        unknown = [label for label in self._codes if label not in numbers]
-        if unknown:
-            raise DatasetError(
-                f"labels: expected one of {', '.join(labels)}, got {', '.join(unknown)}"
-            )
-        return labels, np.array([numbers[label] for label in self._codes], np.int64)
+def label_numbers(values: npt.NDArray[Any]) -> Labels:
+    """Return labels that are the numbers of their classes, as (N,) int64.
+
+    Args:
+        values: (N,) or (N, 1) integers.
+
+    Raises:
+        DatasetError: They are something else.
+    """
+    if values.dtype.kind not in "iu":
+        raise DatasetError(f"expected integer classes, got {values.dtype}")
+    if values.ndim != 1 and values.shape[1:] != (1,):
+        raise DatasetError(f"expected shape (N,) or (N, 1), got {values.shape}")
+    if values.size and values.max() >= MAX_CLASSES:
+        raise DatasetError(f"expected classes below {MAX_CLASSES}, got {values.max()}")
+    if values.size and values.min() < 0:
+        raise DatasetError(f"expected classes from 0, got {values.min()}")
+    return values.reshape(-1).astype(np.int64)
 
 
 def plain_label(text: str) -> str:
@@ -68,11 +73,15 @@ def plain_label(text: str) -> str:
 
 
 def class_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels of all classes, in natural order, from those that came."""
+    """Return the labels of all classes, class 0 first, from those that came.
+
+    They are in natural order, 2 before 10. Where all are numbers, those between them are classes
+    as well, unless these would be many more.
+    """
     if all(label.isascii() and label.isdigit() for label in labels):
         numbers = sorted(int(label) for label in labels)
         first, last = numbers[0], numbers[-1]
-        if last - first < 2 * len(numbers):
+        if last - first < _MAX_MISSING * len(numbers):
             numbers = list(range(first, last + 1))
         return tuple(str(number) for number in numbers)
     return tuple(sorted(labels, key=natural_key))

@@ -4,6 +4,7 @@ Knows no file format and no particular data set.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -14,10 +15,10 @@ from mlpserve.datasets.disk_images import SMALL_BYTES, DiskImages, chunks
 from mlpserve.datasets.errors import DatasetError
 from mlpserve.datasets.progress import progress
 
-__all__ = ["Dataset", "DatasetError", "Images", "Labels", "Split", "numbered_class_labels"]
+__all__ = ["Dataset", "DatasetError", "Images", "Labels", "Split", "check_class_labels"]
 
 # In memory; or ``DiskImages``, cast to this, because it does what is done to the images of a split.
-Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
 
 
@@ -26,7 +27,8 @@ class Split:
     """Images and the class of each; checked when it is made.
 
     Attributes:
-        images: (N, ...) uint8 in 0..255 or float32 in 0..1, N at least 1; in memory or on disk.
+        images: (N, ...) uint8, int32 or finite float32, in whatever range the data has, N at
+            least 1; in memory or on disk.
         labels: (N,) int64 classes, each at least 0.
 
     Raises:
@@ -37,8 +39,8 @@ class Split:
     labels: Labels
 
     def __post_init__(self) -> None:
-        if self.images.dtype not in (np.uint8, np.float32):
-            raise DatasetError(f"images: expected uint8 or float32, got {self.images.dtype}")
+        if self.images.dtype not in (np.uint8, np.int32, np.float32):
+            raise DatasetError(f"images: expected uint8, int32 or float32, got {self.images.dtype}")
         if self.images.ndim < 2 or self.images.size == 0:  # noqa: PLR2004
             raise DatasetError(
                 f"images: expected at least one, as (count, ...), got shape {self.images.shape}"
@@ -53,13 +55,12 @@ class Split:
         # What is on disk was checked by its reader: it would take long to do so each time.
         if isinstance(self.images, DiskImages):
             return
-        # Written so that a NaN, which compares false, is refused as well.
         if self.images.dtype == np.float32 and not (
-            self.images.min() >= 0 and self.images.max() <= 1
+            np.isfinite(self.images.min()) and np.isfinite(self.images.max())
         ):
             raise DatasetError(
-                f"images: expected float values from 0 to 1, got {self.images.min():g} to "
-                f"{self.images.max():g}; values up to 255 belong in uint8, or divide them by 255"
+                f"images: expected finite values, got {self.images.min():g} to "
+                f"{self.images.max():g}"
             )
 
     def __len__(self) -> int:
@@ -84,10 +85,21 @@ class Split:
         return Split(images[rows], self.labels[rows])
 
 
-def numbered_class_labels(train: Split, test: Split) -> tuple[str, ...]:
-    """Return "0", "1", ... for the classes of two splits: what classes without names are called."""
-    count = int(max(train.labels.max(), test.labels.max())) + 1
-    return tuple(str(number) for number in range(count))
+def check_class_labels(labels: Sequence[str]) -> None:
+    """Refuse class labels that do not tell the classes apart.
+
+    Raises:
+        DatasetError: One is empty, or two are equal.
+    """
+    first: dict[str, int] = {}
+    for number, label in enumerate(labels):
+        if not label.strip():
+            raise DatasetError(f"class_labels: expected a text for class {number}, got {label!r}")
+        if first.setdefault(label, number) != number:
+            raise DatasetError(
+                f"class_labels: expected different texts, got {label!r} for the classes "
+                f"{first[label]} and {number}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +111,21 @@ class Dataset:
         class_labels: What each class is called, class 0 first.
         train: What a network learns from.
         test: What it is judged by.
+        test_origin: Where the test images are from, if the data came without any; "" for its own.
 
     Raises:
-        DatasetError: The splits differ in image shape or dtype, or a label has no name.
+        DatasetError: The splits differ in image shape or dtype, a label has no name, or names are
+            empty or equal.
     """
 
     name: str
     class_labels: tuple[str, ...]
     train: Split
     test: Split
+    test_origin: str = ""
 
     def __post_init__(self) -> None:
+        check_class_labels(self.class_labels)
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise DatasetError(
                 f"images: the training images are {self.train.images.shape[1:]}, "

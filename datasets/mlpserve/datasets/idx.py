@@ -1,9 +1,9 @@
 """IDX files, the format in which MNIST and its relatives are published.
 
 An IDX file is a header and one array: two zero bytes, the type of the values (08 for unsigned
-bytes, the only one read here), the number of dimensions, the size of each dimension as four
-big-endian bytes, then the values in row-major order. Knows the official file names, but no
-particular data set.
+bytes, 0C for integers of 32 bits, and so on), the number of dimensions, the size of each dimension
+as four big-endian bytes, then the values, big-endian, in row-major order. Knows the official file
+names, but no particular data set.
 """
 
 import gzip
@@ -12,12 +12,12 @@ import math
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets.dataset import Dataset, DatasetError, Split, numbered_class_labels
+from mlpserve.datasets.dataset import DatasetError
 
 MAX_IDX_BYTES = 2 * 1024**3  # of values in one file; thirty times the largest of MNIST's
 
@@ -27,18 +27,17 @@ TEST_IMAGES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
-IMAGE_DIMENSIONS = 3  # (count, rows, columns)
-LABEL_DIMENSIONS = 1
-
 _GZIP_MAGIC = b"\x1f\x8b"
+_MAGIC = b"\x00\x00"
+_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by the third byte
 _UNSIGNED_BYTES_MAGIC = b"\x00\x00\x08"
 _SIZE_BYTES = 4  # of one dimension's size in the header
 _MAX_DIMENSIONS = 32  # as many as every supported NumPy can hold
 _CHUNK_BYTES = 1024**2
 
 
-def read_idx(path: Path, *, dimensions: int | None = None) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes, gzipped or not (its content decides, not its name).
+def read_idx(path: Path, *, dimensions: int | None = None) -> npt.NDArray[Any]:
+    """Read one IDX file, gzipped or not (its content decides, not its name).
 
     No more is read, unpacked or allocated than the file really holds, whatever its header says.
 
@@ -62,52 +61,6 @@ def read_idx(path: Path, *, dimensions: int | None = None) -> npt.NDArray[np.uin
         raise DatasetError(f"{path}: the gzip file is damaged: {error}") from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def read_idx_split(images_path: Path, labels_path: Path) -> Split:
-    """Read a split from a file of images and the file of their labels.
-
-    Returns:
-        (N, rows, columns) uint8 images and their N labels.
-
-    Raises:
-        DatasetError: One of the two cannot be used, or they do not belong together.
-    """
-    images = read_idx(images_path, dimensions=IMAGE_DIMENSIONS)
-    labels = read_idx(labels_path, dimensions=LABEL_DIMENSIONS)
-    if len(images) != len(labels):
-        raise DatasetError(
-            f"{images_path} holds {len(images)} images, but {labels_path} holds "
-            f"{len(labels)} labels; expected one for each"
-        )
-    return Split(images=images, labels=labels.astype(np.int64))
-
-
-def read_idx_dataset(folder: Path) -> Dataset:
-    """Read both splits from a folder with the four official files; it is called like the folder.
-
-    Raises:
-        DatasetError: A file is missing or cannot be used, or the splits do not fit together.
-    """
-    paths = find_idx_files(folder)
-    train = read_idx_split(paths[TRAIN_IMAGES], paths[TRAIN_LABELS])
-    test = read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
-    class_labels = numbered_class_labels(train, test)
-    try:
-        name = folder.resolve().name
-        return Dataset(name=name, class_labels=class_labels, train=train, test=test)
-    except DatasetError as error:
-        raise DatasetError(f"{folder}: {error}") from error
-
-
-def read_idx_test_split(folder: Path) -> Split:
-    """Read the test split alone, as ``read_idx_dataset`` does.
-
-    Raises:
-        DatasetError: One of its two files is missing or cannot be used.
-    """
-    paths = find_idx_files(folder, (TEST_IMAGES, TEST_LABELS))
-    return read_idx_split(paths[TEST_IMAGES], paths[TEST_LABELS])
 
 
 def find_idx_files(folder: Path, names: Collection[str] = IDX_NAMES) -> dict[str, Path]:
@@ -165,33 +118,39 @@ def _first_spelling(name: str, files: dict[str, Path]) -> Path | None:
 
 def _read_array(
     file: BinaryIO | io.BufferedIOBase, path: Path, dimensions: int | None
-) -> npt.NDArray[np.uint8]:
-    shape = _read_shape(file, path, dimensions)
+) -> npt.NDArray[Any]:
+    dtype, shape = _read_header(file, path, dimensions)
     size = math.prod(shape)
-    if size > MAX_IDX_BYTES:
+    if size * dtype.itemsize > MAX_IDX_BYTES:
         raise DatasetError(
             f"{path}: the header declares {size} values in shape {shape}, "
-            f"the most that is read is {MAX_IDX_BYTES}"
+            f"the most that is read is {MAX_IDX_BYTES // dtype.itemsize}"
         )
-    values = _read_at_most(file, size + 1)
-    if len(values) != size:
-        came = "more follow" if len(values) > size else f"only {len(values)} are there"
+    values = _read_at_most(file, size * dtype.itemsize + 1)
+    if len(values) != size * dtype.itemsize:
+        is_short = len(values) < size * dtype.itemsize
+        came = f"only {len(values) // dtype.itemsize} are there" if is_short else "more follow"
         raise DatasetError(
             f"{path}: the header declares {size} values in shape {shape}, but {came}"
         )
-    return np.frombuffer(values, np.uint8).reshape(shape)
+    return np.frombuffer(values, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _read_shape(
+def _read_header(
     file: BinaryIO | io.BufferedIOBase, path: Path, dimensions: int | None
-) -> tuple[int, ...]:
+) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = file.read(len(_UNSIGNED_BYTES_MAGIC) + 1)
-    if len(magic) <= len(_UNSIGNED_BYTES_MAGIC) or not magic.startswith(_UNSIGNED_BYTES_MAGIC):
+    if len(magic) <= len(_UNSIGNED_BYTES_MAGIC) or not magic.startswith(_MAGIC):
         raise DatasetError(
-            f"{path}: expected an IDX file of unsigned bytes, which starts with 00 00 08 and the "
-            f"number of dimensions, got {magic.hex(' ') or 'an empty file'}"
+            f"{path}: expected an IDX file, which starts with 00 00, the type of its values and "
+            f"the number of dimensions, got {magic.hex(' ') or 'an empty file'}"
         )
-    count = magic[-1]
+    kind, count = magic[-2:]
+    if kind not in _DTYPES:
+        raise DatasetError(
+            f"{path}: expected values of type {', '.join(f'{known:02X}' for known in _DTYPES)}, "
+            f"got {kind:02X}"
+        )
     if dimensions is not None and count != dimensions:
         raise DatasetError(f"{path}: expected {dimensions} dimensions, got {count}")
     if not 1 <= count <= _MAX_DIMENSIONS:
@@ -202,7 +161,7 @@ def _read_shape(
     shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
     if 0 in shape:
         raise DatasetError(f"{path}: expected sizes of at least 1, got shape {shape}")
-    return shape
+    return np.dtype(_DTYPES[kind]), shape
 
 
 def _read_at_most(file: BinaryIO | io.BufferedIOBase, limit: int) -> bytearray:

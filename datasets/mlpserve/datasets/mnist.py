@@ -6,8 +6,10 @@ The files are recognised by their content, so what is called MNIST is MNIST.
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +89,23 @@ def load_mnist_test(data_dir: Path | None) -> Split:
 
 
 def cache_folder() -> Path:
-    """Return where downloaded files are kept; it need not exist."""
+    """Return where downloaded files are kept; it need not exist.
+
+    Raises:
+        DownloadError: There is no home folder to keep them in.
+    """
+    if not os.environ.get("XDG_CACHE_HOME") and not _has_home():
+        raise DownloadError(
+            "there is no home folder to keep downloaded files in; name a folder that holds the "
+            "four MNIST files with --data-dir, or one for the cache with $XDG_CACHE_HOME"
+        )
     return platformdirs.user_cache_path("mlpserve") / NAME
+
+
+def _has_home() -> bool:
+    # Of a user whom the system does not know, as in a container, nothing is expanded; and an empty
+    # variable would make the root folder of it.
+    return os.environ.get("HOME") != "" and os.path.expanduser("~").startswith("/")  # noqa: PTH111
 
 
 def _split(arrays: _Arrays, names: tuple[str, str]) -> Split:
@@ -113,8 +130,12 @@ def _load_from(data_dir: Path, names: Sequence[str]) -> _Arrays:
 
 
 def _load_from_cache(names: Sequence[str]) -> _Arrays:
-    cached = {name: _read_cached(name) for name in names}
+    folder = cache_folder()
+    cached = {name: _read_cached(folder, name) for name in names}
     missing = [name for name, array in cached.items() if array is None]
+    if missing:
+        hosts = " or ".join(str(urlsplit(mirror).hostname) for mirror in MIRRORS)
+        logger.info("MNIST is not at hand; asking %s for it", hosts)
     _download(missing)
     return {
         name: _read_official(_cache_path(name), name) if array is None else array
@@ -122,9 +143,9 @@ def _load_from_cache(names: Sequence[str]) -> _Arrays:
     }
 
 
-def _read_cached(name: str) -> npt.NDArray[np.uint8] | None:
+def _read_cached(folder: Path, name: str) -> npt.NDArray[np.uint8] | None:
     try:
-        path = present_idx_files(cache_folder()).get(name)
+        path = present_idx_files(folder).get(name)
         return None if path is None else _read_official(path, name)
     except DatasetError as error:
         logger.warning("downloading what the cache should hold: %s", error)

@@ -1,13 +1,14 @@
-"""Data sets in one ``.npz`` file, the form in which Keras keeps its data sets.
+"""Data sets in one ``.npz`` file, the form in which Keras and MedMNIST keep theirs.
 
-The file holds ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if the classes have names,
-``class_labels``. Never unpickles, and reads each array's declared size before the array. Knows no
-particular data set.
+The file holds images and labels of each split: ``x_train``, ``y_train``, ``x_test`` and ``y_test``,
+or ``train_images``, ``train_labels`` and so on, or ``images`` and ``labels`` alone; and, if the
+classes have names, ``class_labels``. Never unpickles, and reads each array's declared size before
+the array. Knows no particular data set.
 """
 
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -15,54 +16,69 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets.dataset import (
-    Dataset,
-    DatasetError,
-    Images,
-    Labels,
-    Split,
-    numbered_class_labels,
+from mlpserve.datasets.class_labels import MAX_CLASSES, LabelIndex, label_numbers
+from mlpserve.datasets.dataset import DatasetError, Labels
+from mlpserve.datasets.raw import (
+    RawData,
+    RawSplit,
+    ReadOptions,
+    arranged,
+    joined,
+    narrowed,
+    split_name,
+    splits_of,
 )
 
 MAX_NPZ_BYTES = 4 * 1024**3  # of all arrays that are read, unpacked
-MAX_CLASSES = 65_536  # one stray label must not make a billion class labels
 
 Array: TypeAlias = npt.NDArray[Any]
+# What the entries of a split are called: that of the images, and that of the labels.
+_Names: TypeAlias = tuple[str, str]
 
-_TRAIN = ("x_train", "y_train")
-_TEST = ("x_test", "y_test")
+_KERAS = ("x_train", "y_train", "x_test", "y_test")
 _CLASS_LABELS = "class_labels"
+_IMAGE_WORDS = {"x", "images", "image", "imgs", "img", "data", "features", "pixels"}
+_LABEL_WORDS = {"y", "labels", "label", "targets", "target", "classes"}
+_POSITIONAL = ("arr_0", "arr_1", "arr_2", "arr_3")  # what numpy.savez calls arrays without names
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 
 
-def read_npz_dataset(path: Path) -> Dataset:
-    """Read both splits; the data set is called like the file, without its ending.
+def read_npz_data(path: Path, options: ReadOptions, *, test_only: bool) -> RawData:
+    """Read images and labels; the data is called like the file, without its ending.
 
-    The images, ``x_train`` and ``x_test``, are (N, ...) integers from 0 to 255, kept as uint8, or
-    floats from 0 to 1, kept as float32. The labels, ``y_train`` and ``y_test``, are (N,) or (N, 1)
-    integers. ``class_labels`` is (K,) unicode; without it the classes are called by their number.
+    The images are (N, ...) numbers. The labels are (N,) or (N, 1) integers, or (N,) unicode.
+    ``class_labels`` is (K,) unicode; without it classes are called by their number.
+
+    Args:
+        path: The file.
+        options: What is said about the images.
+        test_only: Whether to read the test images alone, if there are any.
 
     Raises:
         DatasetError: The file cannot be read, or an entry is missing or something else.
     """
-    arrays = read_npz_arrays(path, (*_TRAIN, *_TEST), optional=(_CLASS_LABELS,))
-    train, test = _split(path, arrays, _TRAIN), _split(path, arrays, _TEST)
+    train_names, test_names = splits_of(_found_names(path))
+    if test_only and test_names is not None:
+        train_names = []
+    names = [*train_names, *([] if test_names is None else [test_names])]
+    arrays = read_npz_arrays(
+        path, [name for pair in names for name in pair], optional=(_CLASS_LABELS,)
+    )
     with _located(path, _CLASS_LABELS):
-        class_labels = _class_labels(arrays.get(_CLASS_LABELS), train, test)
-    with _located(path):
-        return Dataset(name=path.stem, class_labels=class_labels, train=train, test=test)
-
-
-def read_npz_test_split(path: Path) -> Split:
-    """Read ``x_test`` and ``y_test`` alone, as ``read_npz_dataset`` does.
-
-    Raises:
-        DatasetError: The file cannot be read, or one of the two is missing or something else.
-    """
-    return _split(path, read_npz_arrays(path, _TEST), _TEST)
+        class_labels = _class_labels(arrays.get(_CLASS_LABELS))
+    index = LabelIndex() if any(arrays[pair[1]].dtype.kind == "U" for pair in names) else None
+    train = [_split(path, arrays, pair, options, index) for pair in train_names]
+    test = None if test_names is None else _split(path, arrays, test_names, options, index)
+    return RawData(
+        name=path.stem,
+        train=joined(train) if train else None,
+        test=test,
+        label_texts=class_labels if index is None else index.texts,
+        class_labels=class_labels,
+    )
 
 
 def read_npz_arrays(
@@ -85,41 +101,94 @@ def read_npz_arrays(
         return {name: _read_array(archive, entry) for name, entry in wanted.items()}
 
 
-def _split(path: Path, arrays: dict[str, Array], names: tuple[str, str]) -> Split:
+def npz_entries(path: Path) -> tuple[str, ...]:
+    """Return what the arrays of a file are called.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    with _located(path), _readable(), zipfile.ZipFile(path) as archive:
+        return tuple(info.filename.removesuffix(".npy") for info in archive.infolist())
+
+
+def _found_names(path: Path) -> Mapping[str, _Names]:
+    """Return the entries of each split, by what ``splits_of`` calls it.
+
+    Raises:
+        DatasetError: There are none, or images lack their labels.
+    """
+    entries = npz_entries(path)
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        role = _role(entry)
+        if role is not None:
+            found.setdefault(split_name(entry), {}).setdefault(role, entry)
+    if set(found) - {""}:
+        found.pop("", None)  # such as `labels`, the names of the classes
+    if found and all(len(names) == len(("images", "labels")) for names in found.values()):
+        return {split: (names["images"], names["labels"]) for split, names in found.items()}
+    if not found and set(_POSITIONAL[:2]) <= set(entries):
+        return _positional(path, entries)
+    missing = [name for name in _KERAS if name not in entries]
+    raise DatasetError(
+        f"{path}: expected {', '.join(_KERAS)} (or train_images, train_labels and so on, or images "
+        f"and labels alone), missing {', '.join(missing)}; it holds {', '.join(entries)}"
+    )
+
+
+def _role(entry: str) -> str | None:
+    words = set(entry.lower().replace("-", "_").split("_"))
+    if words & _LABEL_WORDS and entry != _CLASS_LABELS:
+        return "labels"
+    return "images" if words & _IMAGE_WORDS else None
+
+
+def _positional(path: Path, entries: Sequence[str]) -> Mapping[str, _Names]:
+    """Return which arrays without names are what: (x, y), (x, y, x, y) or (x, x, y, y)."""
+    names = [name for name in _POSITIONAL if name in entries]
+    arrays = read_npz_arrays(path, names)
+    images = [name for name in names if arrays[name].size > len(arrays[name])]
+    labels = [name for name in names if name not in images]
+    pairs = list(zip(images, labels, strict=False))
+    if len(images) != len(labels):
+        raise DatasetError(f"{path}: expected images and labels in turn, got {', '.join(names)}")
+    return dict(zip(("train", "test") if len(pairs) > 1 else ("",), pairs, strict=True))
+
+
+def _split(
+    path: Path,
+    arrays: dict[str, Array],
+    names: _Names,
+    options: ReadOptions,
+    index: LabelIndex | None,
+) -> RawSplit:
     images_name, labels_name = names
+    images, labels = arrays[images_name], arrays[labels_name]
     with _located(path, images_name):
-        images = _images(arrays[images_name])
+        if images.ndim < 2 or not images.size:  # noqa: PLR2004
+            raise DatasetError(f"expected at least one, as (count, ...), got shape {images.shape}")
+        images = arranged(narrowed(images), options, where=images_name)
     with _located(path, labels_name):
-        labels = _labels(arrays[labels_name])
-    with _located(path, f"{images_name} and {labels_name}"):
-        return Split(images=images, labels=labels)
+        codes = _codes(labels, index)
+    if len(images) != len(codes):
+        raise DatasetError(
+            f"{path}: {labels_name}: expected one for each of the {len(images)} images in "
+            f"{images_name}, got {len(codes)}"
+        )
+    return RawSplit(images, codes)
 
 
-def _images(values: Array) -> Images:
-    if values.dtype.kind == "f":
-        # What float32 cannot hold becomes infinite, and a Split refuses that.
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values, np.float32)
-    if values.dtype.kind not in "iu":
-        raise DatasetError(f"expected integers or floats, got {values.dtype}")
-    if values.size and not (values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max):
-        raise DatasetError(f"expected integers from 0 to 255, got {values.min()} to {values.max()}")
-    return np.ascontiguousarray(values, np.uint8)
+def _codes(labels: Array, index: LabelIndex | None) -> Labels:
+    if index is None:
+        return label_numbers(labels)
+    if labels.ndim != 1 and labels.shape[1:] != (1,):
+        raise DatasetError(f"expected shape (N,) or (N, 1), got {labels.shape}")
+    return index.add(labels.reshape(-1).astype(np.str_))
 
 
-def _labels(values: Array) -> Labels:
-    if values.dtype.kind not in "iu":
-        raise DatasetError(f"expected integer classes, got {values.dtype}")
-    if values.ndim != 1 and values.shape[1:] != (1,):
-        raise DatasetError(f"expected shape (N,) or (N, 1), got {values.shape}")
-    if values.size and values.max() >= MAX_CLASSES:
-        raise DatasetError(f"expected classes below {MAX_CLASSES}, got {values.max()}")
-    return values.reshape(-1).astype(np.int64)
-
-
-def _class_labels(names: Array | None, train: Split, test: Split) -> tuple[str, ...]:
+def _class_labels(names: Array | None) -> tuple[str, ...] | None:
     if names is None:
-        return numbered_class_labels(train, test)
+        return None
     if names.dtype.kind != "U" or names.ndim != 1 or not 1 <= len(names) <= MAX_CLASSES:
         raise DatasetError(
             f"expected (K,) unicode, K from 1 to {MAX_CLASSES}, got {names.dtype} {names.shape}"

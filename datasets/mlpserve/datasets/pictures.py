@@ -18,7 +18,13 @@ ENDINGS: Final = (
 )  # fmt: skip
 _FORMATS: Final = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # as Pillow calls them
 _MODES: Final = {(): "L", (1,): "L", (3,): "RGB"}  # by what follows height and width in a shape
+_ORIENTATION: Final = 0x0112  # of EXIF
+_FIRST_TURNED: Final = 5  # of its values: those that swap height and width
 _MAX_16_BITS: Final = 65535
+
+
+class PictureError(DatasetError):
+    """A picture is none, or is damaged."""
 
 
 def decode_picture(
@@ -39,7 +45,8 @@ def decode_picture(
         uint8 of that shape; uint16 for grey pictures of 16 bits.
 
     Raises:
-        DatasetError: The shape is not one of these, or it is no picture, or a damaged one.
+        PictureError: It is no picture, or a damaged one.
+        DatasetError: The shape is not one of these, or Pillow is missing.
     """
     mode = _MODES.get(shape[2:]) if len(shape) > 1 else None
     if mode is None:
@@ -47,7 +54,9 @@ def decode_picture(
             f"{where}: --shape: expected a height and a width for grey, as in 28x28, or with x3 "
             f"for colour, got {'x'.join(str(size) for size in shape)}"
         )
-    with _opened(source, where) as picture:
+    with _opened(source, where) as opened:
+        opened.load()
+        picture = _upright(opened)
         is_wide = picture.mode.startswith("I") and mode == "L"
         seen = picture if is_wide else _opaque(picture).convert(mode)
         size = (shape[1], shape[0])
@@ -63,18 +72,22 @@ def decode_picture(
 
 
 def picture_shape(source: bytes | Path, *, where: str) -> tuple[int, int]:
-    """Return the height and the width of a picture.
+    """Return the height and the width of a picture, from its beginning alone.
 
     Raises:
-        DatasetError: It is no picture, or a damaged one.
+        PictureError: It is no picture.
+        DatasetError: Pillow is missing.
     """
     with _opened(source, where) as picture:
-        return picture.height, picture.width
+        width, height = picture.size
+        # A camera that was held upright notes that its picture must be turned.
+        is_turned = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+        return (width, height) if is_turned else (height, width)
 
 
 @contextmanager
 def _opened(source: bytes | Path, where: str) -> Iterator[Any]:
-    """Lend a picture that is decoded and upright; what is wrong with it becomes one sentence."""
+    """Lend a picture; what is wrong with it becomes one sentence."""
     image = _pillow(where)
     try:
         with (
@@ -84,13 +97,13 @@ def _opened(source: bytes | Path, where: str) -> Iterator[Any]:
                 io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
             ) as picture,
         ):
-            picture.load()
-            yield _upright(picture)
+            yield picture
     # Pillow has no list of what it raises for a damaged picture.
     except Exception as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{where}: expected a picture, but {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(f"{where}: expected a picture, but {reason}") from error
 
 
 def _upright(picture: Any) -> Any:  # noqa: ANN401 - Pillow is an extra

@@ -7,54 +7,75 @@ A data set is a line of ``DATASETS`` and a module of its own; a format of files 
 import argparse
 import logging
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from mlpserve.datasets.dataset import Dataset, DatasetError, Split
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.drawn import load_drawn, load_drawn_test
-from mlpserve.datasets.idx import read_idx_dataset, read_idx_test_split
+from mlpserve.datasets.idx_data import is_idx_data, read_idx_data
 from mlpserve.datasets.mnist import load_mnist, load_mnist_test
-from mlpserve.datasets.npz import read_npz_dataset, read_npz_test_split
+from mlpserve.datasets.npz import read_npz_data
+from mlpserve.datasets.picture_data import is_picture_data, read_picture_data
+from mlpserve.datasets.raw import (
+    NO_OPTIONS,
+    RawData,
+    RawSplit,
+    ReadOptions,
+    finished,
+    finished_test,
+)
+from mlpserve.datasets.table_data import is_table_data, read_table_data
 
 logger = logging.getLogger(__name__)
 
-_Place = TypeVar("_Place")
 _Loaded = TypeVar("_Loaded", Dataset, Split)
 
 
 @dataclass(frozen=True)
-class Source(Generic[_Place]):
-    """Something that is loaded, whole or its test split alone.
+class Source:
+    """A data set that is loaded by its name, whole or its test split alone.
 
     Attributes:
         description: What it is, in a few words, for help texts and messages.
-        load: Loads both splits.
+        load: Loads both splits; takes the folder of ``--data-dir``.
         load_test: Loads the test split without reading the training split.
     """
 
     description: str
-    load: Callable[[_Place], Dataset]
-    load_test: Callable[[_Place], Split]
+    load: Callable[[Path | None], Dataset]
+    load_test: Callable[[Path | None], Split]
+
+
+class Read(Protocol):
+    """Reads the images and labels that a path holds."""
+
+    def __call__(self, path: Path, options: ReadOptions, *, test_only: bool) -> RawData:
+        """Read the test images alone if these are wanted, and are there."""
 
 
 @dataclass(frozen=True)
-class Format(Source[Path]):
+class Format:
     """A format of the user's files.
 
     Attributes:
-        fits: Returns whether a path, which exists, is of this format, as far as is seen from
-            outside.
+        description: What it is, in a few words, for help texts and messages.
+        fits: Returns whether a path is of this format, as far as is seen from outside.
+        read: Reads it.
     """
 
+    description: str
     fits: Callable[[Path], bool]
+    read: Read
 
 
 # By the name that --data has for each; it is loaded from the folder of --data-dir, or else from
 # wherever it is to be had.
-DATASETS: Final[Mapping[str, Source[Path | None]]] = {
+DATASETS: Final[Mapping[str, Source]] = {
     "mnist": Source("70,000 handwritten digits", load_mnist, load_mnist_test),
     "drawn": Source(
         "digits drawn by code, needs no network",
@@ -62,64 +83,82 @@ DATASETS: Final[Mapping[str, Source[Path | None]]] = {
         lambda _: load_drawn_test(),
     ),
 }
-# The first that fits is taken; what is none of the others is taken for an .npz file.
+# The first that fits is taken.
 FORMATS: Final = (
-    Format("a folder with the four IDX files", read_idx_dataset, read_idx_test_split, Path.is_dir),
-    Format(
-        "an .npz file with x_train, y_train, x_test and y_test",
-        read_npz_dataset,
-        read_npz_test_split,
-        lambda _: True,
-    ),
+    Format("a folder with IDX files", is_idx_data, read_idx_data),
+    Format("a CSV, Parquet or Arrow file, or a folder of them", is_table_data, read_table_data),
+    Format("a folder with a folder of pictures for each class", is_picture_data, read_picture_data),
+    Format("an .npz file with images and labels", Path.is_file, read_npz_data),
 )
 _AUTO: Final = "auto"
 _NAMES: Final = (_AUTO, *DATASETS)
-_ACCEPTED: Final = f"{', '.join(_NAMES)}, {', or '.join(form.description for form in FORMATS)}"
+_KINDS: Final = (
+    f"{', '.join(form.description for form in FORMATS[:-1])}, or {FORMATS[-1].description}"
+)
+_ACCEPTED: Final = f"{', '.join(_NAMES)}, {_KINDS}"
 DATA_HELP: Final = (
     f"{', '.join(f'{name} ({source.description})' for name, source in DATASETS.items())}, {_AUTO} "
-    "(mnist if it is at hand or can be downloaded, else drawn), or the path of "
-    f"{' or of '.join(form.description for form in FORMATS)}"
+    f"(mnist if it is at hand or can be downloaded, else drawn), or the path of {_KINDS}"
 )
+# EMNIST, but neither MedMNIST nor FEMNIST.
+_EMNIST: Final = re.compile(r"(?<![a-z])emnist", re.IGNORECASE)
 
 
-def load_dataset(source: str, *, data_dir: Path | None) -> Dataset:
+def load_dataset(
+    source: str, *, data_dir: Path | None, options: ReadOptions = NO_OPTIONS
+) -> Dataset:
     """Load both splits of a source.
 
     Args:
         source: A name of ``DATASETS``; ``auto``, which is MNIST if it is at hand or can be
-            downloaded, else drawn, as the name of the result says; or the path of a folder with
-            IDX files or of an .npz file. A folder that is itself called ``mnist`` is ``./mnist``,
-            and the name of its data is ``own-mnist``.
+            downloaded, else drawn, as the name of the result says; or a path in one of
+            ``FORMATS``. A folder that is itself called ``mnist`` is ``./mnist``, and the name of
+            its data is ``own-mnist``.
         data_dir: Where the MNIST files may be; the user's cache folder otherwise.
+        options: What else is said about the data.
 
     Raises:
         DatasetError: The source is none of these, or cannot be used.
     """
-    if source in DATASETS:
-        return DATASETS[source].load(data_dir)
-    if source == _AUTO:
-        return _first_at_hand(DATASETS["mnist"].load, DATASETS["drawn"].load, data_dir)
-    path, form = _file(source)
-    dataset = form.load(path)
-    return replace(dataset, name=_name_of(dataset.name))
+    if options.test_data is None and (load := _by_name(source, options)) is not None:
+        return load(data_dir)
+    raw = _raw(source, data_dir, options, test_only=False)
+    other = None
+    if options.test_data is not None:
+        other = _raw(options.test_data, data_dir, options, test_only=True)
+    with _located(source):
+        return finished(raw, other)
 
 
-def load_test_split(source: str, *, data_dir: Path | None) -> Split:
-    """Load the test split of a source, without reading the training split.
+def load_test_split(
+    source: str,
+    *,
+    data_dir: Path | None,
+    options: ReadOptions = NO_OPTIONS,
+    class_labels: Sequence[str] | None = None,
+) -> Split:
+    """Load the test split of a source, without reading the training split if it can be.
 
     Args:
         source: As for ``load_dataset``.
         data_dir: As for ``load_dataset``.
+        options: As for ``load_dataset``.
+        class_labels: What the classes of a network are called, so that the labels are its classes;
+            None to number the classes as the data does.
 
     Raises:
         DatasetError: The source is unknown, or cannot be used.
     """
-    if source in DATASETS:
-        return DATASETS[source].load_test(data_dir)
-    if source == _AUTO:
+    if options.test_data is None and source == _AUTO:
         return _first_at_hand(DATASETS["mnist"].load_test, DATASETS["drawn"].load_test, data_dir)
-    path, form = _file(source)
-    return form.load_test(path)
+    if options.test_data is None and source in DATASETS:
+        return DATASETS[source].load_test(data_dir)
+    tested = source if options.test_data is None else options.test_data
+    raw = _raw(tested, data_dir, options, test_only=True)
+    if options.test_data is not None and raw.test is None:
+        raw = replace(raw, train=None, test=raw.train)
+    with _located(tested):
+        return finished_test(raw, class_labels)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +169,109 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("MLPSERVE_DATA_DIR") or None,
         help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
     )
+
+
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say more about data than where it is; see ``read_options``."""
+    group = parser.add_argument_group("what is said about data of your own")
+    group.add_argument(
+        "--test-data",
+        metavar="DATA",
+        help="other data as for --data, to test by; default: the data's own test images, or else "
+        "a tenth of each class, held out",
+    )
+    group.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="the column of a table with the labels, by its name, or by its place from 0 where "
+        "there are no names; default: label, class, target, y or digit, or else the first",
+    )
+    group.add_argument(
+        "--shape",
+        type=_shape,
+        metavar="HxW",
+        help="of one image, as in 28x28, or 32x32x3 for pictures in colour; pictures are brought "
+        "to it; default: as the data has it, or a square",
+    )
+    group.add_argument(
+        "--transpose", action="store_true", help="swap rows and columns, as EMNIST's images need"
+    )
+    group.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read; default: name them all, and stop",
+    )
+
+
+def read_options(options: argparse.Namespace) -> ReadOptions:
+    """Return what the flags of ``add_read_options`` say."""
+    return ReadOptions(
+        test_data=options.test_data,
+        label_column=options.label_column,
+        shape=options.shape,
+        transpose=options.transpose,
+        skip_unreadable=options.skip_unreadable,
+    )
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(size) for size in text.lower().replace(",", "x").split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        message = f"expected sizes with x between them, as in 28x28, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return shape
+
+
+def _by_name(source: str, options: ReadOptions) -> Callable[[Path | None], Dataset] | None:
+    if source != _AUTO and source not in DATASETS:
+        return None
+    said = [
+        flag
+        for flag, value in (
+            ("--label-column", options.label_column),
+            ("--shape", options.shape),
+            ("--transpose", options.transpose),
+        )
+        if value and options.test_data is None
+    ]
+    if said:
+        raise DatasetError(f"{said[0]}: is said about data of your own, but --data is {source}")
+    if source == _AUTO:
+        return lambda place: _first_at_hand(DATASETS["mnist"].load, DATASETS["drawn"].load, place)
+    return DATASETS[source].load
+
+
+def _raw(source: str, data_dir: Path | None, options: ReadOptions, *, test_only: bool) -> RawData:
+    load = _by_name(source, options)
+    if load is not None:
+        dataset = load(data_dir)
+        return RawData(
+            name=dataset.name,
+            train=None if test_only else RawSplit(dataset.train.images, dataset.train.labels),
+            test=RawSplit(dataset.test.images, dataset.test.labels),
+            label_texts=dataset.class_labels,
+            class_labels=dataset.class_labels,
+        )
+    path, form = _file(source)
+    raw = form.read(path, options, test_only=test_only)
+    if _EMNIST.search(f"{path.name} {raw.name}") and not options.transpose:
+        logger.warning(
+            "%s: EMNIST's images are published with rows and columns swapped; --transpose turns "
+            "them, so that pictures of letters are classified rightly as well",
+            source,
+        )
+    return replace(raw, name=_name_of(raw.name))
+
+
+@contextmanager
+def _located(source: str) -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{source}: {error}") from error
 
 
 def _first_at_hand(
@@ -155,18 +297,17 @@ def _name_of(name: str) -> str:
 
 
 def _file(source: str) -> tuple[Path, Format]:
-    """Return a path that exists, and the format that is there."""
+    """Return a path that exists, or several begin with, and the format that is there."""
     path = Path(source)
     try:
-        path.stat()
-    except FileNotFoundError:
-        exists = False
+        exists = source != "" and path.exists()  # a Path takes "" for the current folder
+        fitting = [form for form in FORMATS if source != "" and form.fits(path)]
     except OSError as error:
         raise DatasetError(f"data: {source}: cannot be read: {error.strerror or error}") from error
-    else:
-        exists = source != ""  # which a Path takes for the current folder
-    if not exists:
-        raise DatasetError(
-            f"data: expected {_ACCEPTED}; got {source!r}, and there is no such file or folder"
-        )
-    return path, next(form for form in FORMATS if form.fits(path))
+    if fitting:
+        return path, fitting[0]
+    if exists:
+        raise DatasetError(f"{source}: expected {_KINDS}; it is none of these")
+    raise DatasetError(
+        f"data: expected {_ACCEPTED}; got {source!r}, and there is no such file or folder"
+    )

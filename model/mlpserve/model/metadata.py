@@ -57,6 +57,8 @@ class Training:
             where no images were set aside.
         calibration: How the probabilities were calibrated; None where they were not.
         warnings: What looked like a mistake in the data or the result, a sentence each.
+        test_origin: Where the test images are from, if the data came without any, as in "10 % of
+            each class, held out (seed 0)"; "" for the data's own.
     """
 
     recipe: str
@@ -71,6 +73,7 @@ class Training:
     validation_accuracy: float | None = None
     calibration: Calibration | None = None
     warnings: tuple[str, ...] = ()
+    test_origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def _training(document: Document) -> Training:
             else None
         ),
         warnings=document.get_tuple("warnings", str) if document.has("warnings") else (),
+        test_origin=document.get("test_origin", str) if document.has("test_origin") else "",
     )
 
 

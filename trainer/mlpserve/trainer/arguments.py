@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from mlpserve.datasets.source import DATA_HELP, add_data_dir
+from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
 from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
@@ -45,6 +45,7 @@ def train_parser() -> argparse.ArgumentParser:
         help="terminal (a progress bar), lines, json (one object a line), or auto: terminal where "
         "there is one, else lines; default: auto",
     )
+    add_read_options(parser)
     _add_publication(parser)
     _add_survival(parser)
     _add_settings(parser)
@@ -71,6 +72,7 @@ def job_config(options: argparse.Namespace) -> JobConfig:
     return JobConfig(
         data=options.data,
         data_dir=options.data_dir,
+        read_options=read_options(options),
         models=options.models,
         name=options.name,
         recipe=_recipe(options),

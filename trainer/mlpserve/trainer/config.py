@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlpserve.datasets.raw import NO_OPTIONS, ReadOptions
 from mlpserve.trainer.learning.recipe import Recipe
 
 
@@ -29,6 +30,7 @@ class JobConfig:
         compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
             test images, or nothing is published; None for none.
         with_report: Whether to publish the report beside the weights.
+        read_options: What else is said about the data.
     """
 
     data: str
@@ -45,3 +47,4 @@ class JobConfig:
     min_accuracy: float | None = None
     compare_to: str | None = None
     with_report: bool = True
+    read_options: ReadOptions = NO_OPTIONS

@@ -11,7 +11,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_test_split
-from mlpserve.datasets.source import DATA_HELP, add_data_dir
+from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
@@ -34,7 +34,12 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     model = load_reference(parse_reference(options.model))
     check_golden(model)
-    split = load_test_split(options.data, data_dir=options.data_dir)
+    split = load_test_split(
+        options.data,
+        data_dir=options.data_dir,
+        options=read_options(options),
+        class_labels=model.metadata.class_labels,
+    )
     with threadpool_limits(1):
         evaluation = evaluate(model.network, model.metadata.input, split)
     if options.output == "json":
@@ -51,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model(parser)
     parser.add_argument("--data", required=True, help=DATA_HELP)
     add_data_dir(parser)
+    add_read_options(parser)
     parser.add_argument(
         "--output", choices=("table", "json"), default="table", help="default: table"
     )

@@ -232,7 +232,7 @@ class _Run:
 
 
 def _material(config: JobConfig, display: Display) -> Material:
-    dataset = load_dataset(config.data, data_dir=config.data_dir)
+    dataset = load_dataset(config.data, data_dir=config.data_dir, options=config.read_options)
     display.data(dataset)
     train, validation = hold_out(dataset.train, config.recipe)
     return Material(dataset, dataset.digest(), train, validation, config.recipe)

@@ -133,6 +133,7 @@ class JsonDisplay(Display):
             name=dataset.name,
             train_images=len(dataset.train),
             test_images=len(dataset.test),
+            test_origin=dataset.test_origin,
             shape=dataset.input_shape,
             classes=len(dataset.class_labels),
         )
@@ -226,9 +227,10 @@ def display_for(log_format: str) -> Display:
 def describe_data(dataset: Dataset) -> str:
     """Return what is learned from, as a line."""
     shape = " x ".join(map(str, dataset.input_shape))
+    origin = f"; test images: {dataset.test_origin}" if dataset.test_origin else ""
     return (
         f"data {dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images "
-        f"of {shape}, {len(dataset.class_labels)} classes"
+        f"of {shape}, {len(dataset.class_labels)} classes{origin}"
     )
 
 

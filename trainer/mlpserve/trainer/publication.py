@@ -251,6 +251,7 @@ def _training(
         if validation is None
         else scores(network, spec, validation).accuracy,
         calibration=calibration,
+        test_origin=material.dataset.test_origin,
     )
 
 

@@ -190,6 +190,7 @@ def _training_facts(model: Model) -> dict[str, str]:
         "recipe": f"{training.recipe}, seed {training.seed}",
         "settings": _pairs(training.hyperparameters),
         "data": f"{training.data_name} ({training.data_digest})",
+        **({"test images": training.test_origin} if training.test_origin else {}),
         **_quality(training),
         "made with": _pairs(training.library_versions),
     }

@@ -36,7 +36,8 @@ def facts_section(model: Model, evaluation: Evaluation) -> Mapping[str, Mapping[
         "Data": {
             "name": training.data_name,
             "digest": training.data_digest,
-            "test images": f"{len(evaluation):,}",
+            "test images": f"{len(evaluation):,}"
+            + (f": {training.test_origin}" if training.test_origin else ""),
         },
         "Made": {
             "at": f"{training.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
