@@ -38,7 +38,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """Return the processor time that its processes have used so far."""
-        return sum(map(_cpu_s, _family(self.process_id)))
+        return sum(map(_cpu_s, family(self.process_id)))
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -54,16 +54,16 @@ class Running:
 
     def resident_bytes(self) -> int:
         """Return the memory that is resident now, counted as in ``memory_bytes``."""
-        return sum(map(_memory_bytes, _family(self.process_id)))
+        return sum(map(_memory_bytes, family(self.process_id)))
 
     def open_files(self) -> int:
         """Return how many files, sockets and the like all its processes have open now."""
-        return sum(len(list((_folder(each) / "fd").iterdir())) for each in _family(self.process_id))
+        return sum(len(list((_folder(each) / "fd").iterdir())) for each in family(self.process_id))
 
     def threads(self) -> int:
         """Return how many threads all its processes have now."""
-        family = _family(self.process_id)
-        return sum(len(list((_folder(each) / "task").iterdir())) for each in family)
+        members = family(self.process_id)
+        return sum(len(list((_folder(each) / "task").iterdir())) for each in members)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def running(command: Sequence[str], log: Path, ask: Callable[[], object]) -> Ite
     try:
         _wait_for_answer(process, log, ask, started + _START_TIMEOUT_S)
         start_s = time.monotonic() - started
-        memory = sum(map(_memory_bytes, _family(process.pid)))
+        memory = sum(map(_memory_bytes, family(process.pid)))
         yield Running(process.pid, start_s, memory)
     finally:
         _end(process)
@@ -112,7 +112,7 @@ def _wait_for_answer(
 
 
 def _signal(process_id: int, number: signal.Signals) -> None:
-    for member in _family(process_id):
+    for member in family(process_id):
         with suppress(ProcessLookupError):
             os.kill(member, number)
 
@@ -128,26 +128,26 @@ def _end(process: "subprocess.Popen[Any]") -> None:
     process.wait()
 
 
-def _family(process_id: int) -> list[int]:
+def family(process_id: int) -> list[int]:
     """Return a process and all that descend from it."""
-    family = [process_id]
-    for member in family:  # which grows meanwhile
+    members = [process_id]
+    for member in members:  # which grows meanwhile
         for thread in (_PROCESSES / str(member) / "task").glob("*"):
             try:
-                family.extend(map(int, (thread / "children").read_text().split()))
+                members.extend(map(int, (thread / "children").read_text().split()))
             except OSError:
                 continue
-    return family
+    return members
 
 
 def _cpu_s(process_id: int) -> float:
-    """Return user and system time; fields 14 and 15 of proc_pid_stat(5)."""
+    """Return its time, and that of children that have ended; fields 14-17 of proc_pid_stat(5)."""
     try:
         text = (_PROCESSES / str(process_id) / "stat").read_text()
     except OSError:
         return 0.0
     fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _folder(process_id: int) -> Path:

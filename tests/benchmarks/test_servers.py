@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,3 +117,20 @@ def test_a_bad_flag_of_the_serving_benchmark_is_refused(flags: str, message: str
     assert done.returncode != 0
     assert done.stdout == ""
     assert message in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.exhaustive  # runs two servers
+def test_abuses_are_done_beside_honest_clients_who_notice_nothing(tmp_path: Path) -> None:
+    program = Path(__file__).parents[2] / "benchmarks" / "serving_abuse.py"
+    flags = ["--minutes", "0.05", "--rest", "0", "--log", str(tmp_path / "log")]
+    command = [sys.executable, str(program), *flags, "--only", "ForgedNames", "NoHttp", "Watches"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    clients = re.findall(
+        r"^\| (?:our client|HTTP)[^|]*\| ([0-9]+) +\| 0 ", done.stdout, re.MULTILINE
+    )
+    assert len(clients) == 6
+    assert all(int(calls) > 0 for calls in clients)
+    assert re.search(r"^\| malformed HTTP .*[1-9][0-9]* 400", done.stdout, re.MULTILINE)
+    assert "no model 'X" in (tmp_path / "log").read_text()

@@ -85,6 +85,21 @@ def test_who_leaves_in_mid_upload_is_no_fault_of_the_server(
     assert not [each for each in caplog.records if each.levelno > logging.INFO]
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"1\r\n{\r\nzz\r\n"], ids=["first", "second"])
+def test_a_body_that_is_no_http_is_refused_once_and_no_fault_of_the_server(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    server = start_server(http_port=0)
+    assert server.http is not None
+    for path in (INFER, "/v2"):
+        head = f"POST {path} HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.http.port), TIMEOUT_S) as caller:
+            caller.sendall(head.encode() + body)
+            received = b"".join(iter(lambda caller=caller: caller.recv(1000), b""))  # type: ignore[misc] # mypy knows no default of a lambda
+        assert received.count(b"HTTP/1.1 ") == 1
+    assert not [each for each in caplog.records if each.levelno > logging.WARNING]
+
+
 def test_a_shortage_of_memory_tells_callers_to_ask_later() -> None:
     recorder = Recorder(Counters())
     for error in (MemoryError(), RuntimeError("can't start new thread")):

@@ -87,6 +87,17 @@ class TimeoutProtocol(H11Protocol):
         else:
             self._early += data
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, where that may yet be said; a request under way is over."""
+        request = self.cycle
+        if request is not None and not request.response_complete:
+            request.disconnected = True  # or its answer would come after this one
+            request.message_event.set()
+            if request.response_started:
+                self.transport.close()
+                return
+        super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
