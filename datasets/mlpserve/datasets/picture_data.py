@@ -185,7 +185,7 @@ def _common_shape(path: Path, found: Mapping[str, _Classes]) -> tuple[int, ...]:
             for picture in pictures:
                 with contextlib.suppress(PictureError):  # which is said when all are read
                     sizes.setdefault(picture_shape(picture, where=str(picture)), picture)
-    if len(sizes) == 1 and max(*sizes) <= (_MAX_SIDE, _MAX_SIDE):
+    if len(sizes) == 1 and max(max(size) for size in sizes) <= _MAX_SIDE:
         return next(iter(sizes))
     if not sizes:
         return 1, 1  # all are damaged, which is said when they are read

@@ -128,7 +128,9 @@ class Table:
             labels = _texts(next(extra), place.column(file, self.columns.label), self.class_names)
         ids = None
         if self.columns.id is not None:
-            ids = _texts(next(extra).fill_null(""), place.column(file, self.columns.id), None)
+            ids = np.array(
+                ["" if value is None else str(value) for value in next(extra).to_pylist()]
+            )
         return Chunk(images, labels, ids)
 
     def _images(self, arrays: list[Any], place: "_Place") -> Array:
