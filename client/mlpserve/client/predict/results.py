@@ -255,10 +255,9 @@ class FileResults:
 
     def __exit__(self, *_: object) -> None:
         """Keep what was written so far, unless it is finished."""
-        with self._open:
+        with _writing(self._path), self._open:
             if self._is_whole:
-                with _writing(self._path):
-                    self._save()
+                self._save()
 
     def write(self, batch: Batch, found: Predictions) -> None:
         """See ``Results.write``."""
