@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 _HALF: Final = 0.5
 _GREY_PAPER: Final = 0.25
+_WHITE_PAPER: Final = 0.75
 _EVEN: Final = 0.15
 """The standard deviation of a border that is one thing: paper, or a ground, but for noise."""
 
@@ -25,12 +26,12 @@ def doubt(picture: npt.NDArray[Any], *, white: float = 255) -> str:
     values = np.asarray(picture, np.float64) / white
     if values.min() == values.max():
         return "is of one grey; if its ink is dark on transparent: --invert"
-    if values.mean() > _HALF:
-        return "looks dark on light; models of digits want light on dark: --invert, or --preprocess"
     border = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
-    if border.mean() > _GREY_PAPER and border.std() < _EVEN:
+    if _GREY_PAPER < border.mean() < _WHITE_PAPER and border.std() < _EVEN:
         return (
             f"its border is grey, {100 * border.mean():.0f} % of white, as paper is in a "
             "photograph; models of digits want black there: --preprocess"
         )
+    if values.mean() > _HALF:
+        return "looks dark on light; models of digits want light on dark: --invert, or --preprocess"
     return ""

@@ -99,13 +99,14 @@ def _preprocessed(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 def _decoded(path: Path, *, page: str) -> Image.Image:
     """Return a picture upright, without transparent parts, with 8 bits a channel."""
     try:
-        # A picture that unpacks to far more than it should is a warning of Pillow's at first.
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=PICTURE_FORMATS) as picture,
-        ):
-            picture.load()
-            return _opaque(_upright(picture), page)
+        with warnings.catch_warnings():
+            # A picture that unpacks to far more than it should is a warning of Pillow's at first.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Of a damaged note of the camera: the pixels are whole.
+            warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
+                picture.load()
+                return _opaque(_upright(picture), page)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path}: too large: {error}") from error
     # Pillow has no list of what it raises for a damaged picture either.
