@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import numpy.typing as npt
 
+from mlpserve.client.arguments import checked_credentials, checked_text
 from mlpserve.client.batching import (
     DEFAULT_MAX_DELAY_S,
     DEFAULT_MAX_ROWS,
@@ -50,8 +51,9 @@ class AsyncClient:
         token: str | None = "",
         checks_health: bool | None = None,
     ) -> None:
+        target = checked_target(checked_text(target, "target"))
         self._transport = _AsyncTransport(
-            checked_target(target), credentials, checks_health=checks_health
+            target, checked_credentials(credentials), checks_health=checks_health
         )
         self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
 
@@ -142,7 +144,10 @@ class AsyncClient:
         )
 
     def batching(
-        self, *, max_rows: int = DEFAULT_MAX_ROWS, max_delay_s: float = DEFAULT_MAX_DELAY_S
+        self,
+        *,
+        max_rows: int | None = DEFAULT_MAX_ROWS,
+        max_delay_s: float | None = DEFAULT_MAX_DELAY_S,
     ) -> BatchingClient:
         """Return an object whose ``predict`` joins the calls of many coroutines into one request.
 
@@ -158,7 +163,11 @@ class AsyncClient:
         Raises:
             InvalidRequestError: An argument is out of its range.
         """
-        return BatchingClient(self._core, max_rows=max_rows, max_delay_s=max_delay_s)
+        return BatchingClient(
+            self._core,
+            max_rows=DEFAULT_MAX_ROWS if max_rows is None else max_rows,
+            max_delay_s=DEFAULT_MAX_DELAY_S if max_delay_s is None else max_delay_s,
+        )
 
     async def model(
         self,
@@ -272,7 +281,10 @@ class _AsyncTransport:
 
     def _method(self, kind: str, method: str) -> Callable[..., Any]:
         """Return what sends encoded requests of a method; protobuf never sees the images."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ClientError("AsyncClient: expected a running event loop of asyncio") from error
         if self._loop is None:
             self._loop = loop
             self._channel = self._open(checks_health=self._checks_health)

@@ -70,7 +70,8 @@ def checked_target(target: str) -> str:
     parts = _HOST_AND_PORT.fullmatch(target)
     if parts is None or not 0 < int(parts[1]) <= _MAX_PORT:
         raise InvalidRequestError(
-            f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}"
+            f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}",
+            field="target",
         )
     return target
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arguments import shown
+from mlpserve.client.arguments import checked_credentials, checked_text, shown
 from mlpserve.client.channel import checked_target, means_several, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata, run
 from mlpserve.client.errors import invalid_argument
@@ -62,8 +62,9 @@ class Client:
         token: str | None = "",
         checks_health: bool | None = None,
     ) -> None:
+        target = checked_target(checked_text(target, "target"))
         self._transport = _BlockingTransport(
-            checked_target(target), credentials, checks_health=checks_health
+            target, checked_credentials(credentials), checks_health=checks_health
         )
         try:
             self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)

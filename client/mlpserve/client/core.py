@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arguments import authorization, checked_text, checked_timeout_s
+from mlpserve.client.arguments import authorization, checked_flag, checked_text, checked_timeout_s
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.channel import trace_metadata
 from mlpserve.client.errors import (
@@ -146,6 +146,7 @@ class Core:
         """Classify images."""
         deadline_s = self._deadline_s(timeout_s)
         selector = select(model, version, label, with_timings=timings)
+        is_named = checked_flag(class_names, "class_names")
         batches = split(as_wire_array(images), max_images=max_images_per_request)
         batch = next(batches)
         with self._translated():
@@ -161,7 +162,7 @@ class Core:
             pinned = replace(selector, version=first.model_version, label="")
             rest = await self._pipelined(batches, pinned, deadline_s)
         found = join_predictions([first, *rest])
-        return await self._named(found, deadline_s) if class_names else found
+        return await self._named(found, deadline_s) if is_named else found
 
     async def _pipelined(
         self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
@@ -200,6 +201,7 @@ class Core:
     ) -> AsyncGenerator[Predictions, None]:
         """Classify batch after batch over one call."""
         selector = select(model, version, label, with_timings=timings)
+        is_named = checked_flag(class_names, "class_names")
         requests = StreamRequests(batches, selector)
         deadline_s = self._deadline_s(timeout_s)
         with self._translated():
@@ -209,7 +211,7 @@ class Core:
             try:
                 async for answer in answers:
                     found = read_predictions(answer, requests.next_count())
-                    yield await self._named(found, deadline_s) if class_names else found
+                    yield await self._named(found, deadline_s) if is_named else found
             finally:
                 await answers.aclose()
         # A server whose own clock sees the deadline first may end the stream as if it were done.
@@ -312,8 +314,8 @@ class Core:
             yield
         except ClientError:
             raise
-        # The last two are how gRPC refuses calls on a channel that was closed.
-        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
+        # Of several kinds, where the channel was closed.
+        except Exception as error:
             if self._transport.is_closed:
                 raise ClientError(f"{self._target}: the client was closed meanwhile") from error
             if isinstance(error, grpc.RpcError):

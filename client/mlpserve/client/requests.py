@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_number, checked_text, shown
+from mlpserve.client.arguments import checked_flag, checked_number, checked_text, shown
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.errors import InvalidRequestError, ServerFaultError, invalid_argument
 from mlpserve.v1 import prediction_pb2
@@ -90,7 +90,10 @@ def select(
     if version is not None:
         number = checked_number(version, "version", _VERSION, least=0, limit=_MAX_VERSION)
     selector = ModelSelector(
-        checked_text(model, name), number, checked_text(label, "label"), bool(with_timings)
+        model=checked_text(model, name),
+        version=number,
+        label=checked_text(label, "label"),
+        with_timings=checked_flag(with_timings, "timings"),
     )
     if selector.version and selector.label:
         raise InvalidRequestError(
@@ -182,7 +185,7 @@ class StreamRequests:
         batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
         selector: ModelSelector,
     ) -> None:
-        if not hasattr(batches, "__aiter__") and not hasattr(batches, "__iter__"):
+        if not isinstance(batches, Iterable | AsyncIterable):
             raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
         self._batches = batches
         self._counts: deque[int] = deque()
@@ -230,7 +233,7 @@ async def _each(
     batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
 ) -> AsyncIterator[npt.ArrayLike]:
     """Yield each batch; of an array, runs that are each small enough for one request."""
-    if hasattr(batches, "__array__"):
+    if hasattr(type(batches), "__array__"):
         batches = _runs(batches)
     if isinstance(batches, AsyncIterable):
         async for batch in batches:
@@ -242,7 +245,11 @@ async def _each(
 
 def _runs(images: Any) -> Iterator[npt.ArrayLike]:  # noqa: ANN401 - whatever has rows
     """Yield runs of an array, a tensor or a frame, each converted only when it is sent."""
-    one = as_wire_array(images[:1] if len(images) else images)
+    if not np.shape(images):
+        as_wire_array(images)  # which says why
+    if len(images) == 0:
+        return
+    one = as_wire_array(images[:1])
     step = min(MAX_IMAGES_PER_REQUEST, _images_per_request(one))
     for start in range(0, len(images), step):
         yield images[start : start + step]
