@@ -2,7 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -21,8 +28,9 @@ from mlpserve.client.channel import checked_target, means_several, open_async_ch
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata
 from mlpserve.client.errors import ClientError
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
 
 
 class AsyncClient:
@@ -250,6 +258,9 @@ class _AsyncTransport:
         call = self._method("unary_unary", method)(request, timeout=timeout_s, metadata=metadata)
         return _AsyncCall(call, self)
 
+    def turns(self) -> "_AsyncTurns":
+        return _AsyncTurns()
+
     async def stream(
         self,
         method: str,
@@ -333,3 +344,24 @@ class _AsyncRoom:
 
     def release(self) -> None:
         self._places.release()
+
+
+class _AsyncTurns:
+    """Turns at the caller's iterator: in a task, as gRPC cancels what asks for requests."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(_awaited(work))
+        await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

@@ -100,11 +100,12 @@ def client_error(error: grpc.RpcError, target: str) -> ClientError:
         f"{target}: {error.code().name}: {details}",
         field=field[1] if field and kind in (InvalidRequestError, NotFoundError) else None,
         limit=int(limit[1] or limit[2]) if limit else None,
-        retry_after_s=_pushback_s(error),
+        retry_after_s=pushback_s(error),
     )
 
 
-def _pushback_s(error: grpc.RpcError) -> float | None:
+def pushback_s(error: grpc.RpcError) -> float | None:
+    """Return after how many seconds a server wants to be asked again, if it said so."""
     sent = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
     pushback = dict(sent).get(_PUSHBACK_KEY)
     return int(pushback) / 1000 if pushback and pushback.isdigit() else None
