@@ -183,9 +183,10 @@ def _doubts(train: _Values, test: _Values, taken: ValueRange, *, is_stated: bool
 
 def _doubts_of_range(train: _Values, test: _Values, taken: ValueRange) -> Iterator[str]:
     if not train.is_whole and train.lowest >= 0 and train.highest <= _ONE_BYTE_STEP:
+        highest = number_text(train.high.max())
         yield (
             f"the values of the training images are {train}, as if bytes had been divided by "
-            f"{UINT8_DIVISOR} twice: divide them once, or say --range 0,{train.high.max():.3g}"
+            f"{UINT8_DIVISOR} twice: divide them once, or say --range 0,{highest}"
         )
     if taken.low == 0 and 1 < taken.high < 1 + _ROUNDING:
         yield (
