@@ -11,7 +11,7 @@ ONLY := .*
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
+.PHONY: help demo play test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -27,6 +27,9 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed  ## train, serve and predict once, with pictures
 	@$(BIN)/python examples/demo.py
+
+play: $(VENV)/installed  ## train, serve and open the playground, a page to draw on, at localhost:8080
+	@$(BIN)/python examples/play.py
 
 test: $(VENV)/installed  ## run the tests, in under three minutes; of soaks and the like less than `check` does
 	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 4 -m 'not exhaustive and not alone' --hypothesis-profile quick

@@ -56,6 +56,7 @@ def main() -> int:
             print("Drawn digits are hard to read; the same network reads 95 % of the real MNIST.")
     step(f"The server is stopped. The model is {MODELS / MODEL_NAME / str(found.model_version)}/")
     print(f"Serve it with: .venv/bin/mlpserve-serve --models {MODELS}")
+    print("Draw on a page at http://localhost:8080 and see it think: make play")
     return 0
 
 

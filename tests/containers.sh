@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 LARGEST_IMAGE_MB=210
-export COMPOSE_PROJECT_NAME=mlpserve-check
+export COMPOSE_PROJECT_NAME=mlpserve-check PLAYGROUND_PORT=0
 compose() { docker compose "$@"; }
 step() { printf '\n--- %s\n' "$*"; }
 fail() { printf 'containers: %s\n' "$*" >&2; exit 1; }
@@ -58,7 +58,7 @@ trap 'compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1' EXIT
 
 step 'build'
 compose build --quiet
-for image in trainer server client; do
+for image in trainer server client playground; do
   size_mb=$(($(docker image inspect -f '{{.Size}}' "mlpserve-$image") / 1000000))
   echo "mlpserve-$image: $size_mb MB"
   ((size_mb <= LARGEST_IMAGE_MB)) || fail "mlpserve-$image is larger than $LARGEST_IMAGE_MB MB"
@@ -82,6 +82,15 @@ address=$(compose port server 50051)
 echo "$address"
 [[ $address == 127.0.0.1:* ]] || fail "the server is open to other hosts: $address"
 : <>"/dev/tcp/${address/://}" || fail "nothing listens on $address"
+
+step 'the playground answers a drawing'
+address=$(compose port playground 8080)
+wait_for curl --silent --fail --output /dev/null "http://$address/"
+answer=$(head -c 784 /dev/zero | curl --silent --fail --data-binary @- \
+  "http://$address/api/predict?width=28&height=28")
+grep -Eq '"model":"digits","version":1,"label":[0-9]' <<<"$answer" || fail "the playground said: $answer"
+curl --silent --fail "http://$address/api/network?model=digits&version=1" | grep -q '"softmax"' ||
+  fail 'the playground has no weights'
 
 step 'another version, served without a restart'
 compose run --rm trainer --recipe seed --epochs 3

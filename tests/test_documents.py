@@ -16,6 +16,7 @@ import pytest
 
 from mlpserve.client.__main__ import main as predict
 from mlpserve.model.__main__ import main as models
+from mlpserve.playground.__main__ import main as play
 from mlpserve.server.__main__ import main as serve
 from mlpserve.trainer.__main__ import main as train
 
@@ -32,12 +33,20 @@ ADDRESSES = {
 FIXED_PORT = re.compile(r"(--(?:http|metrics)-port) \d+")
 # What is not run here: `pip` and `make` would change the environment, CI calls `make demo` itself,
 # and tests/containers.sh calls Docker.
-NOT_RUN = ("pip ", "make ", "docker ", "MLPSERVE_PORT=50051 docker", "MLPSERVE_MNIST=")
+NOT_RUN = (
+    "pip ",
+    "make ",
+    "mlpserve-playground ",
+    "docker ",
+    "MLPSERVE_PORT=50051 docker",
+    "MLPSERVE_MNIST=",
+)
 
 
 PROGRAMS = {
     train: ["", "evaluate", "export"],
     serve: ["", "healthcheck", "token"],
+    play: [""],
     predict: [""],
     models: ["", "list", "show", "label", "promote", "rollback", "verify", "prune", "sync"],
 }

@@ -13,6 +13,7 @@ ALLOWED = {
     "datasets": set[str](),
     "model": set[str](),
     "oip": set[str](),
+    "playground": {"client", "datasets", "model"},
     "server": {"model", "oip", "v1"},
     "trainer": {"datasets", "model"},
     "v1": set[str](),

@@ -1,0 +1,101 @@
+"""The command ``mlpserve-playground``: serves the page until it is told to stop."""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+PROGRAM: Final = "mlpserve-playground"
+DEFAULT_PORT: Final = 8080
+TIMEOUT_S: Final = 5
+GRACE_S: Final = 3
+MAX_CONNECTIONS: Final = 64
+_LOCAL: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        import uvicorn  # noqa: PLC0415 - asked for here, where its absence can be answered
+
+        from mlpserve.client import AsyncClient, ClientError  # noqa: PLC0415
+        from mlpserve.playground.app import playground  # noqa: PLC0415
+        from mlpserve.playground.examples import Examples  # noqa: PLC0415
+        from mlpserve.playground.networks import Networks  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        print(
+            f"{PROGRAM}: it needs more: pip install 'mlpserve[playground]' ({error})",
+            file=sys.stderr,
+        )
+        return 1
+    options = _parser().parse_args(arguments)
+    try:
+        AsyncClient(options.target, timeout_s=TIMEOUT_S)
+    except ClientError as error:
+        return _failed(f"--target: {error}")
+    application = playground(
+        lambda: AsyncClient(options.target, timeout_s=TIMEOUT_S),
+        Networks(options.models),
+        Examples(options.data, options.data_dir),
+        allowed_hosts=_LOCAL if options.host in _LOCAL else frozenset(options.allowed_host),
+    )
+    try:
+        listening = socket.create_server((options.host, options.port), family=_family(options.host))
+    except OSError as error:
+        return _failed(f"{options.host} port {options.port}: {error.strerror or error}")
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    port = listening.getsockname()[1]
+    name = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"{PROGRAM}: http://{name}:{port}", file=sys.stderr, flush=True)
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    return 1
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Serve a web page to draw on, which asks an mlpserve server with every stroke.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--target", default="localhost:50051", help="the server that is asked")
+    parser.add_argument("--host", default="127.0.0.1", help="where the page is served")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT)
+    parser.add_argument(
+        "--models", type=Path, help="the folder that is served, so that the page shows its networks"
+    )
+    parser.add_argument("--data", default="auto", help="the test images to step through")
+    parser.add_argument("--data-dir", type=Path, help="where the files of --data are")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which the page may be reached, if --host is another",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

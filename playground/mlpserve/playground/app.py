@@ -1,0 +1,228 @@
+"""Web application of the playground: the page, and what it asks for.
+
+    browser -- picture --> /api/predict -- Predict --> mlpserve-serve
+            <-- probabilities, and the image as the network sees it --
+
+It is a service like any other that calls Predict. Nothing in it trusts the browser: bodies are
+bounded, names and versions are looked up and never become paths by themselves.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from mlpserve.client import (
+    AsyncClient,
+    ClientError,
+    InvalidRequestError,
+    ModelInfo,
+    NotFoundError,
+    TimeoutExceededError,
+    UnavailableError,
+    VersionInfo,
+)
+from mlpserve.client.preprocess import preprocess
+from mlpserve.playground.browser_guard import BrowserGuard
+from mlpserve.playground.examples import Examples
+from mlpserve.playground.networks import Networks
+
+STATIC: Final = Path(__file__).with_name("static")
+# A drawing has 140 x 140 pixels of one byte; a picture that is dropped is made smaller by the page.
+MAX_BODY_BYTES: Final = 1 << 20
+_STATUSES: Final[tuple[tuple[type[ClientError], int], ...]] = (
+    (InvalidRequestError, 422),
+    (NotFoundError, 404),
+    (UnavailableError, 503),
+    (TimeoutExceededError, 504),
+    (ClientError, 502),
+)
+
+
+def playground(
+    make_client: Callable[[], AsyncClient],
+    networks: Networks,
+    examples: Examples,
+    *,
+    allowed_hosts: frozenset[str],
+) -> Starlette:
+    """Return the application.
+
+    Args:
+        make_client: Returns a client of the server, when the application starts.
+        networks: The weights of the versions, where they are at hand.
+        examples: The images that a visitor may step through.
+        allowed_hosts: The host names by which the page may be reached; empty for any.
+    """
+
+    @asynccontextmanager
+    async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        async with make_client() as client:
+            application.state.client = client
+            yield
+
+    application = Starlette(
+        routes=[
+            Route("/", lambda _: FileResponse(STATIC / "index.html")),
+            Route("/api/models", _models),
+            Route("/api/predict", _predict, methods=["POST"]),
+            Route("/api/network", _network),
+            Route("/api/example", _example),
+            Route("/report/{model}/{version:int}", _report),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(BrowserGuard, allowed_hosts=allowed_hosts)],
+        exception_handlers={ClientError: _client_error, HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    application.state.networks = networks
+    application.state.examples = examples
+    return application
+
+
+async def _models(request: Request) -> Response:
+    """Describe all models and versions that are served."""
+    networks: Networks = request.app.state.networks
+    served = await _client(request).models()
+    return JSONResponse([_model_as_json(model, networks) for model in served])
+
+
+async def _predict(request: Request) -> Response:
+    """Classify a picture: ``width`` x ``height`` bytes of grey, light on dark, or dark on light.
+
+    ``prepare=1`` brings it to the form of MNIST's digits first; without it, the picture must have
+    the size that the model takes.
+    """
+    body = await _bounded_body(request)
+    width, height = _whole(request, "width"), _whole(request, "height")
+    if width * height != len(body) or not body:
+        raise HTTPException(
+            422, f"body: expected width x height = {width} x {height} bytes, got {len(body)}"
+        )
+    picture = np.frombuffer(body, np.uint8).reshape(1, height, width)
+    if request.query_params.get("prepare") == "1":
+        picture = await run_in_threadpool(preprocess, picture)
+    begun_s = time.perf_counter()
+    answer = await _client(request).predict(
+        picture,
+        model=request.query_params.get("model"),
+        version=_whole(request, "version", 0),
+    )
+    elapsed_s = time.perf_counter() - begun_s
+    return JSONResponse(
+        {
+            "model": answer.model_name,
+            "version": answer.model_version,
+            "label": int(answer.labels[0]),
+            "probabilities": answer.probabilities[0].tolist(),
+            "image": picture[0].ravel().tolist(),
+            "milliseconds": round(1000 * elapsed_s, 3),
+        }
+    )
+
+
+async def _network(request: Request) -> Response:
+    """Return the layers of a version, with their weights."""
+    networks: Networks = request.app.state.networks
+    name, version = _model_name(request), _whole(request, "version")
+    layers = await run_in_threadpool(networks.layers, name, version)
+    if layers is None:
+        raise HTTPException(404, f"weights: {networks.absence(name, version)}")
+    return JSONResponse(layers, headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _example(request: Request) -> Response:
+    """Return one image of the test data, and its class."""
+    examples: Examples = request.app.state.examples
+    image, label = await run_in_threadpool(examples.get, _whole(request, "number", 0))
+    return JSONResponse(
+        {"count": examples.count, "data": examples.name, "label": label, "image": _listed(image)}
+    )
+
+
+async def _report(request: Request) -> Response:
+    """Return the report that the trainer wrote beside a version's weights."""
+    networks: Networks = request.app.state.networks
+    report = networks.report(request.path_params["model"], request.path_params["version"])
+    if report is None:
+        raise HTTPException(404, "report: this version has none here")
+    return FileResponse(report)
+
+
+def _client(request: Request) -> AsyncClient:
+    client: AsyncClient = request.app.state.client
+    return client
+
+
+async def _bounded_body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"body: expected at most {MAX_BODY_BYTES} bytes, got more")
+    return bytes(body)
+
+
+def _whole(request: Request, name: str, default: int | None = None) -> int:
+    text = request.query_params.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= len("999999999")):
+        raise HTTPException(422, f"{name}: expected a whole number, got {(text or '')[:20]!r}")
+    return int(text)
+
+
+def _model_name(request: Request) -> str:
+    return request.query_params.get("model", "")
+
+
+def _model_as_json(model: ModelInfo, networks: Networks) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "defaultVersion": model.default_version,
+        "labels": dict(model.labels),
+        "versions": [_version_as_json(model.name, version, networks) for version in model.versions],
+    }
+
+
+def _version_as_json(name: str, version: VersionInfo, networks: Networks) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "classes": list(version.class_labels),
+        "inputShape": list(version.input_shape),
+        "layerSizes": list(version.layer_sizes),
+        "activations": list(version.activations),
+        "recipe": version.training.recipe,
+        "data": version.training.data_name,
+        "testAccuracy": version.training.test_accuracy,
+        "createdAt": version.training.created_at.isoformat(),
+        "weightsBytes": networks.weights_bytes(name, version.version),
+        "hasReport": networks.report(name, version.version) is not None,
+    }
+
+
+def _listed(image: npt.NDArray[Any]) -> list[int]:
+    listed: list[int] = image.ravel().tolist()
+    return listed
+
+
+async def _client_error(_: Request, error: Exception) -> Response:
+    status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is what this handler is for
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)

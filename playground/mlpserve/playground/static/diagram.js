@@ -1,0 +1,239 @@
+// The network as a drawing: a column of neurons for each layer, and lines for what they add.
+
+import { paint } from "./pad.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const HEIGHT = 380;
+const COLUMN = 150;
+const INPUT = 112; // width of the image on the left
+const MAX_SHOWN = 20; // neurons of a layer; of more, the most influential
+const MAX_LINES = 60; // between two layers; of more, the strongest
+
+/** Returns [red, green, blue] from blue over black or white to orange for -1 to 1. */
+export function signed(value) {
+  const strength = Math.min(1, Math.abs(value)) ** 0.7;
+  const [full, none] = [value < 0 ? [63, 140, 255] : [255, 140, 26], [24, 28, 36]];
+  return full.map((channel, index) => Math.round(none[index] + (channel - none[index]) * strength));
+}
+const css = (value) => `rgb(${signed(value).join(" ")})`;
+
+const make = (name, attributes) => {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+};
+
+export class Diagram {
+  #svg;
+  #onPoint;
+  #onPress;
+  #back = make("g", {}); // the image, lines and titles, drawn anew each time
+  #front = make("g", {}); // the neurons, which stay, so that the focus does
+  #neurons = new Map(); // "layer.neuron" -> its <g>
+
+  constructor(svg, { onPoint, onPress }) {
+    this.#svg = svg;
+    svg.append(this.#back, this.#front);
+    this.#onPoint = onPoint;
+    this.#onPress = onPress;
+    for (const event of ["pointerover", "focusin"]) {
+      svg.addEventListener(event, ({ target }) => this.#ofNeuron(target, this.#onPoint));
+    }
+    svg.addEventListener("click", ({ target }) => this.#ofNeuron(target, this.#onPress));
+    svg.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      this.#ofNeuron(event.target, this.#onPress);
+    });
+  }
+
+  clear() {
+    this.#back.replaceChildren();
+    this.#front.replaceChildren();
+    this.#neurons.clear();
+  }
+
+  /**
+   * Draws the network with what `forward` returned of it.
+   *
+   * @param seen The canvas with the image that the network sees.
+   */
+  draw(network, passes, classes, seen) {
+    const shown = passes.map((_, index) => mostInfluential(network, passes, index));
+    const width = INPUT + COLUMN * passes.length;
+    this.#svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT + 40}`);
+    const place = (index, position) => ({
+      x: INPUT + 60 + COLUMN * index,
+      y: 34 + (HEIGHT * (position + 0.5)) / shown[index].length,
+    });
+    const lines = make("g", { class: "lines" });
+    for (let index = 1; index < passes.length; index++) {
+      for (const line of strongest(network, passes, index, shown)) {
+        const [from, to] = [place(index - 1, line.from), place(index, line.to)];
+        lines.append(
+          make("line", {
+            x1: from.x, y1: from.y, x2: to.x, y2: to.y,
+            class: line.value < 0 ? "minus" : "plus",
+            "stroke-width": (0.4 + 3.6 * line.strength).toFixed(2),
+            "stroke-opacity": (0.12 + 0.88 * line.strength).toFixed(2),
+          }),
+        );
+      }
+    }
+    const neurons = shown.flatMap((chosen, index) => {
+      const scale = Math.max(1e-9, ...chosen.map((neuron) => Math.abs(passes[index].outputs[neuron])));
+      return chosen.map((neuron, position) =>
+        this.#neuron(network, passes, index, neuron, {
+          ...place(index, position),
+          radius: Math.min(11, HEIGHT / chosen.length / 2 - 1),
+          shade: passes[index].outputs[neuron] / (index === passes.length - 1 ? 1 : scale),
+          name: index === passes.length - 1 ? classes[neuron] : "",
+        }),
+      );
+    });
+    const titles = shown.map((chosen, index) => {
+      const { outputs, activation } = network.layers[index];
+      const count = chosen.length < outputs ? `${chosen.length} of ${outputs}` : outputs;
+      const title = make("text", { x: place(index, 0).x, y: 16, class: "title" });
+      title.textContent = `${activation}, ${count}`;
+      return title;
+    });
+    const rays = shown[0].map((_, position) => {
+      const { x, y } = place(0, position);
+      return make("line", { x1: INPUT, y1: 34 + HEIGHT / 2, x2: x, y2: y, class: "ray" });
+    });
+    const image = make("image", { x: 0, y: 34 + (HEIGHT - INPUT) / 2, width: INPUT, height: INPUT });
+    image.setAttribute("href", seen.toDataURL());
+    const caption = make("text", { x: INPUT / 2, y: 24 + (HEIGHT - INPUT) / 2, class: "title" });
+    caption.textContent = `image, ${network.layers[0].inputs} values`;
+    this.#back.replaceChildren(...rays, image, caption, lines, ...titles);
+    const before = [...this.#front.children];
+    if (neurons.some((neuron, position) => neuron !== before[position])) this.#front.replaceChildren(...neurons);
+  }
+
+  #neuron(network, passes, index, neuron, { x, y, radius, shade, name }) {
+    const key = `${index}.${neuron}`;
+    const isOff = network.off[index].has(neuron);
+    if (!this.#neurons.has(key)) {
+      const group = make("g", { tabindex: 0, role: "button", "data-layer": index, "data-neuron": neuron });
+      group.append(make("circle", {}), make("text", { class: "name" }));
+      this.#neurons.set(key, group);
+    }
+    const group = this.#neurons.get(key);
+    const value = passes[index].outputs[neuron];
+    group.setAttribute("aria-pressed", isOff);
+    const called = name ? `class ${name}` : `neuron ${neuron + 1} of layer ${index + 1}`;
+    group.setAttribute("aria-label", `${called}, ${isOff ? "off" : value.toFixed(3)}`);
+    group.setAttribute("class", isOff ? "neuron off" : "neuron");
+    const [circle, text] = group.children;
+    for (const [attribute, set] of Object.entries({ cx: x, cy: y, r: radius, fill: css(isOff ? 0 : shade) })) {
+      circle.setAttribute(attribute, set);
+    }
+    text.setAttribute("x", x + 18);
+    text.setAttribute("y", y + 4);
+    text.textContent = name;
+    return group;
+  }
+
+  #ofNeuron(target, then) {
+    const group = target.closest?.(".neuron");
+    if (group) then(Number(group.dataset.layer), Number(group.dataset.neuron));
+  }
+}
+
+/** Returns the neurons of a layer that are shown, rising: all, or those that add most to the next. */
+function mostInfluential(network, passes, index) {
+  const { outputs } = network.layers[index];
+  const all = Array.from({ length: outputs }, (_, neuron) => neuron);
+  if (outputs <= MAX_SHOWN) return all;
+  const next = network.layers[index + 1];
+  const influence = all.map((neuron) => {
+    if (network.off[index].has(neuron)) return Infinity; // or it could not be turned on again
+    if (!next) return passes[index].outputs[neuron];
+    let sum = 0;
+    for (let j = 0; j < next.outputs; j++) sum += network.weight(index + 1, neuron, j) ** 2;
+    return Math.abs(passes[index].outputs[neuron]) * Math.sqrt(sum);
+  });
+  return all.sort((a, b) => influence[b] - influence[a]).slice(0, MAX_SHOWN).sort((a, b) => a - b);
+}
+
+/** Returns the lines to a layer that carry most: what a neuron puts out, times the weight. */
+function strongest(network, passes, index, shown) {
+  const lines = shown[index].flatMap((to, toPosition) =>
+    shown[index - 1].map((from, fromPosition) => ({
+      from: fromPosition,
+      to: toPosition,
+      value: passes[index - 1].outputs[from] * network.weight(index, from, to),
+    })),
+  );
+  lines.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  const largest = Math.abs(lines[0]?.value) || 1;
+  return lines
+    .slice(0, MAX_LINES)
+    .map((line) => ({ ...line, strength: Math.abs(line.value) / largest }))
+    .filter((line) => line.strength > 0.02);
+}
+
+/** Shows the numbers of one neuron: the formula, its terms, and, of the first layer, its weights. */
+export function describe(panel, network, passes, image, shape, classes, [index, neuron]) {
+  const layer = network.layers[index];
+  const inputs = index === 0 ? image : passes[index - 1].outputs;
+  const terms = Array.from(inputs, (input, i) => ({ i, input, weight: network.weight(index, i, neuron) }));
+  const sum = terms.reduce((total, { input, weight }) => total + input * weight, 0);
+  const z = passes[index].sums[neuron];
+  const output = passes[index].outputs[neuron];
+  const isLast = index === network.layers.length - 1;
+  const title = document.createElement("h3");
+  title.textContent = isLast ? `Class ${classes[neuron]}` : `Neuron ${neuron + 1} of layer ${index + 1}`;
+  const formula = document.createElement("p");
+  formula.className = "formula";
+  const b = layer.bias[neuron];
+  formula.innerHTML = // numbers and the names of activations only
+    `<span><var>z</var> = <var>w</var> · <var>x</var> + <var>b</var></span>` +
+    `<span>= ${sum.toFixed(3)} ${b < 0 ? "−" : "+"} ${Math.abs(b).toFixed(3)} = <b>${z.toFixed(3)}</b></span>` +
+    `<span>${activationFormula(layer.activation, z, output, passes[index].sums)}</span>`;
+  const off = document.createElement("p");
+  off.textContent = network.off[index].has(neuron) ? "It is turned off: it puts out 0." : "";
+  const details = index === 0 ? weightPictures(terms, shape) : largestTerms(terms);
+  panel.replaceChildren(title, formula, off, ...details);
+}
+
+function activationFormula(activation, z, output, sums) {
+  if (activation !== "softmax") return `<var>a</var> = ${activation}(<var>z</var>) = <b>${output.toFixed(3)}</b>`;
+  const total = sums.reduce((all, sum) => all + Math.exp(sum), 0);
+  return (
+    `<var>p</var> = e<sup>z</sup> / Σ e<sup>z</sup> = ${Math.exp(z).toPrecision(3)} / ` +
+    `${total.toPrecision(3)} = <b>${(100 * output).toFixed(2)} %</b>`
+  );
+}
+
+function largestTerms(terms) {
+  const list = document.createElement("ol");
+  const largest = terms.toSorted((a, b) => Math.abs(b.input * b.weight) - Math.abs(a.input * a.weight));
+  for (const { i, input, weight } of largest.slice(0, 5)) {
+    const item = document.createElement("li");
+    item.textContent = `neuron ${i + 1}: ${weight.toFixed(3)} · ${input.toFixed(3)} = ${(weight * input).toFixed(3)}`;
+    list.append(item);
+  }
+  const heading = document.createElement("p");
+  heading.textContent = "The largest terms of w · x:";
+  return [heading, list];
+}
+
+function weightPictures(terms, [height, width]) {
+  const figures = document.createElement("div");
+  figures.className = "pictures";
+  const kinds = { "w, its weights": ({ weight }) => weight, "w · x, with this image": ({ weight, input }) => weight * input };
+  for (const [caption, value] of Object.entries(kinds)) {
+    const figure = document.createElement("figure");
+    const canvas = document.createElement("canvas");
+    const values = terms.map(value);
+    const largest = values.reduce((most, one) => Math.max(most, Math.abs(one)), 1e-9);
+    paint(canvas, values, width, height, (one) => signed(one / largest));
+    const text = document.createElement("figcaption");
+    text.textContent = caption;
+    figure.append(canvas, text);
+    figures.append(figure);
+  }
+  return [figures];
+}

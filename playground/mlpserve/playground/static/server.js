@@ -1,0 +1,56 @@
+// Calls of the playground's server, and the rule that the newest picture wins.
+
+export async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The playground's server does not answer. The page tries again.");
+  }
+  const answer = await response.json().catch(() => null);
+  if (!response.ok) throw new Error(answer?.error ?? `The server said ${response.status}.`);
+  return answer;
+}
+
+const query = (parameters) =>
+  new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== undefined));
+
+/** Classifies a picture, {width, height, bytes}, by one version. */
+export const predict = (picture, model, version, isPrepared) =>
+  ask(
+    `/api/predict?${query({
+      width: picture.width,
+      height: picture.height,
+      model,
+      version,
+      prepare: isPrepared ? 0 : 1,
+    })}`,
+    { method: "POST", body: picture.bytes, headers: { "Content-Type": "application/octet-stream" } },
+  );
+
+export const models = () => ask("/api/models");
+export const example = (number) => ask(`/api/example?${query({ number })}`);
+export const network = (model, version) => ask(`/api/network?${query({ model, version })}`);
+
+/** Runs a job for the newest input only: one at a time, and what came meanwhile but the last is left out. */
+export class Newest {
+  #job;
+  #waiting = null;
+  #isBusy = false;
+
+  constructor(job) {
+    this.#job = job;
+  }
+
+  async want(input) {
+    this.#waiting = { input };
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    while (this.#waiting) {
+      const { input: newest } = this.#waiting;
+      this.#waiting = null;
+      await this.#job(newest);
+    }
+    this.#isBusy = false;
+  }
+}

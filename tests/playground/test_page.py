@@ -1,0 +1,252 @@
+"""The playground's page, in a real browser."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from mlpserve.model.folder import weights_path
+from mlpserve.model.weights import load_model
+
+pytestmark = pytest.mark.exhaustive
+
+# One way to write each digit, in the 280 x 280 pixels of the pad: "x,y x,y; ..." for its strokes.
+STROKES = {
+    "0": "140,60 95,90 80,140 95,190 140,220 185,190 200,140 185,90 140,60",
+    "1": "140,60 140,220",
+    "2": "85,100 110,65 160,62 185,95 165,140 85,215 200,215",
+    "3": "90,70 150,60 185,85 165,125 130,135 175,150 195,185 160,220 90,212",
+    "4": "110,60 85,150 195,150; 175,70 165,225",
+    "5": "190,65 105,65 95,130 150,122 190,150 185,195 145,220 85,210",
+    "6": "165,60 115,105 90,165 105,210 150,220 185,190 165,155 120,160 98,185",
+    "7": "80,70 200,70 130,220",
+    "8": "140,135 100,100 120,65 165,65 180,100 140,135 95,175 110,215 165,218 190,180 140,135",
+    "9": "185,90 150,62 105,80 100,125 145,140 182,105 185,90 180,150 165,222",
+}
+
+
+def strokes(digit: str) -> list[list[tuple[int, int]]]:
+    def place(text: str) -> tuple[int, int]:
+        x, y = text.split(",")
+        return int(x), int(y)
+
+    return [[place(text) for text in one.split()] for one in STROKES[digit].split(";")]
+
+
+class Visitor:
+    """Somebody at the page; remembers what the browser complains of, and whom it asks."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.page: Page = context.new_page()
+        self.complaints: list[str] = []
+        self.foreign: list[str] = []
+        self.url = url
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._request)
+
+    def visit(self, fragment: str = "") -> "Visitor":
+        self.page.goto(f"{self.url}/{fragment}")
+        self.page.wait_for_selector("body[data-state=ready]")
+        return self
+
+    def draw(self, digit: str) -> None:
+        self.page.locator("#pad").scroll_into_view_if_needed()
+        box = self.page.locator("#pad").bounding_box()
+        assert box is not None
+        scale = box["width"] / 280
+        for first, *rest in strokes(digit):
+            self.page.mouse.move(box["x"] + scale * first[0], box["y"] + scale * first[1])
+            self.page.mouse.down()
+            for x, y in rest:
+                self.page.mouse.move(box["x"] + scale * x, box["y"] + scale * y, steps=5)
+            self.page.mouse.up()
+
+    def expect_said(self, text: str) -> None:
+        expect(self.page.locator("#said")).to_contain_text(text, timeout=10_000)
+
+    def _console(self, message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+
+@pytest.fixture
+def visitor(browser: Browser, url: str) -> Iterator[Visitor]:
+    """Return a visitor with a desktop, of whom the browser must not complain."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    found = Visitor(context, url)
+    yield found
+    context.close()
+    assert found.complaints == []
+    assert found.foreign == []
+
+
+@pytest.mark.parametrize("digit", STROKES)
+def test_each_digit_that_is_drawn_gets_its_answer(visitor: Visitor, digit: str) -> None:
+    visitor.visit()
+    visitor.draw(digit)
+    visitor.expect_said(f"It says {digit},")
+
+
+def test_the_page_computes_what_the_server_answers(visitor: Visitor, digits: Path) -> None:
+    visitor.visit("#model=digits&version=1")
+    visitor.draw("3")
+    visitor.expect_said("It says")
+    found = visitor.page.evaluate(
+        """async () => {
+             const { Network } = await import("/static/network.js");
+             const answer = await (await fetch("/api/network?model=digits&version=1")).json();
+             const image = Float64Array.from({ length: 784 }, (_, i) => ((i * 37) % 256) / 255);
+             return [...new Network(answer).forward(image).at(-1).outputs];
+           }"""
+    )
+    image = ((np.arange(784) * 37) % 256 / 255)[np.newaxis].astype(np.float32)
+    expected = load_model(weights_path(digits, "digits", 1)).network.probabilities(image)
+    np.testing.assert_allclose(found, expected[0], atol=1e-5)
+
+
+def test_a_neuron_that_is_pointed_at_shows_its_numbers_and_one_that_is_pressed_is_off(
+    visitor: Visitor,
+) -> None:
+    page = visitor.visit("#model=digits&version=1").page
+    visitor.draw("7")
+    visitor.expect_said("It says")
+    expect(page.locator(".neuron")).to_have_count(42)
+    page.locator(".neuron").nth(3).hover()
+    expect(page.locator("#neuron h3")).to_have_text("Neuron 4 of layer 1")
+    expect(page.locator("#neuron .formula")).to_contain_text("a = tanh(z) =")
+    page.locator(".neuron").nth(3).click()
+    expect(page.locator(".neuron").nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#neuron")).to_contain_text("turned off")
+    assert "off=0.3" in page.url
+    page.locator(".neuron").nth(40).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#neuron h3")).to_have_text("Class 8")
+    expect(page.locator("#neuron .formula")).to_contain_text("%")
+    page.get_by_role("button", name="Mend the network").click()
+    expect(page.locator(".neuron.off")).to_have_count(0)
+
+
+def test_noise_on_the_weights_changes_the_page_and_not_the_server(visitor: Visitor) -> None:
+    page = visitor.visit("#model=digits&version=2").page
+    visitor.draw("7")
+    visitor.expect_said("It says 7,")
+    page.locator("#noise").fill("2")
+    expect(page.locator("#said")).to_have_attribute("data-broken", re.compile("The broken network"))
+    visitor.expect_said("It says 7,")
+
+
+def test_the_address_shows_the_same_to_somebody_else(visitor: Visitor, browser: Browser) -> None:
+    visitor.visit("#model=digits&version=2")
+    visitor.draw("3")
+    visitor.expect_said("It says 3,")
+    visitor.page.locator(".neuron").nth(5).click()
+    context = browser.new_context()
+    other = Visitor(context, visitor.url).visit("#" + visitor.page.url.partition("#")[2])
+    other.expect_said("It says 3,")
+    expect(other.page.locator("#version")).to_have_value("2")
+    expect(other.page.locator(".neuron.off")).to_have_count(1)
+    assert other.complaints == []
+    context.close()
+
+
+def test_all_versions_answer_side_by_side(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    visitor.draw("1")
+    rows = page.locator("#version-rows tr")
+    expect(rows).to_have_count(2)
+    for row in rows.all():
+        expect(row.locator("td").nth(6)).to_contain_text("%")
+        expect(row.get_by_role("link")).to_have_attribute("href", re.compile("/report/digits/"))
+
+
+def test_test_images_are_shown_with_what_they_are(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    page.get_by_role("button", name="Test image ▶").click()
+    expect(page.locator("#truth")).to_have_text("Image 1 of 10000 of mnist: a 7.")
+    visitor.expect_said("It says 7,")
+    page.get_by_role("button", name="Test image ▶").click()
+    expect(page.locator("#truth")).to_contain_text("Image 2 of 10000")
+    page.get_by_role("button", name="Previous test image").click()
+    expect(page.locator("#truth")).to_contain_text("Image 1 of 10000")
+
+
+def test_it_is_drawn_with_the_keyboard(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    page.locator("#pad").focus()
+    page.keyboard.press("Space")
+    for _ in range(20):
+        page.keyboard.press("ArrowDown")
+    visitor.expect_said("It says 1,")
+
+
+def test_it_is_drawn_with_a_finger_on_a_phone(browser: Browser, url: str) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    visitor = Visitor(context, url).visit()
+    box = visitor.page.locator("#pad").bounding_box()
+    assert box is not None
+    touch = context.new_cdp_session(visitor.page)
+    scale = box["width"] / 280
+    for kind, place in [
+        ("touchStart", (140, 60)),
+        ("touchMove", (140, 150)),
+        ("touchMove", (140, 220)),
+    ]:
+        point = {"x": box["x"] + scale * place[0], "y": box["y"] + scale * place[1]}
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    visitor.expect_said("It says 1,")
+    wide = visitor.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert wide, "the page is wider than the phone"
+    assert visitor.complaints == []
+    context.close()
+
+
+def test_a_picture_is_opened_and_what_is_none_is_said(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.visit().page
+    picture = Image.new("RGB", (600, 400), "white")
+    picture.paste((20, 30, 60), (280, 80, 320, 320))
+    picture.save(tmp_path / "one.png")
+    page.locator("#file").set_input_files(tmp_path / "one.png")
+    visitor.expect_said("It says 1,")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+    page.locator("#file").set_input_files(tmp_path / "broken.png")
+    expect(page.locator("#notice")).to_contain_text("broken.png cannot be read as a picture")
+    (tmp_path / "notes.txt").write_text("hello")
+    page.locator("#file").set_input_files(tmp_path / "notes.txt")
+    expect(page.locator("#notice")).to_contain_text("notes.txt is no picture")
+
+
+def test_clearing_forgets_the_answer(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    visitor.draw("7")
+    visitor.expect_said("It says 7,")
+    page.get_by_role("button", name="Clear").click()
+    visitor.expect_said("Nothing is drawn yet.")
+    assert "image=" not in page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 390])
+def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: Any, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    visitor = Visitor(context, url).visit("#model=digits&version=1")
+    visitor.draw("7")
+    visitor.expect_said("It says")
+    visitor.page.locator(".neuron").nth(3).focus()
+    found = Axe().run(visitor.page).response["violations"]
+    serious = [one["id"] for one in found if one["impact"] in {"serious", "critical"}]
+    assert serious == []
+    context.close()
