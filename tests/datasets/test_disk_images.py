@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.datasets import Dataset, DatasetError, Split, dataset, disk_images
+from mlpserve.datasets import Dataset, DatasetError, Split, disk_images
 from mlpserve.datasets.dataset import Images
 from mlpserve.datasets.disk_images import DiskImages, chunks
 
@@ -123,6 +123,8 @@ def test_a_value_that_is_no_number_is_seen_in_the_limits(tmp_path: Path) -> None
     images = on_disk(tmp_path / "images", values)
     assert np.isnan(images.min())
     assert np.isnan(images.max())
+    with pytest.raises(DatasetError, match=r"images: expected finite values, got nan to nan"):
+        Split(cast("Images", images), np.zeros(1000, np.int64))
 
 
 def test_chunks_are_all_in_order_whatever_they_are_of(
@@ -188,7 +190,7 @@ def test_a_data_set_on_disk_has_the_digest_of_the_same_in_memory(
 def test_few_selected_images_are_loaded_and_many_stay_on_disk(
     images: DiskImages, greys: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "SMALL_BYTES", 15 * 20)
+    monkeypatch.setattr(disk_images, "SMALL_BYTES", 15 * 20)
     split = Split(cast("Images", images), np.arange(200))
     few, many = split.select(np.arange(20)), split.select(np.arange(100, 121))
     assert isinstance(few.images, np.ndarray)

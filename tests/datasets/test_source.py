@@ -196,8 +196,9 @@ def test_an_unknown_source_lists_what_is_accepted(
         load(source, data_dir=None)
     assert str(caught.value) == (
         "data: expected auto, mnist, drawn, a folder with IDX files, a CSV, Parquet or Arrow file, "
-        "or a folder of them, a folder with a folder of pictures for each class, or an .npz file "
-        f"with images and labels; got {source!r}, and there is no such file or folder"
+        "or a folder of them, a folder with a folder of pictures for each class, a folder with "
+        ".npy files of images and labels, or an .npz file with images and labels; got "
+        f"{source!r}, and there is no such file or folder"
     )
 
 

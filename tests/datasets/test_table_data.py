@@ -10,8 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlpserve.datasets import Dataset, DatasetError, load_dataset, load_test_split
+from mlpserve.datasets import (
+    Dataset,
+    DatasetError,
+    cache,
+    disk_images,
+    load_dataset,
+    load_test_split,
+)
 from mlpserve.datasets.raw import ReadOptions
+from mlpserve.datasets.tables import Table
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 9))
@@ -175,3 +183,30 @@ def test_splits_of_huggingface_are_found(tmp_path: Path, layout: str) -> None:
     for found, rows in ((dataset.train, slice(0, 50)), (dataset.test, slice(50, 60))):
         np.testing.assert_array_equal(found.images.reshape(-1, 9), IMAGES[rows])
         np.testing.assert_array_equal(found.labels, LABELS[rows])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_large_table_is_kept_as_an_array_and_gives_the_same_data(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / f"train.{ending}", IMAGES, [f"class {label}" for label in LABELS])
+    in_memory = load(path)
+    monkeypatch.setattr(cache, "SMALL_BYTES", 100)
+    monkeypatch.setattr(disk_images, "SMALL_BYTES", 100)
+    for _ in range(2):
+        dataset = load(path)
+        assert isinstance(dataset.train.images, disk_images.DiskImages)
+        assert dataset.class_labels == ("class 0", "class 1", "class 2")
+        assert dataset.digest() == in_memory.digest()
+        assert sorted(tmp_path.iterdir()) == [path, path.with_name(f"{path.name}.cache")]
+        monkeypatch.setattr(Table, "chunks", lambda _: pytest.fail("the table is read again"))
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "SMALL_BYTES", 100)
+    monkeypatch.setattr(disk_images, "SMALL_BYTES", 100)
+    turned = load(path, transpose=True)
+    np.testing.assert_array_equal(
+        np.asarray(turned.train.images), in_memory.train.images.swapaxes(1, 2)
+    )
+    elsewhere = tmp_path / "elsewhere"
+    assert load(path, cache_dir=elsewhere).digest() == in_memory.digest()
+    assert len(list(elsewhere.iterdir())) == 1

@@ -6,12 +6,12 @@ Knows no file format and no particular data set.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.datasets.disk_images import SMALL_BYTES, DiskImages, chunks
+from mlpserve.datasets.disk_images import DiskImages, chunks, selected
 from mlpserve.datasets.errors import DatasetError
 from mlpserve.datasets.progress import progress
 
@@ -52,12 +52,7 @@ class Split:
             )
         if self.labels.min() < 0:
             raise DatasetError(f"labels: expected classes from 0, got {self.labels.min()}")
-        # What is on disk was checked by its reader: it would take long to do so each time.
-        if isinstance(self.images, DiskImages):
-            return
-        if self.images.dtype == np.float32 and not (
-            np.isfinite(self.images.min()) and np.isfinite(self.images.max())
-        ):
+        if not _is_finite(self.images):
             raise DatasetError(
                 f"images: expected finite values, got {self.images.min():g} to "
                 f"{self.images.max():g}"
@@ -76,13 +71,15 @@ class Split:
         Raises:
             DatasetError: A file cannot be read, or there are none.
         """
-        images = self.images
-        if isinstance(images, DiskImages):
-            selected = images.select(rows)
-            if selected.nbytes > SMALL_BYTES:
-                return Split(cast("Images", selected), self.labels[rows])
-            return Split(selected.load("reading"), self.labels[rows])
-        return Split(images[rows], self.labels[rows])
+        return Split(selected(self.images, rows), self.labels[rows])
+
+
+def _is_finite(images: Images) -> bool:
+    if isinstance(images, DiskImages):
+        return images.is_finite()
+    if images.dtype != np.float32:
+        return True
+    return bool(np.isfinite(images.min()) and np.isfinite(images.max()))
 
 
 def check_class_labels(labels: Sequence[str]) -> None:

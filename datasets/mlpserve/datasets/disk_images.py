@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,15 @@ class DiskImages:
         """Return the highest value, or NaN; see ``min``."""
         return self._limits[1]
 
+    def is_finite(self) -> bool:
+        """Return whether no value is NaN or infinite; reads them all, but those of a file once."""
+        if self._file.is_finite:
+            return True
+        found = bool(np.isfinite(self.min()) and np.isfinite(self.max()))
+        if self._rows is None:
+            self._file.is_finite = found
+        return found
+
     @cached_property
     def _limits(self) -> tuple[np.generic, np.generic]:
         lowest, highest = [], []
@@ -232,6 +241,7 @@ class _RowFile:
     ) -> None:
         self.dtype = dtype
         self.row_bytes = math.prod(row_shape) * dtype.itemsize
+        self.is_finite = dtype.kind != "f"  # as far as is known
         self._path = path
         self._offset = offset
         try:
@@ -258,6 +268,22 @@ class _RowFile:
 
     def _cannot_read(self, error: OSError) -> DatasetError:
         return DatasetError(f"{self._path}: cannot be read: {error.strerror or error}")
+
+
+def selected(images: Array, rows: Rows) -> Array:
+    """Return some images: in memory, or on disk where these are and many are selected.
+
+    Args:
+        images: (N, ...) in memory or on disk.
+        rows: (M,) the indices of those that are wanted, rising.
+
+    Raises:
+        DatasetError: A file cannot be read.
+    """
+    if not isinstance(images, DiskImages):
+        return images[rows]
+    some = images.select(rows)
+    return cast("Array", some) if some.nbytes > SMALL_BYTES else some.load("reading")
 
 
 def chunks(images: Array | DiskImages) -> Iterator[Array]:

@@ -82,7 +82,7 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def read_npy(path: Path) -> Array:
-    """Return the array of an ``.npy`` file, in memory, or as images on disk where it is large.
+    """Return the array of an ``.npy`` file, in memory, or as images on disk where they are large.
 
     Raises:
         DatasetError: The file cannot be read, or holds something else.
@@ -90,7 +90,7 @@ def read_npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             header = read_npy_header(file)
-            if header.nbytes <= SMALL_BYTES:
+            if header.nbytes <= SMALL_BYTES or math.prod(header.shape[1:]) == 1:  # labels
                 file.seek(0)
                 array: Array = np.lib.format.read_array(file, allow_pickle=False)
                 return array

@@ -8,14 +8,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.datasets.class_labels import class_order
 from mlpserve.datasets.dataset import Dataset, DatasetError, Labels, Split, check_class_labels
-from mlpserve.datasets.disk_images import DiskImages
+from mlpserve.datasets.disk_images import DiskImages, selected
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class ReadOptions:
         shape: The shape of one image; None to take that which the data has.
         transpose: Whether rows and columns of the images are swapped.
         skip_unreadable: Whether pictures that cannot be read are left out, and not an error.
+        cache_dir: Where a table that is larger than memory is kept as an array; None for beside it.
     """
 
     test_data: str | None = None
@@ -48,6 +50,7 @@ class ReadOptions:
     shape: tuple[int, ...] | None = None
     transpose: bool = False
     skip_unreadable: bool = False
+    cache_dir: Path | None = None
 
 
 NO_OPTIONS: Final = ReadOptions()
@@ -179,6 +182,11 @@ def arranged(images: Array, options: ReadOptions, *, where: str) -> Array:
             f"{where}: --transpose: expected images of rows and columns, got {shape[0]} values "
             "each; say their --shape, as in 28x28"
         )
+    if isinstance(images, DiskImages):
+        raise DatasetError(
+            f"{where}: --transpose: {images.nbytes / 1e9:.1f} GB of images stay as they are on "
+            "disk; save them turned, numpy.swapaxes(images, 1, 2)"
+        )
     return np.ascontiguousarray(images.swapaxes(1, 2))
 
 
@@ -191,17 +199,23 @@ def narrowed(images: Array) -> Array:
     if images.dtype.kind == "f":
         # What float32 cannot hold becomes infinite, and a Split refuses that.
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(images, np.float32)
-    if images.dtype.kind == "b":
-        return np.ascontiguousarray(images, np.uint8)
+            return _converted(images, np.float32)
+    if images.dtype.kind == "b" or images.dtype == np.uint8:
+        return _converted(images, np.uint8)
     if images.dtype.kind not in "iu":
         raise DatasetError(f"expected integers or floats, got {images.dtype}")
     if not images.size or (images.min() >= 0 and images.max() <= _BYTE):
-        return np.ascontiguousarray(images, np.uint8)
+        return _converted(images, np.uint8)
     limits = np.iinfo(np.int32)
     if images.min() < limits.min or images.max() > limits.max:
         raise DatasetError(f"expected integers of 32 bits, got {images.min()} to {images.max()}")
-    return np.ascontiguousarray(images, np.int32)
+    return _converted(images, np.int32)
+
+
+def _converted(images: Array, dtype: type[np.generic]) -> Array:
+    if isinstance(images, DiskImages):
+        return images.astype(dtype)
+    return np.ascontiguousarray(images, dtype)
 
 
 def splits_of(found: Mapping[str, _T]) -> tuple[list[_T], _T | None]:
@@ -233,6 +247,9 @@ def joined(splits: Sequence[RawSplit]) -> RawSplit:
                 f"images: expected one shape, got {splits[0].images.shape[1:]} and "
                 f"{split.images.shape[1:]}"
             )
+    if any(isinstance(split.images, DiskImages) for split in splits):
+        logger.info("the validation images are left out, because the others are larger than memory")
+        return splits[0]
     images = np.concatenate([split.images for split in splits])
     return RawSplit(narrowed(images), np.concatenate([split.codes for split in splits]))
 
@@ -288,10 +305,7 @@ def _held_out(split: RawSplit) -> tuple[RawSplit, RawSplit]:
 
 
 def _taken(split: RawSplit, rows: Labels) -> RawSplit:
-    images = split.images
-    if isinstance(images, DiskImages):  # a cast stands for the array that it does as
-        return RawSplit(cast("Array", images.select(rows)), split.codes[rows])
-    return RawSplit(images[rows], split.codes[rows])
+    return RawSplit(selected(split.images, rows), split.codes[rows])
 
 
 def _used(split: RawSplit, raw: RawData) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.drawn import load_drawn, load_drawn_test
 from mlpserve.datasets.idx_data import is_idx_data, read_idx_data
 from mlpserve.datasets.mnist import load_mnist, load_mnist_test
+from mlpserve.datasets.npy_data import is_npy_data, read_npy_data
 from mlpserve.datasets.npz import read_npz_data
 from mlpserve.datasets.picture_data import is_picture_data, read_picture_data
 from mlpserve.datasets.raw import (
@@ -88,6 +89,7 @@ FORMATS: Final = (
     Format("a folder with IDX files", is_idx_data, read_idx_data),
     Format("a CSV, Parquet or Arrow file, or a folder of them", is_table_data, read_table_data),
     Format("a folder with a folder of pictures for each class", is_picture_data, read_picture_data),
+    Format("a folder with .npy files of images and labels", is_npy_data, read_npy_data),
     Format("an .npz file with images and labels", Path.is_file, read_npz_data),
 )
 _AUTO: Final = "auto"
@@ -203,6 +205,12 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out pictures that cannot be read; default: name them all, and stop",
     )
+    group.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where a table that is larger than memory is kept as an array; default: beside it",
+    )
 
 
 def read_options(options: argparse.Namespace) -> ReadOptions:
@@ -213,6 +221,7 @@ def read_options(options: argparse.Namespace) -> ReadOptions:
         shape=options.shape,
         transpose=options.transpose,
         skip_unreadable=options.skip_unreadable,
+        cache_dir=options.cache_dir,
     )
 
 

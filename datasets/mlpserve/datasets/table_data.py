@@ -6,16 +6,16 @@ train-00000-of-00002.parquet, test/data-00000-of-00001.arrow.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.datasets.cache import TableCache
 from mlpserve.datasets.class_labels import LabelIndex
 from mlpserve.datasets.dataset import DatasetError, Labels
-from mlpserve.datasets.progress import progress
 from mlpserve.datasets.raw import (
     RawData,
     RawSplit,
@@ -30,7 +30,6 @@ from mlpserve.datasets.tables import Table, is_table, open_table
 logger = logging.getLogger(__name__)
 
 _FOLDERS: Final = ("", "data", "train", "test", "validation", "valid", "val")
-_PERCENT: Final = 100
 
 
 def is_table_data(path: Path) -> bool:
@@ -126,25 +125,45 @@ def _beside(path: Path) -> dict[str, list[Path]]:
 
 
 def _read(table: Table, index: LabelIndex, options: ReadOptions) -> RawSplit:
-    images: list[npt.NDArray[Any]] = []
-    codes: list[Labels] = []
-    where = str(table.paths[0])
-    with progress(f"reading {table.paths[0].name}", "%") as note:
+    """Read a table, or the cache of it, which has its own codes for the labels."""
+    reading = _Reading(table, options)
+    columns = table.columns
+    said = {
+        "shape": options.shape or table.shape,
+        "transpose": options.transpose,
+        "columns": [*columns.images, columns.label],
+    }
+    cache = TableCache(table.paths, said, folder=options.cache_dir)
+    found = cache.contents(reading.images, reading.rest, lambda: table.fraction_read)
+    return RawSplit(found.images, index.add(found.rest["texts"])[found.rest["codes"]])
+
+
+class _Reading:
+    """A reading of a table, from its first row to its last."""
+
+    def __init__(self, table: Table, options: ReadOptions) -> None:
+        self._table = table
+        self._options = options
+        self._index = LabelIndex()
+        self._codes: list[Labels] = []
+
+    def images(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the images, and remember the labels; see ``TableCache.contents``."""
+        table, is_first = self._table, True
         for chunk in table.chunks():
             part = chunk.images
-            if not images and table.shape is None and options.shape is None:
+            if is_first and table.shape is None and self._options.shape is None:
                 _check_shape(table, part.shape[1])
             if table.shape is not None:
                 part = part.reshape(len(part), *table.shape)
-            images.append(arranged(part, options, where=where))
             if chunk.labels is not None:
-                codes.append(index.add(chunk.labels))
-            note(int(_PERCENT * table.fraction_read), _PERCENT)
-    # Chunks are of the dtype that holds all before them, so the last one's holds all.
-    dtype = images[-1].dtype
-    return RawSplit(
-        np.concatenate([part.astype(dtype, copy=False) for part in images]), np.concatenate(codes)
-    )
+                self._codes.append(self._index.add(chunk.labels))
+            is_first = False
+            yield arranged(part, self._options, where=str(table.paths[0]))
+
+    def rest(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the labels: what each code is called, and the code of each image."""
+        return {"texts": np.array(self._index.texts), "codes": np.concatenate(self._codes)}
 
 
 def _check_shape(table: Table, values: int) -> None:
