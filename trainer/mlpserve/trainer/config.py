@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpserve.datasets.raw import NO_OPTIONS, ReadOptions
-from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.learning.recipe import Recipe
 
 
@@ -32,7 +31,6 @@ class JobConfig:
             test images, or nothing is published; None for none.
         with_report: Whether to publish the report beside the weights.
         read_options: What else is said about the data.
-        value_range: The range of the data's values; None to find it.
     """
 
     data: str
@@ -50,4 +48,3 @@ class JobConfig:
     compare_to: str | None = None
     with_report: bool = True
     read_options: ReadOptions = NO_OPTIONS
-    value_range: ValueRange | None = None
