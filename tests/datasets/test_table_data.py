@@ -111,7 +111,9 @@ def test_shape_and_transposition_may_be_given(tmp_path: Path) -> None:
     assert load(path, shape=(9,)).input_shape == (9,)
     turned, straight = load(path, transpose=True), load(path)
     np.testing.assert_array_equal(turned.train.images, straight.train.images.swapaxes(1, 2))
-    with pytest.raises(DatasetError, match="product is the 9 values of an image, 9, got 2x5"):
+    with pytest.raises(
+        DatasetError, match="10 values an image, for the shape 2x5, got 9 of shape 9"
+    ):
         load(path, shape=(2, 5))
     with pytest.raises(DatasetError, match="--transpose: expected images of rows and columns"):
         load(path, shape=(9,), transpose=True)

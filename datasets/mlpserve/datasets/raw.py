@@ -170,9 +170,8 @@ def arranged(images: Array, options: ReadOptions, *, where: str) -> Array:
     shape = options.shape or _found_shape(images.shape[1:])
     if math.prod(shape) != math.prod(images.shape[1:]):
         raise DatasetError(
-            f"{where}: --shape: expected sizes whose product is the "
-            f"{math.prod(images.shape[1:])} values of an image, {_by(images.shape[1:])}, "
-            f"got {_by(shape)}"
+            f"{where}: expected {math.prod(shape)} values an image, for the shape {_by(shape)}, "
+            f"got {math.prod(images.shape[1:])} of shape {_by(images.shape[1:])}"
         )
     images = images.reshape(len(images), *shape)
     if not options.transpose:
@@ -326,17 +325,27 @@ def _split(
     split: RawSplit, raw: RawData, class_labels: tuple[str, ...], dtype: np.dtype[Any] | None
 ) -> Split:
     codes, inverse = np.unique(split.codes, return_inverse=True)
-    numbers = _class_numbers([_text(raw, code) for code in codes.tolist()], class_labels)
+    texts = [_text(raw, code) for code in codes.tolist()]
+    numbers = _class_numbers(texts, class_labels, are_texts=raw.label_texts is not None)
     images = split.images if dtype in (None, split.images.dtype) else split.images.astype(dtype)
     return Split(images, numbers[inverse.reshape(-1)])
 
 
-def _class_numbers(texts: list[str], class_labels: tuple[str, ...]) -> Labels:
+def _class_numbers(texts: list[str], class_labels: tuple[str, ...], *, are_texts: bool) -> Labels:
     """Return the class of each label: by its name, or, if none is a name, by its number."""
     numbers = {label: number for number, label in enumerate(class_labels)}
     unknown = [text for text in texts if text not in numbers]
-    if unknown and all(text.isdecimal() and int(text) < len(class_labels) for text in texts):
-        logger.warning("labels: numbers stand for the classes in order: 0 is %s", class_labels[0])
+    if unknown and all(text.isdecimal() for text in texts):
+        largest = max(int(text) for text in texts)
+        if largest >= len(class_labels):
+            raise DatasetError(
+                f"labels: expected the {len(class_labels)} classes of the model, got a label "
+                f"{largest}"
+            )
+        if are_texts:  # as in a table; else they were numbers of classes from the beginning
+            logger.warning(
+                "labels: numbers stand for the classes in order: 0 is %s", class_labels[0]
+            )
         return np.array([int(text) for text in texts], np.int64)
     if unknown:
         more = "" if len(unknown) <= _MAX_NAMED else f" and {len(unknown) - _MAX_NAMED} more"

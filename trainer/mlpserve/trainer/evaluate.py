@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,13 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_test_split
-from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
+from mlpserve.datasets.source import (
+    DATA_HELP,
+    DATASETS,
+    add_data_dir,
+    add_read_options,
+    read_options,
+)
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
@@ -34,10 +41,13 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     model = load_reference(parse_reference(options.model))
     check_golden(model)
+    said = read_options(options)
+    if options.data not in DATASETS:  # what is to be judged has the shape of what was learned from
+        said = replace(said, shape=said.shape or model.metadata.input.shape)
     split = load_test_split(
         options.data,
         data_dir=options.data_dir,
-        options=read_options(options),
+        options=said,
         class_labels=model.metadata.class_labels,
     )
     with threadpool_limits(1):

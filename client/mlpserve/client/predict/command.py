@@ -28,6 +28,7 @@ try:
     )
     from mlpserve.client.predict.run import Speed, run
     from mlpserve.datasets import DatasetError, load_test_split
+    from mlpserve.datasets.raw import ReadOptions
     from mlpserve.datasets.source import DATASETS, add_data_dir
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
@@ -123,7 +124,18 @@ def _sources(options: argparse.Namespace, predictor: Predictor, inputs: Inputs) 
     if not options.data:
         return inputs.sources(options.files)
     name = options.data if options.data != "auto" else _data_of_model(predictor)
-    return [SplitSource(name, load_test_split(name, data_dir=options.data_dir))]
+    if name in DATASETS:
+        return [SplitSource(name, load_test_split(name, data_dir=options.data_dir))]
+    said = ReadOptions(
+        label_column=options.label_column,
+        shape=predictor.input_shape,
+        transpose=options.transpose,
+        skip_unreadable=not options.strict,
+    )
+    split = load_test_split(
+        name, data_dir=options.data_dir, options=said, class_labels=predictor.class_labels
+    )
+    return [SplitSource(name, split)]
 
 
 def _data_of_model(predictor: Predictor) -> str:
@@ -298,6 +310,11 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the pictures are photographs of digits: find the digit, take the paper and its "
         "shadows away, and centre and scale it as MNIST's were",
+    )
+    flags.add_argument(
+        "--transpose",
+        action="store_true",
+        help="swap rows and columns of the images of --data, as mlpserve-train does with it",
     )
     flags.add_argument(
         "--label-column",
