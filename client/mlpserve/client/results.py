@@ -26,6 +26,7 @@ class TrainingInfo:
         train_accuracy: The share of the training images classified rightly, 0 to 1.
         test_accuracy: The same of the test images.
         created_at: When it was made; UTC.
+        warnings: What looked like a mistake in the data or the result, a sentence each.
     """
 
     recipe: str
@@ -35,6 +36,7 @@ class TrainingInfo:
     train_accuracy: float
     test_accuracy: float
     created_at: datetime
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class VersionInfo:
         input_shape: The shape of one image.
         class_labels: What each class is called.
         training: How it was made.
+        value_range: The lowest and the highest value of its images, whatever their data type; None
+            where it takes uint8 from 0 to 255, and floats from 0 to 1.
     """
 
     version: int
@@ -56,6 +60,7 @@ class VersionInfo:
     input_shape: tuple[int, ...]
     class_labels: tuple[str, ...]
     training: TrainingInfo
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,11 @@ def _read_version(version: prediction_pb2.ModelVersion) -> VersionInfo:
         input_shape=tuple(version.input_shape),
         class_labels=tuple(version.class_labels),
         training=_read_training(version.training),
+        value_range=(
+            (version.value_range.low, version.value_range.high)
+            if version.HasField("value_range")
+            else None
+        ),
     )
 
 
@@ -172,6 +182,7 @@ def _read_training(training: prediction_pb2.Training) -> TrainingInfo:
         train_accuracy=training.train_accuracy,
         test_accuracy=training.test_accuracy,
         created_at=training.create_time.ToDatetime(UTC),
+        warnings=tuple(training.warnings),
     )
 
 

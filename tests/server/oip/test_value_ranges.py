@@ -44,7 +44,8 @@ def tiny_models(models: Path, model: Model) -> None:
     for name, (value_range, _) in WHOLE.items():
         spec = InputSpec((2, 3), value_range=value_range)
         golden = golden_samples(model.network, spec, whole_values(name))
-        metadata = replace(model.metadata, name=name, input=spec)
+        training = replace(model.metadata.training, warnings=("all is grey",))
+        metadata = replace(model.metadata, name=name, input=spec, training=training)
         publish(models, Model(model.network, metadata, golden))
 
 
@@ -139,6 +140,10 @@ def test_descriptions_tell_the_range(channel: grpc.Channel, server: Server) -> N
             low=value_range.low, high=value_range.high
         )
         found[name] = list(version.input_data_types)
+        with Client(server.address) as client:
+            (told,) = client.model(name).versions
+            assert told.value_range == (value_range.low, value_range.high)
+            assert told.training.warnings == ("all is grey",)
         metadata = call(
             channel, "ModelMetadata", pb.ModelMetadataRequest(name=name), pb.ModelMetadataResponse
         )
