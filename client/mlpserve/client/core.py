@@ -47,8 +47,11 @@ from mlpserve.client.results import (
 from mlpserve.v1 import prediction_pb2
 
 DEFAULT_TIMEOUT_S: Final = 30.0
-# So many requests of one array are under way at once: one is computed while others travel.
+# So many requests of one array are under way at once: one is computed while others travel. Of small
+# ones, of which Python and not the network is the limit, twice as many keep the server busy.
 _MAX_IN_FLIGHT: Final = 4
+_MAX_SMALL_IN_FLIGHT: Final = 8
+_SMALL_BYTES: Final = 128 * 1024
 _SERVICE: Final = "/mlpserve.v1.PredictionService/"
 PREDICT: Final = f"{_SERVICE}Predict"
 PREDICT_STREAM: Final = f"{_SERVICE}PredictStream"
@@ -171,7 +174,8 @@ class Core:
         under_way: deque[tuple[int, Pending]] = deque()
         try:
             for batch in batches:
-                if len(under_way) == _MAX_IN_FLIGHT:
+                is_small = batch.nbytes <= _SMALL_BYTES
+                if len(under_way) >= (_MAX_SMALL_IN_FLIGHT if is_small else _MAX_IN_FLIGHT):
                     found.append(await _next_answer(under_way))
                 call = self._transport.start(
                     PREDICT,
