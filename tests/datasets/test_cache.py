@@ -1,6 +1,7 @@
 import fcntl
 import os
 import resource
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,7 @@ def test_the_cache_may_be_in_a_folder_of_its_own_for_files_of_one_name(
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(table: Table) -> None:
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (800, hard))
     try:
@@ -169,6 +171,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(table: Table) -> None:
             table.contents()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
     assert str(caught.value) == (
         f"{table.path}.cache: the images of train.csv, which are too large for memory, cannot be "
         "written there: File too large; name a folder with room for them with --cache-dir"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve.datasets import DatasetError
+from mlpserve.datasets import DatasetError, progress
 from mlpserve.datasets.download import DownloadError, Limits, download
 
 CONTENT = b"the one right content" * 10_000  # more than one piece
@@ -304,6 +304,7 @@ def test_a_terminal_shows_a_bar_on_standard_error(
 
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "_DELAY_S", 0)
     download([server.url("right")], destination, verify=verify, limits=LIMITS)
-    assert "content.gz" in terminal.getvalue()
-    assert "210.0/210.0 kB" in terminal.getvalue()
+    assert "downloading content.gz" in terminal.getvalue()
+    assert "0.2/0.2 MB" in terminal.getvalue()

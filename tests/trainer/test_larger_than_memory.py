@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpserve.datasets import disk_images, npy
 from mlpserve.datasets.disk_images import SMALL_BYTES
 from mlpserve.datasets.npy import npy_header
 from mlpserve.model.folder import weights_path
-
-pytestmark = pytest.mark.exhaustive
+from mlpserve.trainer.arguments import job_config, train_parser
+from mlpserve.trainer.job import run
+from mlpserve.trainer.learning import training
+from mlpserve.trainer.learning.shuffling import Sizes
+from mlpserve.trainer.progress import Display
+from mlpserve.trainer.signals import StopSignals
 
 SIDE = 28
 ROWS = 1_400_000  # 1.1 GB
@@ -69,6 +74,29 @@ def result(models: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     return arrays, metadata
 
 
+@pytest.mark.parametrize("flags", ["--warp slight", "--batch-size 0", "--recipe fast"])
+def test_a_set_on_disk_gives_the_version_that_it_gives_in_memory(
+    data: Path, tmp_path: Path, flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(data) as arrays:
+        (tmp_path / "thirds").mkdir()
+        for name in arrays:
+            np.save(tmp_path / "thirds" / f"{name}.npy", arrays[name])
+    monkeypatch.setattr(training, "SIZES", Sizes(whole=0, window=24 * 64, block=24 * 5))
+
+    def published(source: Path, models: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+        places = ["--data", str(source), "--models", str(models)]
+        options = train_parser().parse_args([*places, "--name", "bars", *flags.split()])
+        run(job_config(options), Display(), StopSignals())
+        return result(models)
+
+    expected = published(data, tmp_path / "in-memory")
+    monkeypatch.setattr(npy, "SMALL_BYTES", 0)
+    monkeypatch.setattr(disk_images, "SMALL_BYTES", 0)
+    found = published(tmp_path / "thirds", tmp_path / "on-disk")
+    assert found == expected
+
+
 def limited(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", LIMITED, *FLAGS.split(), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
@@ -85,12 +113,14 @@ def published(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models
 
 
+@pytest.mark.exhaustive
 def test_a_set_larger_than_the_limit_of_memory_is_learned(published: Path) -> None:
     _, metadata = result(published)
     assert metadata["training"]["test_accuracy"] > 0.99
     assert (published / "bars" / "1" / "report.html").exists()
 
 
+@pytest.mark.exhaustive
 def test_the_limit_is_one_that_a_loaded_set_exceeds(folder: Path, tmp_path: Path) -> None:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.iterdir()}
     np.savez(tmp_path / "bars.npz", **arrays)  # which is loaded
@@ -99,6 +129,7 @@ def test_the_limit_is_one_that_a_loaded_set_exceeds(folder: Path, tmp_path: Path
     assert "Unable to allocate 1.02 GiB" in done.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_from_memory_it_gives_the_same_bits(published: Path, folder: Path, tmp_path: Path) -> None:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.iterdir()}
@@ -109,6 +140,7 @@ def test_from_memory_it_gives_the_same_bits(published: Path, folder: Path, tmp_p
     assert result(tmp_path / "models") == result(published)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     published: Path, folder: Path, tmp_path: Path

@@ -18,10 +18,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
 from mlpserve.datasets.dataset import DatasetError
+from mlpserve.datasets.progress import progress
 
 CONNECT_TIMEOUT_S = 5.0  # for a name's addresses together; without a network this is waited for
 READ_TIMEOUT_S = 20.0  # without a single byte
@@ -55,8 +53,7 @@ def download(
 ) -> str:
     """Fetch a file from the first of its mirrors that gives the right one.
 
-    On a terminal, shows a progress bar on standard error. Proxies are taken from the environment,
-    as ``urllib`` does.
+    Shows its progress. Proxies are taken from the environment, as ``urllib`` does.
 
     Args:
         urls: Where the file can be had, best first; http and https only.
@@ -119,21 +116,14 @@ def _fetch_from_any(
 def _fetch(url: str, temporary: Path, name: str, limits: Limits) -> None:
     with (
         _open(url, limits) as response,
-        _progress() as progress,
+        progress(f"downloading {name}", "bytes") as note,
         temporary.open("wb") as file,
     ):
-        task = progress.add_task(name, total=response.length)
+        announced, done = response.length, 0
         for chunk in _chunks(response, limits):
             file.write(chunk)
-            progress.advance(task, len(chunk))
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    console.quiet = not console.is_terminal  # a bar in a log file is noise
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console
-    )
+            done += len(chunk)
+            note(done, announced or done)
 
 
 def _chunks(response: http.client.HTTPResponse, limits: Limits) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ Note: TypeAlias = Callable[[int, int], None]
 # Shows a piece of work while the block runs: its title, and in what it is counted.
 Show: TypeAlias = Callable[[str, str], AbstractContextManager[Note]]
 
+_MEGABYTE: Final = 1e6
 _DELAY_S: Final = 1.0  # what takes less is not shown
 # The line must not be full: a ^C at its end would begin the next one, and the bar would stay.
 _COLUMNS_BESIDE_BAR: Final = 74
@@ -94,7 +95,7 @@ class Bars:
             if task is None and time.monotonic() - began_s >= _DELAY_S:
                 task = self.begin(title, total=total)
             if task is not None:
-                self.update(task, done, total=total, state=self._speed(task, unit))
+                self.update(task, done, total=total, state=self._state(task, done, total, unit))
 
         try:
             yield note
@@ -132,11 +133,12 @@ class Bars:
         """Return the speed of late, if there is one yet."""
         return next((each.speed for each in self._progress.tasks if each.id == task), None)
 
-    def _speed(self, task: "TaskID", unit: str) -> str:
+    def _state(self, task: "TaskID", done: int, total: int, unit: str) -> str:
         speed = self.per_second(task)
-        if speed is None:
-            return ""
-        return f"{speed / 1e6:,.1f} MB/s" if unit == "bytes" else f"{speed:,.0f} {unit}/s"
+        if unit == "bytes":
+            size = f"{done / _MEGABYTE:,.1f}/{total / _MEGABYTE:,.1f} MB"
+            return size if speed is None else f"{size}, {speed / _MEGABYTE:,.1f} MB/s"
+        return "" if speed is None else f"{speed:,.0f} {unit}/s"
 
 
 @contextmanager
