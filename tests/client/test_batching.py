@@ -247,7 +247,7 @@ def test_arguments_are_checked_before_a_call_joins(batching: Callable[..., Any])
     [
         ({"max_rows": 0}, "max_rows: expected from 1 to 1024, got 0"),
         ({"max_rows": 1025}, "max_rows: expected from 1 to 1024, got 1025"),
-        ({"max_delay_s": -1}, "max_delay_s: expected seconds above 0"),
+        ({"max_delay_s": -1}, "max_delay_s: expected seconds from 0, got -1"),
     ],
     ids=str,
 )

@@ -215,7 +215,7 @@ def test_many_threads_share_a_client_and_each_gets_its_own_rows(
         (np.zeros((2, 5), np.uint8), "images.data: expected 12 bytes"),
         (np.zeros((2, 28, 28), np.float32), "images.data: expected 48 bytes"),
         (np.zeros((65, 6), np.uint8), "images.count: expected from 1 to 64 images a request"),
-        (np.full((1, 6), np.nan), "expected float32 values from 0 to 1, got nan"),
+        (np.full((1, 6), np.nan), "expected float32 values from 0 to 1, got NaN"),
         (np.full((1, 6), 255.0), "values up to 255 are sent as uint8, or divided by 255"),
         # Not float32: it becomes infinite on the way, without a warning.
         (np.full((1, 6), 1e300), "expected float32 values from 0 to 1, got inf"),

@@ -1,3 +1,4 @@
+import argparse
 import gzip
 import logging
 import os
@@ -12,7 +13,16 @@ import pytest
 from mlpserve.datasets import DatasetError, drawn, load_dataset, load_test_split, mnist
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.idx import IDX_NAMES, idx_header
-from mlpserve.datasets.source import DATA_HELP, DATASETS, Source
+from mlpserve.datasets.idx_data import read_idx_data
+from mlpserve.datasets.raw import ReadOptions
+from mlpserve.datasets.source import (
+    DATA_HELP,
+    DATASETS,
+    FORMATS,
+    Source,
+    add_read_options,
+    read_options,
+)
 
 ARRAYS = {
     "train-images-idx3-ubyte": np.arange(24, dtype=np.uint8).reshape(4, 3, 2),
@@ -210,3 +220,69 @@ def test_help_and_messages_name_each_data_set() -> None:
         assert f"{name} ({source.description})" in DATA_HELP
         with pytest.raises(DatasetError, match=name):
             load_dataset("absent", data_dir=None)
+
+
+def test_auto_says_whom_it_asks_before_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    load_dataset("auto", data_dir=None)
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+        "MNIST is not at hand; asking 127.0.0.1 for it",
+        "MNIST is neither at hand nor to be downloaded",
+    ]
+
+
+@pytest.mark.parametrize("home", ["", None])
+def test_without_a_home_folder_auto_is_drawn_and_mnist_says_why(
+    home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home is None:  # a container's user whom no file of the system knows
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    else:
+        monkeypatch.setenv("HOME", home)
+    assert load_dataset("auto", data_dir=None).name == "drawn"
+    with pytest.raises(DownloadError) as caught:
+        load_dataset("mnist", data_dir=None)
+    assert str(caught.value) == (
+        "there is no home folder to keep downloaded files in; name a folder that holds the four "
+        "MNIST files with --data-dir, or one for the cache with $XDG_CACHE_HOME"
+    )
+
+
+@pytest.mark.parametrize("load", [load_dataset, load_test_split])
+def test_flags_about_data_of_ones_own_are_refused_for_ours(load: Callable[..., object]) -> None:
+    message = "--shape: is said about data of your own, but --data is drawn"
+    with pytest.raises(DatasetError, match=message):
+        load("drawn", data_dir=None, options=ReadOptions(shape=(14, 56)))
+
+
+def test_one_data_set_may_be_tested_by_another(folder: Path, npz: Path) -> None:
+    dataset = load_dataset(str(folder), data_dir=None, options=ReadOptions(test_data=str(npz)))
+    assert (dataset.name, dataset.test_origin) == ("tiny-shapes", "test images of few-shapes")
+    np.testing.assert_array_equal(dataset.test.images, ARRAYS["t10k-images-idx3-ubyte"])
+    options = ReadOptions(test_data=str(folder))
+    with pytest.raises(DatasetError, match=r"training images are \(28, 28\), the test images"):
+        load_dataset("drawn", data_dir=None, options=options)
+
+
+def test_format_is_a_line_of_the_table(folder: Path) -> None:
+    for form in FORMATS:
+        assert form.description in DATA_HELP
+    assert next(form for form in FORMATS if form.fits(folder)).read is read_idx_data
+
+
+@pytest.mark.parametrize("text", ["28x28", "28X28", "28,28"])
+def test_shape_is_read_from_its_flag(text: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_read_options(parser)
+    assert read_options(parser.parse_args(["--shape", text])).shape == (28, 28)
+
+
+@pytest.mark.parametrize("text", ["", "28x", "x", "0x4", "-2x4", "wide"])
+def test_shape_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_read_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--shape={text}"])
+    assert "expected sizes with x between them, as in 28x28" in capsys.readouterr().err

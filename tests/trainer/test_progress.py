@@ -65,8 +65,9 @@ def test_lines_tell_of_the_data_each_epoch_and_what_was_published(
     train: Train, models: Path, data: Path
 ) -> None:
     done = train("--data", data, *FLAGS, "--log-format", "lines")
-    first, *epochs, trained, published = done.stdout.splitlines()
+    first, values, *epochs, trained, published = done.stdout.splitlines()
     assert first == "data thirds: 200 training and 100 test images of 4 x 6, 3 classes"
+    assert re.fullmatch(r"values from \d+ to \d+, taken for 0 to 255 \(8 bits\)", values)
     assert len(epochs) == EPOCHS
     for number, line in enumerate(epochs, start=1):
         assert re.fullmatch(
@@ -89,7 +90,7 @@ def test_every_json_line_is_an_object_that_a_program_can_use(
         json.loads(line, parse_constant=no_such_number) for line in done.stdout.splitlines()
     ]
     names = [event["event"] for event in events]
-    assert names == ["data", "begin", *["epoch"] * EPOCHS, "trained", "published"]
+    assert names == ["data", "values", "begin", *["epoch"] * EPOCHS, "trained", "published"]
     assert events[0] == {
         "event": "data",
         "name": "thirds",
@@ -99,9 +100,10 @@ def test_every_json_line_is_an_object_that_a_program_can_use(
         "shape": [4, 6],
         "classes": 3,
     }
-    assert events[1]["recipe"]["batch_size"] == 16
-    assert (events[1]["steps"], events[1]["steps_done"]) == (EPOCHS * 12, 0)
-    epochs = events[2 : 2 + EPOCHS]
+    assert events[1]["range"] is None
+    assert events[2]["recipe"]["batch_size"] == 16
+    assert (events[2]["steps"], events[2]["steps_done"]) == (EPOCHS * 12, 0)
+    epochs = events[3 : 3 + EPOCHS]
     assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
     assert all(one["elapsed_s"] < other["elapsed_s"] for one, other in pairwise(epochs))
     assert all(isinstance(epoch["train_accuracy"], float) for epoch in epochs)
@@ -120,8 +122,9 @@ def test_a_terminal_shows_a_bar_that_leaves_nothing_but_the_lines(command: list[
     assert code == 0
     assert re.search(r"epoch \d/3 .*━.* images/s .*left", written)
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor is back
-    first, *epochs, trained, published = screen(written)
+    first, values, *epochs, trained, published = screen(written)
     assert first.startswith("data thirds: ")
+    assert values.startswith("values from ")
     assert [line.partition(":")[0] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert trained.startswith("trained for ")
     assert published.startswith("published ")
@@ -132,7 +135,7 @@ def test_a_terminal_is_left_in_order_where_a_run_fails(command: list[str]) -> No
     code, written = on_a_terminal([*command, "--learning-rate", "1e30"])
     assert code == 1
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
-    first, last = screen(written)
+    first, _, last = screen(written)
     assert first.startswith("data thirds: ")
     assert last.startswith("mlpserve-train: the training diverged")
 

@@ -7,6 +7,9 @@ import math
 import operator
 from typing import Final, SupportsFloat, SupportsIndex, cast
 
+import grpc
+import numpy as np
+
 from mlpserve.client.errors import InvalidRequestError, invalid_argument
 
 # Thirty years; gRPC's own arithmetic goes wrong somewhere above.
@@ -24,12 +27,15 @@ def shown(value: object) -> str:
     return text if isinstance(value, str) else f"{text} ({type(value).__name__})"
 
 
-def checked_timeout_s(timeout_s: object, name: str = "timeout_s") -> float:
+def checked_timeout_s(
+    timeout_s: object, name: str = "timeout_s", *, may_be_zero: bool = False
+) -> float:
     """Return seconds as a float.
 
     Raises:
         InvalidRequestError: They are no number above 0, or are more than thirty years.
     """
+    expected = "seconds from 0" if may_be_zero else "seconds above 0"
     try:
         # Text would be a number as well.
         seconds = (
@@ -38,9 +44,9 @@ def checked_timeout_s(timeout_s: object, name: str = "timeout_s") -> float:
             else float(cast(SupportsFloat, timeout_s))
         )
     except Exception as error:
-        raise invalid_argument(name, "seconds above 0", shown(timeout_s)) from error
-    if not seconds > 0:
-        raise invalid_argument(name, "seconds above 0", shown(timeout_s))
+        raise invalid_argument(name, expected, shown(timeout_s)) from error
+    if not (seconds > 0 or (may_be_zero and seconds == 0)):
+        raise invalid_argument(name, expected, shown(timeout_s))
     if seconds > _MAX_TIMEOUT_S:
         limit = int(_MAX_TIMEOUT_S)
         raise invalid_argument(name, f"at most {limit} seconds", shown(timeout_s), limit=limit)
@@ -78,6 +84,31 @@ def checked_text(value: object, name: str) -> str:
     except UnicodeEncodeError as error:
         raise invalid_argument(name, "valid Unicode text", shown(value)) from error
     return value
+
+
+def checked_flag(value: object, name: str) -> bool:
+    """Return a truth value of Python's or NumPy's; False for None.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if value is None or isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise invalid_argument(name, "True or False", shown(value))
+
+
+def checked_credentials(credentials: object) -> grpc.ChannelCredentials | None:
+    """Return what ``grpc.ssl_channel_credentials`` makes; None where nothing is encrypted.
+
+    Raises:
+        InvalidRequestError: It is something else.
+    """
+    if credentials is None or isinstance(credentials, grpc.ChannelCredentials):
+        return credentials
+    # Not shown: it may hold a key.
+    raise invalid_argument(
+        "credentials", "what grpc.ssl_channel_credentials makes", f"a {type(credentials).__name__}"
+    )
 
 
 def authorization(token: object) -> tuple[tuple[str, str], ...]:

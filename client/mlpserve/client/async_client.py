@@ -2,7 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -11,6 +18,7 @@ import grpc
 import grpc.aio
 import numpy.typing as npt
 
+from mlpserve.client.arguments import checked_credentials, checked_text
 from mlpserve.client.batching import (
     DEFAULT_MAX_DELAY_S,
     DEFAULT_MAX_ROWS,
@@ -20,8 +28,9 @@ from mlpserve.client.channel import checked_target, means_several, open_async_ch
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata
 from mlpserve.client.errors import ClientError
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
 
 
 class AsyncClient:
@@ -50,8 +59,9 @@ class AsyncClient:
         token: str | None = "",
         checks_health: bool | None = None,
     ) -> None:
+        target = checked_target(checked_text(target, "target"))
         self._transport = _AsyncTransport(
-            checked_target(target), credentials, checks_health=checks_health
+            target, checked_credentials(credentials), checks_health=checks_health
         )
         self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
 
@@ -142,7 +152,10 @@ class AsyncClient:
         )
 
     def batching(
-        self, *, max_rows: int = DEFAULT_MAX_ROWS, max_delay_s: float = DEFAULT_MAX_DELAY_S
+        self,
+        *,
+        max_rows: int | None = DEFAULT_MAX_ROWS,
+        max_delay_s: float | None = DEFAULT_MAX_DELAY_S,
     ) -> BatchingClient:
         """Return an object whose ``predict`` joins the calls of many coroutines into one request.
 
@@ -158,7 +171,11 @@ class AsyncClient:
         Raises:
             InvalidRequestError: An argument is out of its range.
         """
-        return BatchingClient(self._core, max_rows=max_rows, max_delay_s=max_delay_s)
+        return BatchingClient(
+            self._core,
+            max_rows=DEFAULT_MAX_ROWS if max_rows is None else max_rows,
+            max_delay_s=DEFAULT_MAX_DELAY_S if max_delay_s is None else max_delay_s,
+        )
 
     async def model(
         self,
@@ -241,6 +258,9 @@ class _AsyncTransport:
         call = self._method("unary_unary", method)(request, timeout=timeout_s, metadata=metadata)
         return _AsyncCall(call, self)
 
+    def turns(self) -> "_AsyncTurns":
+        return _AsyncTurns()
+
     async def stream(
         self,
         method: str,
@@ -272,7 +292,10 @@ class _AsyncTransport:
 
     def _method(self, kind: str, method: str) -> Callable[..., Any]:
         """Return what sends encoded requests of a method; protobuf never sees the images."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ClientError("AsyncClient: expected a running event loop of asyncio") from error
         if self._loop is None:
             self._loop = loop
             self._channel = self._open(checks_health=self._checks_health)
@@ -321,3 +344,24 @@ class _AsyncRoom:
 
     def release(self) -> None:
         self._places.release()
+
+
+class _AsyncTurns:
+    """Turns at the caller's iterator: in a task, as gRPC cancels what asks for requests."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(_awaited(work))
+        await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

@@ -65,9 +65,7 @@ class BatchingClient:
             least=1,
             limit=MAX_IMAGES_PER_REQUEST,
         )
-        self._max_delay_s = (
-            0.0 if max_delay_s == 0 else checked_timeout_s(max_delay_s, "max_delay_s")
-        )
+        self._max_delay_s = checked_timeout_s(max_delay_s, "max_delay_s", may_be_zero=True)
         self._open: dict[_Kind, _Batch] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_closed = False

@@ -14,7 +14,7 @@ from mlpserve.client.proxies import is_loopback
 
 _URI_SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _SERVICE: Final = "mlpserve.v1.PredictionService"
-# Not PredictStream: gRPC 1.85 loses a message now and then of a stream that it tries again.
+# Not PredictStream: the core of the client sees to it.
 _RETRIED_METHODS: Final = ("Predict", "GetModel", "ListModels")
 _SERVICE_CONFIG: Final = {
     # Over all addresses that the target's name has, not only the first.
@@ -70,7 +70,8 @@ def checked_target(target: str) -> str:
     parts = _HOST_AND_PORT.fullmatch(target)
     if parts is None or not 0 < int(parts[1]) <= _MAX_PORT:
         raise InvalidRequestError(
-            f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}"
+            f"target: expected HOST:PORT, an IPv6 address in brackets, got {target!r}",
+            field="target",
         )
     return target
 

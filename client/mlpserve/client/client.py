@@ -2,22 +2,23 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from threading import Semaphore
+from threading import Lock, Semaphore
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arguments import shown
+from mlpserve.client.arguments import checked_credentials, checked_text, shown
 from mlpserve.client.channel import checked_target, means_several, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata, run
 from mlpserve.client.errors import invalid_argument
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, MAX_UNANSWERED, StreamRequests
+from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client"]
 
@@ -62,8 +63,9 @@ class Client:
         token: str | None = "",
         checks_health: bool | None = None,
     ) -> None:
+        target = checked_target(checked_text(target, "target"))
         self._transport = _BlockingTransport(
-            checked_target(target), credentials, checks_health=checks_health
+            target, checked_credentials(credentials), checks_health=checks_health
         )
         try:
             self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
@@ -148,6 +150,9 @@ class Client:
         timings: bool = False,
     ) -> Iterator[Predictions]:
         """Classify batch after batch over one call, for jobs too big for memory.
+
+        A call that breaks, as the server stops or the connection is lost, is followed by another,
+        which begins with the first batch that was not answered.
 
         Batches are taken from ``batches`` by a thread of gRPC's, while earlier answers are still
         under way, but never more than 16 ahead of the answers. Leaving the iterator ends the call.
@@ -279,6 +284,9 @@ class _BlockingTransport:
             self._unary(method).future(request, timeout=timeout_s, metadata=metadata)
         )
 
+    def turns(self) -> "_BlockingTurns":
+        return _BlockingTurns()
+
     async def stream(
         self,
         method: str,
@@ -341,6 +349,20 @@ class _BlockingRoom:
     def close(self) -> None:
         self._is_closed = True
         self._places.release()
+
+
+class _BlockingTurns:
+    """Turns at the caller's iterator, which threads of two calls of one stream may want."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    async def take(self, work: Callable[[], Awaitable[None]]) -> None:
+        with self._lock:
+            await work()
+
+    async def close(self) -> None:
+        """Do nothing: a thread that waits for the caller's iterator cannot be told to stop."""
 
 
 def _blocking(items: AsyncGenerator[ItemT, None]) -> Iterator[ItemT]:

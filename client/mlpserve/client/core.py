@@ -5,6 +5,7 @@ which there are two: that of ``Client`` blocks, so that its coroutines never sus
 gets their result in one step; that of ``AsyncClient`` awaits grpc.aio.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arguments import authorization, checked_text, checked_timeout_s
+from mlpserve.client.arguments import authorization, checked_flag, checked_text, checked_timeout_s
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.channel import trace_metadata
 from mlpserve.client.errors import (
@@ -25,13 +26,13 @@ from mlpserve.client.errors import (
     TimeoutExceededError,
     UnavailableError,
     client_error,
+    pushback_s,
 )
 from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
 from mlpserve.client.proxies import described
 from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
-    StreamRequests,
     encode_request,
     get_model_request,
     select,
@@ -44,6 +45,7 @@ from mlpserve.client.results import (
     read_health,
     read_model,
 )
+from mlpserve.client.streams import StreamRequests, Turns
 from mlpserve.v1 import prediction_pb2
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -62,6 +64,13 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _HEALTH_TIMEOUT_S: Final = 2.0
 _SHORTEST_S: Final = 0.001
+
+# As gRPC does it for other calls, see channel.py. It would try a stream again only before the first
+# answer, and 1.85 loses a message of one now and then.
+_RETRIED_STATUSES: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+# With INTERNAL: what grpc.aio says where a request is sent in the moment in which a stream breaks.
+_SENT_TOO_LATE: Final = "Internal error from Core"
+_STREAM_PAUSES_S: Final = (0.1, 0.3, 0.9, 1.0)  # until there is an answer
 
 Metadata = tuple[tuple[str, str], ...]
 ResultT = TypeVar("ResultT")
@@ -88,6 +97,9 @@ class Transport(Protocol):
 
     def start(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> Pending:
         """Send a request and return without its answer."""
+
+    def turns(self) -> Turns:
+        """Return the turns of a new stream."""
 
     def stream(
         self,
@@ -149,6 +161,7 @@ class Core:
         """Classify images."""
         deadline_s = self._deadline_s(timeout_s)
         selector = select(model, version, label, with_timings=timings)
+        is_named = checked_flag(class_names, "class_names")
         batches = split(as_wire_array(images), max_images=max_images_per_request)
         batch = next(batches)
         with self._translated():
@@ -164,7 +177,7 @@ class Core:
             pinned = replace(selector, version=first.model_version, label="")
             rest = await self._pipelined(batches, pinned, deadline_s)
         found = join_predictions([first, *rest])
-        return await self._named(found, deadline_s) if class_names else found
+        return await self._named(found, deadline_s) if is_named else found
 
     async def _pipelined(
         self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
@@ -204,24 +217,50 @@ class Core:
     ) -> AsyncGenerator[Predictions, None]:
         """Classify batch after batch over one call."""
         selector = select(model, version, label, with_timings=timings)
-        requests = StreamRequests(batches, selector)
+        is_named = checked_flag(class_names, "class_names")
+        requests = StreamRequests(batches, selector, self._transport.turns())
         deadline_s = self._deadline_s(timeout_s)
         with self._translated():
-            answers = self._transport.stream(
-                PREDICT_STREAM, requests, _remaining_s(deadline_s), self._metadata()
-            )
+            answers = self._answers(requests, deadline_s)
             try:
                 async for answer in answers:
                     found = read_predictions(answer, requests.next_count())
-                    yield await self._named(found, deadline_s) if class_names else found
+                    yield await self._named(found, deadline_s) if is_named else found
             finally:
                 await answers.aclose()
+                await requests.close()
         # A server whose own clock sees the deadline first may end the stream as if it were done.
         if time.monotonic() >= deadline_s and requests.are_answers_missing:
             raise TimeoutExceededError(
                 f"{self._target}: the deadline passed before the last answer"
             )
         requests.check_end()
+
+    async def _answers(
+        self, requests: StreamRequests, deadline_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the answers of a stream; where it breaks, go on after the last of them."""
+        pauses = iter(_STREAM_PAUSES_S)
+        while True:
+            answers = self._transport.stream(
+                PREDICT_STREAM, requests, _remaining_s(deadline_s), self._metadata()
+            )
+            try:
+                async for answer in answers:
+                    pauses = iter(_STREAM_PAUSES_S)
+                    yield answer
+            except grpc.RpcError as error:
+                pause_s = max(next(pauses, math.inf), pushback_s(error) or 0)
+                if self._transport.is_closed or not _is_broken(error):
+                    raise
+                if pause_s >= _remaining_s(deadline_s):
+                    raise
+            else:
+                return
+            finally:
+                await answers.aclose()
+            await self._transport.sleep(pause_s)
+            requests.start_again()
 
     async def _named(self, found: Predictions, deadline_s: float) -> Predictions:
         """Return predictions with the names of the classes, which a version never changes."""
@@ -316,13 +355,18 @@ class Core:
             yield
         except ClientError:
             raise
-        # The last two are how gRPC refuses calls on a channel that was closed.
-        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
+        # Of several kinds, where the channel was closed.
+        except Exception as error:
             if self._transport.is_closed:
                 raise ClientError(f"{self._target}: the client was closed meanwhile") from error
             if isinstance(error, grpc.RpcError):
                 raise client_error(error, self._target) from error
             raise
+
+
+def _is_broken(error: grpc.RpcError) -> bool:
+    """Return whether a stream ended so that another may go on with it."""
+    return error.code() in _RETRIED_STATUSES or error.details() == _SENT_TOO_LATE
 
 
 async def _next_answer(under_way: deque[tuple[int, Pending]]) -> Predictions:

@@ -20,7 +20,8 @@ import grpc
 # Source: gRPC proposal A6, client retries, "pushback".
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _FIELD: Final = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
-_UPPER_LIMIT: Final = re.compile(r"expected (?:from \d+ to|at most) (\d+)")
+# The latter is how gRPC refuses a message.
+_LIMIT: Final = re.compile(r"expected (?:from \d+ to|at most) (\d+)|larger than max .* (\d+)\)")
 
 
 class ClientError(Exception):
@@ -28,7 +29,8 @@ class ClientError(Exception):
 
     Attributes:
         field: The argument, or the field of the request, that is wrong; None where none is.
-        limit: The most that the field may be; None where it is not a matter of that.
+        limit: The most that the field may be, or the most bytes of a message; None where it is not
+            a matter of that.
         retry_after_s: Seconds after which the server wants to be asked again; None where it did
             not say.
     """
@@ -93,16 +95,17 @@ def client_error(error: grpc.RpcError, target: str) -> ClientError:
     """Return the exception to raise for a failed call; any other status is the server's fault."""
     kind = ERROR_OF_STATUS.get(error.code(), ServerFaultError)
     details = error.details() or ""
-    field, limit = _FIELD.match(details), _UPPER_LIMIT.search(details)
+    field, limit = _FIELD.match(details), _LIMIT.search(details)
     return kind(
         f"{target}: {error.code().name}: {details}",
         field=field[1] if field and kind in (InvalidRequestError, NotFoundError) else None,
-        limit=int(limit[1]) if field and limit else None,
-        retry_after_s=_pushback_s(error),
+        limit=int(limit[1] or limit[2]) if limit else None,
+        retry_after_s=pushback_s(error),
     )
 
 
-def _pushback_s(error: grpc.RpcError) -> float | None:
+def pushback_s(error: grpc.RpcError) -> float | None:
+    """Return after how many seconds a server wants to be asked again, if it said so."""
     sent = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
     pushback = dict(sent).get(_PUSHBACK_KEY)
     return int(pushback) / 1000 if pushback and pushback.isdigit() else None

@@ -1,27 +1,23 @@
 """Requests of calls: images as wire arrays, split into batches, and the messages made of them."""
 
-import asyncio
 import sys
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_number, checked_text, shown
+from mlpserve.client.arguments import checked_flag, checked_number, checked_text
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.errors import InvalidRequestError, ServerFaultError, invalid_argument
+from mlpserve.client.errors import InvalidRequestError
 from mlpserve.v1 import prediction_pb2
 
 # Enough that a request's fixed cost does not count, little enough that several are under way soon.
 MAX_IMAGES_PER_REQUEST: Final = 1024
 # Below the 4 MiB at which gRPC, and what stands between client and server, refuses by default.
 _MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
-# So many batches of a stream are sent, and kept, ahead of the answers.
-MAX_UNANSWERED: Final = 16
 # From this size on, glibc maps blocks at first.
 _MAPPED_BYTES: Final = 128 * 1024
 # Twice this is kept: room for four requests of 3 MiB, and gRPC's copies of them.
@@ -36,13 +32,6 @@ _TYPE_FLOAT32: Final = b"\x10\x02"
 _DATA: Final = b"\x1a"
 _SEVEN_BITS: Final = 0x7F
 _MORE: Final = 0x80
-
-
-class Room(Protocol):
-    """Room for requests that are not answered yet."""
-
-    async def taken(self) -> bool:
-        """Wait for room and take it; return whether the call still goes on."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +79,10 @@ def select(
     if version is not None:
         number = checked_number(version, "version", _VERSION, least=0, limit=_MAX_VERSION)
     selector = ModelSelector(
-        checked_text(model, name), number, checked_text(label, "label"), bool(with_timings)
+        model=checked_text(model, name),
+        version=number,
+        label=checked_text(label, "label"),
+        with_timings=checked_flag(with_timings, "timings"),
     )
     if selector.version and selector.label:
         raise InvalidRequestError(
@@ -163,74 +155,11 @@ def _keep_memory() -> None:
     bytes(_KEPT_BYTES)
 
 
-class StreamRequests:
-    """The requests of a stream, made from batches as they are asked for.
-
-    gRPC swallows what an iterator of requests raises. So a failure ends the requests, and is kept
-    for whoever reads the answers.
-
-    Args:
-        batches: Each as ``images`` of ``Client.predict``, or an array of all images.
-        selector: What is to answer.
-
-    Raises:
-        InvalidRequestError: The batches cannot be iterated over.
-    """
-
-    def __init__(
-        self,
-        batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
-        selector: ModelSelector,
-    ) -> None:
-        if not hasattr(batches, "__aiter__") and not hasattr(batches, "__iter__"):
-            raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
-        self._batches = batches
-        self._counts: deque[int] = deque()
-        self._failure: BaseException | None = None
-        self._are_all_sent = False
-        self._selector = selector
-
-    async def encoded(self, room: Room) -> AsyncGenerator[bytes, None]:
-        """Yield the request of each batch, when there is room for one more unanswered."""
-        try:
-            remaining = _each(self._batches)
-            while await room.taken():
-                try:
-                    images = as_wire_array(await anext(remaining))
-                except StopAsyncIteration:
-                    self._are_all_sent = True
-                    return
-                self._counts.append(len(images))
-                yield encode_request(images, self._selector)
-        except (GeneratorExit, asyncio.CancelledError):  # the call has ended
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised again by check_end
-            self._failure = error
-
-    def next_count(self) -> int:
-        """Return how many images the next answer is about."""
-        if not self._counts:
-            raise ServerFaultError("answer: expected one for each batch, got one more")
-        return self._counts.popleft()
-
-    @property
-    def are_answers_missing(self) -> bool:
-        """Whether a batch was not answered, or not sent although nothing failed here."""
-        return self._failure is None and (bool(self._counts) or not self._are_all_sent)
-
-    def check_end(self) -> None:
-        """Raise what kept the batches from being sent, or answered, to their end."""
-        if self._failure is not None:
-            raise self._failure
-        if self.are_answers_missing:
-            raise ServerFaultError("answer: expected one for each batch, but the stream ended")
-
-
-async def _each(
+async def each_batch(
     batches: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike],
 ) -> AsyncIterator[npt.ArrayLike]:
     """Yield each batch; of an array, runs that are each small enough for one request."""
-    if hasattr(batches, "__array__"):
+    if hasattr(type(batches), "__array__"):
         batches = _runs(batches)
     if isinstance(batches, AsyncIterable):
         async for batch in batches:
@@ -242,7 +171,11 @@ async def _each(
 
 def _runs(images: Any) -> Iterator[npt.ArrayLike]:  # noqa: ANN401 - whatever has rows
     """Yield runs of an array, a tensor or a frame, each converted only when it is sent."""
-    one = as_wire_array(images[:1] if len(images) else images)
+    if not np.shape(images):
+        as_wire_array(images)  # which says why
+    if len(images) == 0:
+        return
+    one = as_wire_array(images[:1])
     step = min(MAX_IMAGES_PER_REQUEST, _images_per_request(one))
     for start in range(0, len(images), step):
         yield images[start : start + step]

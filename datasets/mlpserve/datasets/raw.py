@@ -105,8 +105,8 @@ def finished(raw: RawData, other: RawData | None = None) -> Dataset:
     if train is None:
         raise DatasetError("expected images, got none")
     if other is not None:
-        test, tested, origin = other.test or other.train, other, f"all of {other.name}"
-        origin = "" if other.test is not None else origin
+        test, tested = other.test or other.train, other
+        origin = f"{'all' if other.test is None else 'test images'} of {other.name}"
     elif test is None or raw.train is None:
         train, test = _held_out(train)
         origin = _HELD_OUT

@@ -122,8 +122,8 @@ def load_dataset(
     Raises:
         DatasetError: The source is none of these, or cannot be used.
     """
-    if options.test_data is None and (load := _by_name(source, options)) is not None:
-        return load(data_dir)
+    if options.test_data is None and _is_ours(source, options):
+        return _loaded(source, data_dir)
     raw = _raw(source, data_dir, options, test_only=False)
     other = None
     if options.test_data is not None:
@@ -151,11 +151,13 @@ def load_test_split(
     Raises:
         DatasetError: The source is unknown, or cannot be used.
     """
-    if options.test_data is None and source == _AUTO:
-        return _first_at_hand(DATASETS["mnist"].load_test, DATASETS["drawn"].load_test, data_dir)
-    if options.test_data is None and source in DATASETS:
-        return DATASETS[source].load_test(data_dir)
     tested = source if options.test_data is None else options.test_data
+    if _is_ours(tested, options):
+        if tested == _AUTO:
+            return _first_at_hand(
+                DATASETS["mnist"].load_test, DATASETS["drawn"].load_test, data_dir
+            )
+        return DATASETS[tested].load_test(data_dir)
     raw = _raw(tested, data_dir, options, test_only=True)
     if options.test_data is not None and raw.test is None:
         raw = replace(raw, train=None, test=raw.train)
@@ -234,29 +236,35 @@ def _shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def _by_name(source: str, options: ReadOptions) -> Callable[[Path | None], Dataset] | None:
+def _is_ours(source: str, options: ReadOptions) -> bool:
+    """Return whether a source is one of our data sets.
+
+    Raises:
+        DatasetError: It is, but something is said that is said about data of one's own.
+    """
     if source != _AUTO and source not in DATASETS:
-        return None
-    said = [
-        flag
-        for flag, value in (
-            ("--label-column", options.label_column),
-            ("--shape", options.shape),
-            ("--transpose", options.transpose),
-        )
-        if value and options.test_data is None
-    ]
-    if said:
-        raise DatasetError(f"{said[0]}: is said about data of your own, but --data is {source}")
+        return False
+    said = {
+        "--label-column": options.label_column,
+        "--shape": options.shape,
+        "--transpose": options.transpose,
+    }
+    for flag, value in said.items():
+        if value and options.test_data is None:
+            raise DatasetError(f"{flag}: is said about data of your own, but --data is {source}")
+    return True
+
+
+def _loaded(source: str, data_dir: Path | None) -> Dataset:
+    """Load one of our data sets."""
     if source == _AUTO:
-        return lambda place: _first_at_hand(DATASETS["mnist"].load, DATASETS["drawn"].load, place)
-    return DATASETS[source].load
+        return _first_at_hand(DATASETS["mnist"].load, DATASETS["drawn"].load, data_dir)
+    return DATASETS[source].load(data_dir)
 
 
 def _raw(source: str, data_dir: Path | None, options: ReadOptions, *, test_only: bool) -> RawData:
-    load = _by_name(source, options)
-    if load is not None:
-        dataset = load(data_dir)
+    if _is_ours(source, options):
+        dataset = _loaded(source, data_dir)
         return RawData(
             name=dataset.name,
             train=None if test_only else RawSplit(dataset.train.images, dataset.train.labels),

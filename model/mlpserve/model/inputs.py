@@ -187,6 +187,9 @@ class InputSpec:
         return ""
 
 
+BYTES_OR_SHARES: Final = InputSpec(())  # of any shape
+
+
 def number_text(value: np.generic) -> str:
     """Return a NumPy scalar in as few digits as tell it from its neighbours."""
     return str(value).removesuffix(".0")

@@ -114,9 +114,9 @@ class Client:
         asked = http.client.HTTPConnection("127.0.0.1", self._server.http_port, timeout=TIMEOUT_S)
         asked.request("POST", "/v2/models/tiny/infer", json.dumps(HTTP_REQUEST))
         with asked.getresponse() as response:
-            response.read()
+            answer = json.loads(response.read())
         asked.close()
-        return "OK" if response.status == http.HTTPStatus.OK else str(response.status)
+        return "OK" if response.status == http.HTTPStatus.OK else str(answer["error"])
 
 
 LANE: Final = ("fast lane Predict", "fast lane ModelInfer")

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -369,3 +370,25 @@ def test_bodies_that_do_not_come_keep_nobody_from_asking_for_health(
             asked.request("GET", path)
             assert asked.getresponse().status == 200
             asked.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has a second address of its own")
+def test_who_has_many_connections_loses_them_before_who_has_one(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(http_port=0)
+    assert server.http is not None
+    address = "127.0.0.1", server.http.port
+    idle = http.client.HTTPConnection(*address, timeout=TIMEOUT_S, source_address=("127.0.0.2", 0))
+    with contextlib.closing(idle), contextlib.ExitStack() as held:
+        idle.request("GET", "/v2")
+        idle.getresponse().read()
+        for _ in range(MAX_CONNECTIONS):
+            slow = held.enter_context(socket.create_connection(address, TIMEOUT_S))
+            slow.sendall(f"POST {INFER} HTTP/1.1\r\nHost: here\r\n".encode())
+        last = http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
+        last.request("GET", "/v2")
+        assert last.getresponse().status == 200  # so all before it were accepted
+        last.close()
+        idle.request("GET", "/v2")
+        assert idle.getresponse().status == 200

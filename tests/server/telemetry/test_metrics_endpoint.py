@@ -1,6 +1,8 @@
 """The metrics endpoint, for Prometheus and whoever else connects."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +12,7 @@ import pytest
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.config import ServerConfig
+from mlpserve.server.system.threads import EXIT_THREAD_DIED
 from mlpserve.server.telemetry.endpoint import MetricsEndpoint, open_endpoint
 from mlpserve.server.telemetry.metrics import METRICS
 from mlpserve.server.telemetry.snapshots import Aggregate
@@ -97,6 +100,20 @@ def test_a_port_that_is_taken_is_said_to_be(endpoint: MetricsEndpoint) -> None:
     port = int(endpoint.address.rpartition(":")[2])
     with pytest.raises(StartError, match="Address already in use; choose others with --metrics-"):
         MetricsEndpoint("127.0.0.1", port, str)
+
+
+def test_a_process_ends_with_the_thread_that_tells_its_metrics() -> None:
+    program = """
+import asyncio, threading
+from mlpserve.server.system.threads import watch_threads
+from mlpserve.server.telemetry.endpoint import MetricsEndpoint
+asyncio.start_server = None
+watch_threads()
+MetricsEndpoint("127.0.0.1", 0, str)
+threading.Event().wait()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert ended.returncode == EXIT_THREAD_DIED
 
 
 def test_metrics_are_told_only_where_the_settings_say_so() -> None:

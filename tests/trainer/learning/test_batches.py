@@ -50,6 +50,7 @@ def warped(
 ) -> WarpedBatches:
     return WarpedBatches(
         numbered(count),
+        SPEC,
         batch_size=batch_size,
         seed=seed,
         settings=lambda _: distortion,
@@ -223,6 +224,7 @@ def test_threads_do_not_change_the_bits_of_warped_images(threads: int) -> None:
 def test_images_are_distorted_anew_in_each_epoch_and_as_far_as_it_wants() -> None:
     batches = WarpedBatches(
         numbered(50),
+        SPEC,
         batch_size=50,
         seed=1,
         settings=lambda epoch: STRONG if epoch < 2 else NO_WARP,
@@ -245,7 +247,7 @@ def test_neighbours_that_share_a_warp_are_mixed_before_they_are_cut_into_batches
     images = Split(np.repeat(image, 4096, axis=0), np.zeros(4096, np.int64))
     distortion = WarpSettings(shift_px=1, images_per_warp=512)
     batches = WarpedBatches(
-        images, batch_size=128, seed=1, settings=lambda _: distortion, pool=ThreadPool(1)
+        images, SPEC, batch_size=128, seed=1, settings=lambda _: distortion, pool=ThreadPool(1)
     )
     for index in range(len(batches)):
         assert len(np.unique(filled(batches.batch(0, index)), axis=0)) > 4

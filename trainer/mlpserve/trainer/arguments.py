@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
 from mlpserve.model.activations import ACTIVATIONS
+from mlpserve.model.errors import ValueRangeError
+from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
@@ -28,6 +30,14 @@ def train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", default="auto", help=f"{DATA_HELP}; default: auto")
     add_data_dir(parser)
+    parser.add_argument(
+        "--range",
+        type=_value_range,
+        dest="value_range",
+        metavar="LO,HI",
+        help="the lowest and the highest value that images may have, as in 0,16 or --range=-1,1; "
+        "default: found in the data",
+    )
     parser.add_argument(
         "--models", type=Path, default=Path("models"), help="models folder; default: models"
     )
@@ -85,6 +95,7 @@ def job_config(options: argparse.Namespace) -> JobConfig:
         min_accuracy=options.min_accuracy,
         compare_to=options.compare_to,
         with_report=not options.no_report,
+        value_range=options.value_range,
     )
 
 
@@ -192,6 +203,18 @@ def _widths(text: str) -> tuple[int, ...]:
     except ValueError:
         message = f"expected widths with commas between them, as in 256,128, got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _value_range(text: str) -> ValueRange:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        message = f"expected a lowest and a highest value, as in 0,16, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+    try:
+        return ValueRange(low, high)
+    except ValueRangeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -42,12 +42,14 @@ class Identity:
         data_digest: The digest of the images and labels.
         layer_sizes: The width of each layer, the input first.
         threads: How many threads train; others would give other bits.
+        value_range: The range of the data's values, as text; None for bytes or shares.
     """
 
     recipe: Mapping[str, Any]
     data_digest: str
     layer_sizes: tuple[int, ...]
     threads: int
+    value_range: str | None = None
 
 
 class Checkpoints:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpserve.datasets.raw import NO_OPTIONS, ReadOptions
+from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.learning.recipe import Recipe
 
 
@@ -31,6 +32,7 @@ class JobConfig:
             test images, or nothing is published; None for none.
         with_report: Whether to publish the report beside the weights.
         read_options: What else is said about the data.
+        value_range: The range of the data's values; None to find it.
     """
 
     data: str
@@ -48,3 +50,4 @@ class JobConfig:
     compare_to: str | None = None
     with_report: bool = True
     read_options: ReadOptions = NO_OPTIONS
+    value_range: ValueRange | None = None

@@ -94,6 +94,21 @@ class Evaluation:
         return self.probabilities[np.arange(len(self)), self.labels]
 
 
+def chance_accuracy(evaluation: Evaluation) -> float:
+    """Return the share of the images that are of the most frequent class, 0 to 1."""
+    return float(np.bincount(evaluation.labels).max() / len(evaluation))
+
+
+def is_at_chance(evaluation: Evaluation) -> bool:
+    """Return whether a network does no better than one that always names the most frequent class.
+
+    Luck is allowed for: two standard deviations of guesses that are right so often, at most 5 %.
+    """
+    chance = chance_accuracy(evaluation)
+    luck = min(0.05, 2 * math.sqrt(chance * (1 - chance) / len(evaluation)))
+    return chance < 1 and evaluation.accuracy < min(1, chance + luck)
+
+
 def evaluate(network: Network, spec: InputSpec, split: Split) -> Evaluation:
     """Run a network on all images of a split.
 
@@ -140,7 +155,8 @@ def input_chunks(
     """Yield the images of a split as inputs, some rows at a time, and which rows they are.
 
     Raises:
-        DatasetError: The images have another number of values than the network takes.
+        DatasetError: The images have another number of values than the network takes, or other
+            values.
     """
     shape = split.images.shape[1:]
     if math.prod(shape) != spec.values_per_image:
@@ -149,7 +165,10 @@ def input_chunks(
     with progress("evaluating") as note:
         for start in range(0, len(split), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
-            yield rows, spec.scale(split.images[rows], dtype)
+            images = split.images[rows]
+            if (problem := spec.problem(images)) is not None:
+                raise DatasetError(f"images: {problem}")
+            yield rows, spec.scale(images, dtype)
             note(start, len(split))
 
 

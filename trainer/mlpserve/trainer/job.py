@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mlpserve.datasets import load_dataset
 from mlpserve.datasets.progress import shown_by
 from mlpserve.model.folder import is_model_name, versions
 from mlpserve.model.network import Network
@@ -22,15 +21,15 @@ from mlpserve.model.weights import Model
 from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import StoppedError, TrainingError
-from mlpserve.trainer.fitting import Fit, Outcome, Snapshot, hold_out
+from mlpserve.trainer.fitting import Fit, Outcome, Snapshot
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
+from mlpserve.trainer.material import Material, load_material
 from mlpserve.trainer.progress import Display, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
     Candidate,
-    Material,
     Threshold,
     candidate,
     check_good_enough,
@@ -72,7 +71,7 @@ def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
     baseline = (
         None if config.compare_to is None else load_baseline(config.models, config.compare_to)
     )
-    material = _material(config, display)
+    material = load_material(config, display)
     name = config.name
     if name is None:
         name = _model_name(material.dataset.name)
@@ -87,6 +86,8 @@ def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
         )
         training = _Run(config, material, display, signals)
         version = candidate(training.train(), material, name)
+        for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
+            display.warn(warning)
         check_good_enough(version, threshold)
         published = _publish(version, config, is_resumed=training.is_resumed)
     training.end()
@@ -195,6 +196,7 @@ class _Run:
             data_digest=self._material.digest,
             layer_sizes=self._network.layer_sizes,
             threads=self._threads,
+            value_range=None if (found := self._material.spec.value_range) is None else str(found),
         )
         checkpoints = Checkpoints(folder, identity)
         checkpoints.prepare()
@@ -229,13 +231,6 @@ class _Run:
             "resumed", f"resumed from {path}, after {steps} steps", checkpoint=path, steps=steps
         )
         return snapshot
-
-
-def _material(config: JobConfig, display: Display) -> Material:
-    dataset = load_dataset(config.data, data_dir=config.data_dir, options=config.read_options)
-    display.data(dataset)
-    train, validation = hold_out(dataset.train, config.recipe)
-    return Material(dataset, dataset.digest(), train, validation, config.recipe)
 
 
 def _is_published(config: JobConfig, display: Display) -> bool:

@@ -59,6 +59,10 @@ class Display:
             details: The facts of it, for programs.
         """
 
+    def warn(self, text: str) -> None:
+        """Show what looks like a mistake."""
+        self.event("warning", f"warning: {text}")
+
 
 def tutorial_line(record: EpochRecord, class_count: int, epochs: int) -> str:  # noqa: ARG001 - as ``LINES`` has it
     """Return the tutorial's line: its cost is averaged over the classes, too.

@@ -8,7 +8,7 @@ import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -16,9 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.datasets import Dataset, DatasetError, Split
+from mlpserve.datasets import DatasetError, Split
 from mlpserve.model.errors import ModelError
-from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Network
 from mlpserve.model.references import load_reference, parse_reference
@@ -26,40 +25,23 @@ from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples
 from mlpserve.trainer.calibration import calibrate
 from mlpserve.trainer.errors import NotGoodEnoughError, TrainingError
-from mlpserve.trainer.evaluation import Evaluation, evaluate, scores
+from mlpserve.trainer.evaluation import (
+    Evaluation,
+    chance_accuracy,
+    evaluate,
+    is_at_chance,
+    scores,
+)
 from mlpserve.trainer.fitting import Outcome
 from mlpserve.trainer.history import EpochRecord
-from mlpserve.trainer.learning.recipe import Recipe
+from mlpserve.trainer.material import Material
 from mlpserve.trainer.report import render_report
 
 logger = logging.getLogger(__name__)
 
 REPORT_FILE_NAME: Final = "report.html"
 _GOLDEN_IMAGES: Final = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """The data and the recipe that a network was made from.
-
-    Attributes:
-        dataset: All images.
-        digest: The digest of the data set.
-        train: Those of its training images that were learned from.
-        validation: Those that were not; None if all were.
-        recipe: How they were learned from.
-    """
-
-    dataset: Dataset
-    digest: str
-    train: Split
-    validation: Split | None
-    recipe: Recipe
-
-    @property
-    def spec(self) -> InputSpec:
-        """Return what a network for these images takes."""
-        return InputSpec(self.dataset.input_shape)
+_MUCH_BETTER: Final = 0.2  # than on the test images
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +113,7 @@ def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
         )
     evaluation = evaluate(network, material.spec, test)
     training = _training(network, material, evaluation, calibration)
+    training = replace(training, warnings=(*training.warnings, *_doubts(training, evaluation)))
     golden = golden_samples(network, material.spec, test.images[:_GOLDEN_IMAGES])
     metadata = _metadata(network, material, name, training)
     return Candidate(Model(network, metadata, golden), evaluation, outcome.records, test)
@@ -252,7 +235,28 @@ def _training(
         else scores(network, spec, validation).accuracy,
         calibration=calibration,
         test_origin=material.dataset.test_origin,
+        warnings=material.warnings,
     )
+
+
+def _doubts(training: Training, evaluation: Evaluation) -> Iterator[str]:
+    """Yield what is wrong with a network that has learned nothing."""
+    if not is_at_chance(evaluation):
+        return
+    found = (
+        f"the test accuracy is {100 * evaluation.accuracy:.2f} %, no better than always naming the "
+        f"most frequent class, which is right in {100 * chance_accuracy(evaluation):.2f} %: "
+    )
+    if training.train_accuracy > evaluation.accuracy + _MUCH_BETTER:
+        yield (
+            f"{found}what was learned, {100 * training.train_accuracy:.2f} % of the training "
+            "images, is not so of the test images; are both of one kind, and labelled alike?"
+        )
+    else:
+        yield (
+            f"{found}nothing was learned; try a lower --learning-rate, wider --layers or more "
+            "--epochs, or look at the images and their labels"
+        )
 
 
 def _metadata(network: Network, material: Material, name: str, training: Training) -> Metadata:

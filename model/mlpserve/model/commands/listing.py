@@ -178,6 +178,7 @@ def _network_facts(model: Model) -> dict[str, str]:
         "layers": f"{'-'.join(map(str, metadata.layer_sizes))}, {count:,} parameters",
         "activations": _listed(metadata.activations),
         "input": f"{' x '.join(map(str, metadata.input.shape))} values",
+        "range": str(metadata.input.value_range or "0 to 255 as uint8, 0 to 1 as float"),
         "classes": _listed(metadata.class_labels),
         "golden samples": str(len(model.golden.images)) if model.golden else "-",
     }
@@ -193,6 +194,7 @@ def _training_facts(model: Model) -> dict[str, str]:
         **({"test images": training.test_origin} if training.test_origin else {}),
         **_quality(training),
         "made with": _pairs(training.library_versions),
+        **({"warnings": " ".join(training.warnings)} if training.warnings else {}),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mlpserve.server.settings.config import NO_PORT, ServerConfig
 from mlpserve.server.system.ports import address, listening_sockets
+from mlpserve.server.system.threads import end_process_with
 from mlpserve.server.telemetry.snapshots import Aggregate
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,6 +70,7 @@ class MetricsEndpoint:
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._thread = Thread(target=self._run, args=(listeners,), name="metrics", daemon=True)
+        end_process_with(self._thread)
         self._thread.start()
 
     def close(self) -> None:

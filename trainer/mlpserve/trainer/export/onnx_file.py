@@ -3,7 +3,8 @@
     images -> Gemm -> Tanh | Relu | ... -> Gemm -> Tanh | Relu | ... -> Gemm -> Softmax
 
 The input is what the network's definition has: float32 from 0 to 1. How uint8 images become that
-is the caller's to do, as everywhere outside of mlpserve; the graph's texts say how.
+is the caller's to do, as everywhere outside of mlpserve; the graph's texts say how. Where a model
+has a range of values, the input is these values, and their scaling is in the first layer's weights.
 """
 
 import json
@@ -33,16 +34,16 @@ _OUTPUT: Final = "probabilities"
 def to_bytes(model: Model) -> bytes:
     """Return the content of an ONNX file.
 
-    Input ``images``: (N, D) float32 from 0 to 1. Output ``probabilities``: (N, K) float32. The
-    model's metadata are four strings: ``name``, ``version``, ``class_labels`` (a JSON list) and
-    ``metadata`` (the JSON of the weights file).
+    Input ``images``: (N, D) float32 from 0 to 1, or of the model's range of values. Output
+    ``probabilities``: (N, K) float32. The model's metadata are four strings: ``name``,
+    ``version``, ``class_labels`` (a JSON list) and ``metadata`` (the JSON of the weights file).
 
     Raises:
         ExportError: The network is too large for the format.
     """
     _check_size(model.network)
     exported = helper.make_model(
-        _graph(model.network, model.metadata),
+        _graph(_unscaled(model), model.metadata),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="mlpserve",
@@ -63,9 +64,21 @@ def _check_size(network: Network) -> None:
         )
 
 
+def _unscaled(model: Model) -> Network:
+    """Return a network that takes float32 values as the server does."""
+    first, *others = model.network.layers
+    scaling = model.metadata.input.scaling(np.dtype(np.float32))
+    return Network((first.unscaled(*scaling), *others))
+
+
 def _graph(network: Network, metadata: Metadata) -> onnx.GraphProto:
     widths = network.layer_sizes
-    scaling = f"N flattened images, from 0 to 1: uint8 / {metadata.input.uint8_divisor}"
+    value_range = metadata.input.value_range
+    scaling = (
+        f"N flattened images, from 0 to 1: uint8 / {metadata.input.uint8_divisor}"
+        if value_range is None
+        else f"N flattened images, values from {value_range}"
+    )
     initializers = [
         numpy_helper.from_array(array.astype(np.float32), name)
         for number, layer in enumerate(network.layers, start=1)

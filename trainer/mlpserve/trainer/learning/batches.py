@@ -65,7 +65,7 @@ class WholeBatch:
             if place in self._nonzero:
                 columns, pixels = self._nonzero[place]
             else:
-                columns, pixels = _nonzero_columns(_flat(self._images[rows]))
+                columns, pixels = _nonzero_columns(_flat(self._images[rows]), self._spec)
                 if not isinstance(self._images, DiskImages):
                     self._nonzero[place] = columns, pixels
             _scale(self._spec, pixels, out)
@@ -117,7 +117,7 @@ class ShuffledBatches:
             if not self._skips_zero_columns:
                 self._spec.scale(pixels, out.dtype.type, out)
                 return None
-            columns, pixels = _nonzero_columns(pixels)
+            columns, pixels = _nonzero_columns(pixels, self._spec)
             _scale(self._spec, pixels, out)
             return columns
 
@@ -134,6 +134,7 @@ class WarpedBatches:
     def __init__(
         self,
         images: Split,
+        spec: InputSpec,
         *,
         batch_size: int,
         seed: int,
@@ -145,6 +146,7 @@ class WarpedBatches:
 
         Args:
             images: (N, height, width) images with their classes.
+            spec: What the network takes.
             batch_size: How many make a batch.
             seed: The seed of all randomness.
             settings: Returns how far to distort in an epoch, from 0.
@@ -153,6 +155,7 @@ class WarpedBatches:
         """
         self._count = math.ceil(len(images) / batch_size)
         self._batch_size = batch_size
+        self._spec = spec
         self._seed = seed
         self._settings = settings
         self._pool = pool
@@ -193,7 +196,8 @@ class WarpedBatches:
             for start in starts[thread :: self._pool.size]:
                 images = shuffled.take(slice(start, start + _PIECE_IMAGES))
                 rng = stream(self._seed, WARPS, epoch, part, start)
-                warp(images, settings, rng, out=self._warped[start : start + len(images)])
+                out = self._warped[start : start + len(images)]
+                warp(images, settings, rng, out=out, spec=self._spec)
 
         self._pool.run(warp_pieces)
         self._held = (epoch, part)
@@ -203,9 +207,14 @@ def _flat(images: Pixels) -> Pixels:
     return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
-def _nonzero_columns(pixels: Pixels) -> tuple[Columns, Pixels]:
-    """Return which of the (N, D) pixels are not 0 in all images, and the (N, k) that are left."""
-    columns = np.flatnonzero(pixels.max(axis=0, initial=0))
+def _nonzero_columns(pixels: Pixels, spec: InputSpec) -> tuple[Columns, Pixels]:
+    """Return which of the (N, D) pixels are not black in all images, and the (N, k) that are left.
+
+    Black is the lowest value, which is scaled to 0.
+    """
+    black = pixels.dtype.type(spec.limits(pixels.dtype)[0])
+    highest = pixels.max(axis=0, initial=black)
+    columns = np.flatnonzero(highest != black if black else highest)
     return columns, np.take(pixels, columns, axis=1)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.inputs import UINT8_DIVISOR
+from mlpserve.model.inputs import BYTES_OR_SHARES, InputSpec
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -43,16 +43,22 @@ class _Samples:
 
 
 def resample(
-    images: npt.NDArray[Any], positions: FloatArray, *, images_per_warp: int, out: FloatArray
+    images: npt.NDArray[Any],
+    positions: FloatArray,
+    *,
+    images_per_warp: int,
+    out: FloatArray,
+    spec: InputSpec = BYTES_OR_SHARES,
 ) -> None:
     """Write into ``out`` what the images show at given positions, one set of them for each group.
 
     Args:
-        images: (N, height, width) uint8, or float32 in [0, 1].
+        images: (N, height, width), of values as ``spec`` has them.
         positions: (W, 2, height, width) for each pixel of the result the row and the column to read
             at, from 0 at the middle of the first pixel. W is N / ``images_per_warp``, rounded up.
         images_per_warp: How many images after another are read at the same positions.
         out: (N, height * width) is filled with values in [0, 1].
+        spec: How values become inputs.
     """
     count, height, width = images.shape
     samples = _samples(positions)
@@ -61,7 +67,7 @@ def resample(
     corner = np.empty((len(padded), height * width), np.float32)
     for warp, start in enumerate(range(0, count, images_per_warp)):
         group = slice(start, start + images_per_warp)
-        _pad(images[group], padded)
+        _pad(images[group], spec.scaling(images.dtype), padded)
         _blend(padded, samples, warp, corner, out[group])
     # The weights' sum is 1 up to rounding.
     np.minimum(out, 1, out=out)
@@ -93,12 +99,15 @@ def _samples(positions: FloatArray) -> _Samples:
     )
 
 
-def _pad(images: npt.NDArray[Any], padded: FloatArray) -> None:
+def _pad(images: npt.NDArray[Any], scaling: tuple[float, float], padded: FloatArray) -> None:
     """Copy images into the middle of a black buffer, scaled to [0, 1]."""
+    offset, divisor = scaling
     middle = slice(_BORDER_BEFORE_PX, -_BORDER_AFTER_PX)
     padded[: len(images), middle, middle] = images
-    if images.dtype == np.uint8:
-        padded /= UINT8_DIVISOR
+    if offset:
+        padded[: len(images), middle, middle] -= np.float32(offset)
+    if divisor != 1:
+        padded /= np.float32(divisor)
 
 
 def _blend(

@@ -241,6 +241,7 @@ def _batches(
     first_gentle_epoch = recipe.epochs - round(recipe.epochs * recipe.gentle_share)
     return WarpedBatches(
         images,
+        spec,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         settings=lambda epoch: warp if epoch < first_gentle_epoch else gentle,

@@ -32,6 +32,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.model.inputs import BYTES_OR_SHARES, InputSpec
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.resampling import FloatArray, resample
 
@@ -109,16 +110,18 @@ def warp(
     rng: np.random.Generator,
     *,
     out: FloatArray,
+    spec: InputSpec = BYTES_OR_SHARES,
 ) -> None:
     """Write distorted images into ``out``, each group of them with a warp of its own.
 
     It keeps nothing between calls, so threads may call it at once, each with its own generator.
 
     Args:
-        images: (N, height, width) uint8, or float32 in [0, 1].
+        images: (N, height, width), of values as ``spec`` has them.
         settings: How far to distort.
         rng: Source of the warps.
         out: (N, height * width) is filled with values in [0, 1].
+        spec: How values become inputs.
     """
     _, height, width = images.shape
     at_once = _WARPS_AT_ONCE * settings.images_per_warp
@@ -130,6 +133,7 @@ def warp(
             random_positions(warps, settings, rng, height=height, width=width),
             images_per_warp=settings.images_per_warp,
             out=out[start : start + at_once],
+            spec=spec,
         )
 
 

@@ -53,6 +53,7 @@ def _network_facts(model: Model) -> dict[str, str]:
         "activations": ", ".join(metadata.activations),
         "parameters": f"{sum(array.size for array in model.network.parameters):,}",
         "image": " x ".join(map(str, metadata.input.shape)),
+        "values": str(metadata.input.value_range or "bytes, or 0 to 1"),
         "classes": f"{len(metadata.class_labels):,}",
     }
 

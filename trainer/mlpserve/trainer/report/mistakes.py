@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from mlpserve.datasets import Split
+from mlpserve.model.inputs import InputSpec
 from mlpserve.trainer.evaluation import (
     Confusion,
     Evaluation,
@@ -46,14 +47,14 @@ def confusion_section(evaluation: Evaluation, class_labels: Sequence[str]) -> Ma
 
 
 def mistakes_section(
-    evaluation: Evaluation, split: Split, shape: tuple[int, ...], class_labels: Sequence[str]
+    evaluation: Evaluation, split: Split, spec: InputSpec, class_labels: Sequence[str]
 ) -> Mapping[str, Any]:
     """Return pictures of the wrongly classified images that the network was surest of.
 
     Args:
         evaluation: What the network said of the split.
         split: The images.
-        shape: The shape of one image.
+        spec: How one image is shaped, and its values are scaled.
         class_labels: What each class is called.
     """
     chosen = most_confident_mistakes(evaluation, _MAX_PICTURES).tolist()
@@ -65,7 +66,7 @@ def mistakes_section(
         "pictures": [
             {
                 "index": index,
-                "uri": image_uri(split.images[index].reshape(shape)),
+                "uri": image_uri(spec.scale(split.images[index][np.newaxis]).reshape(spec.shape)),
                 "predicted": class_labels[evaluation.predicted[index]],
                 "confidence": float(evaluation.confidences[index]),
                 "truth": class_labels[evaluation.labels[index]],

@@ -56,11 +56,12 @@ def render_report(
         title=f"{metadata.name} version {metadata.version}",
         subtitle=_subtitle(metadata),
         style_sheet=Markup(_text("style.css")),  # noqa: S704 - a file of ours
+        warnings=metadata.training.warnings,
         class_labels=labels,
         headline=headline(metadata.training, history, evaluation),
         curves=curves_section(history),
         confusion=confusion_section(evaluation, labels),
-        mistakes=mistakes_section(evaluation, split, metadata.input.shape, labels),
+        mistakes=mistakes_section(evaluation, split, metadata.input, labels),
         confidence=confidence_section(evaluation, metadata.training.calibration),
         first_layer=first_layer_section(model.network, metadata.input.shape, labels),
         facts=facts_section(model, evaluation),

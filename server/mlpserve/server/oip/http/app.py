@@ -1,21 +1,16 @@
 """Endpoints of the protocol over HTTP, as an ASGI application."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from threading import Event
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from mlpserve.server.errors import ExpiredError
 from mlpserve.server.grpc_api.servicer import MAX_QUESTION_BYTES
@@ -28,25 +23,19 @@ from mlpserve.server.oip.http.body import (
     write_body,
 )
 from mlpserve.server.oip.http.limits import received_body
+from mlpserve.server.oip.http.routes import OK, Endpoint, Routes, application, json_response
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.repository import HTTP_EXTENSIONS, Repository
-from mlpserve.server.security.admission import CALLER_NAME, Admission, Place
-from mlpserve.server.security.tokens import AUTHORIZATION
-from mlpserve.server.statuses import refuse
+from mlpserve.server.security.admission import Admission
 from mlpserve.server.telemetry.recorder import Recorder
-from mlpserve.server.telemetry.request_log import REQUEST_ID_KEY
 from mlpserve.server.telemetry.request_record import RequestRecord
-
-Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _MODEL: Final = "/v2/models/{name}"
 _VERSION: Final = _MODEL + "/versions/{version}"
 _HEALTH: Final = "/v2/health/"  # open to anybody, as gRPC's is
-_OK: Final = 200
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _GONE: Final = "the caller left before its turn came"
-_CLIENT_GONE: Final = 499  # as nginx has it; it is never sent
 
 
 class OpenInference:
@@ -77,35 +66,19 @@ class OpenInference:
         self._repository = repository
         self._batcher = batcher
         self._recorder = recorder
+        self._routes = Routes(recorder, admission)
         self._max_body_bytes = max_body_bytes
-        self._admission = admission
         self._allowed_origins = allowed_origins
 
     def application(self) -> Starlette:
         """Return what an ASGI server calls."""
+        tables = {"GET": self._get_endpoints(), "POST": self._post_endpoints()}
         routes = [
-            self._route("GET", path, answer) for path, answer in self._get_endpoints().items()
+            self._routes.route(method, path, answer, is_open=path.startswith(_HEALTH))
+            for method, endpoints in tables.items()
+            for path, answer in endpoints.items()
         ]
-        routes += [
-            self._route("POST", path, answer) for path, answer in self._post_endpoints().items()
-        ]
-        return Starlette(
-            routes=routes,
-            middleware=self._middleware(),
-            exception_handlers={HTTPException: _refused_by_starlette},
-        )
-
-    def _middleware(self) -> list[Middleware]:
-        if not self._allowed_origins:
-            return []
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=self._allowed_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("*",),
-            expose_headers=(HEADER_LENGTH, REQUEST_ID_KEY),
-        )
-        return [cors]
+        return application(routes, self._allowed_origins)
 
     def _get_endpoints(self) -> Mapping[str, Endpoint]:
         return {
@@ -134,75 +107,38 @@ class OpenInference:
             "/v2/repository/models/{name}/unload": self._unload,
         }
 
-    def _route(self, method: str, path: str, answer: Endpoint) -> Route:
-        async def endpoint(request: Request) -> Response:
-            record = self._recorder.arrived(
-                f"{method} {path}", request.headers.items(), caller=_connection(request)
-            )
-            request.state.record = record
-            try:
-                if path.startswith(_HEALTH):
-                    response = await answer(request)
-                else:
-                    response = await self._admitted(answer, request, record)
-                if record.model:  # a network has answered
-                    self._recorder.answered(record)
-                else:
-                    self._recorder.ended(record, "OK")
-            except ClientDisconnect:  # before it has sent all; nobody is left to be told
-                self._recorder.ended(record, "CANCELLED")
-                return Response(status_code=_CLIENT_GONE)
-            except Exception as error:  # noqa: BLE001 - it is logged, and the caller told
-                refusal = refuse(self._recorder, record, error)
-                headers = dict(refusal.metadata)
-                return _json({"error": refusal.details}, refusal.http_code, headers=headers)
-            return response
-
-        return Route(path, endpoint, methods=[method])
-
-    async def _admitted(
-        self, answer: Endpoint, request: Request, record: RequestRecord
-    ) -> Response:
-        record.caller = self._admission.enter(_authorization(request), record.caller)
-        place = Place(partial(self._admission.leave, record.caller))
-        CALLER_NAME.set(record.caller)
-        try:
-            return await answer(request)
-        finally:
-            place.leave()
-
     async def _live(self, _: Request) -> Response:
-        return _json({"live": True})
+        return json_response({"live": True})
 
     async def _ready(self, _: Request) -> Response:
         is_ready = self._repository.is_ready
-        return _json({"ready": is_ready}, _OK if is_ready else _UNAVAILABLE)
+        return json_response({"ready": is_ready}, OK if is_ready else _UNAVAILABLE)
 
     async def _server_metadata(self, _: Request) -> Response:
         described = plain(self._repository.server_metadata())
         described["extensions"] += HTTP_EXTENSIONS
-        return _json(described)
+        return json_response(described)
 
     async def _model_ready(self, request: Request) -> Response:
         name, version = _asked(request)
         is_ready = self._repository.is_model_ready(name, version)
-        return _json({"name": name, "ready": is_ready}, _OK if is_ready else _NOT_FOUND)
+        return json_response({"name": name, "ready": is_ready}, OK if is_ready else _NOT_FOUND)
 
     async def _model_metadata(self, request: Request) -> Response:
-        return _json(plain(self._repository.model_metadata(*_asked(request))))
+        return json_response(plain(self._repository.model_metadata(*_asked(request))))
 
     async def _model_config(self, request: Request) -> Response:
-        return _json(plain(self._repository.model_config(*_asked(request))))
+        return json_response(plain(self._repository.model_config(*_asked(request))))
 
     async def _statistics(self, request: Request) -> Response:
         # All workers are asked, and one that hangs is waited for; nobody else is to wait with it.
         found = await run_in_threadpool(self._repository.model_statistics, *_asked(request))
-        return _json(plain(found))
+        return json_response(plain(found))
 
     async def _index(self, request: Request) -> Response:
         wanted = await self._options(request)
         index = self._repository.index("", ready_only=wanted.get("ready") is True)
-        return _json(plain(index)["models"])
+        return json_response(plain(index)["models"])
 
     async def _load(self, request: Request) -> Response:
         options = await self._options(request)
@@ -285,24 +221,3 @@ async def _watched(request: Request) -> AsyncIterator[Callable[[], bool]]:
 def _asked(request: Request) -> tuple[str, str]:
     """Return the name and the version that a path has; empty where it has none."""
     return request.path_params.get("name", ""), request.path_params.get("version", "")
-
-
-def _connection(request: Request) -> str:
-    return "" if request.client is None else f"{request.client.host}:{request.client.port}"
-
-
-def _authorization(request: Request) -> list[tuple[str, str | bytes]]:
-    given = request.headers.get(AUTHORIZATION)
-    return [] if given is None else [(AUTHORIZATION, given)]
-
-
-async def _refused_by_starlette(_: Request, error: Exception) -> Response:
-    """Return a refusal of a path or a method that there is not."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
-    return _json({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-def _json(content: object, status: int = _OK, headers: Mapping[str, str] | None = None) -> Response:
-    # In ASCII: what a caller sent, and an error repeats, may be no text that UTF-8 can say.
-    written = json.dumps(content, separators=(",", ":"))
-    return Response(written, status, headers, media_type="application/json")

@@ -6,6 +6,7 @@ uvicorn itself waits without end for the first request of a connection, and for 
 import asyncio
 import ssl
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,9 +30,10 @@ _COMPRESSIONS: Final = ("gzip", "deflate")
 class TimeoutProtocol(H11Protocol):
     """A connection that is closed where it keeps the server waiting for too long.
 
-    Where there are too many, the one goes that has kept it waiting for longest: first of those that
-    send nothing, then of those whose request is under way. Both count from when a connection is
-    accepted: asyncio would tell of one of TLS only after its handshake.
+    Where there are too many, one goes of the address that has most: the one that has kept the
+    server waiting for longest, first of those that send nothing, then of those whose request is
+    under way. Both count from when a connection is accepted: asyncio would tell of one of TLS only
+    after its handshake.
 
     Args:
         tls: Returns the context of a connection of TLS; None for plain ones.
@@ -128,17 +130,26 @@ class TimeoutProtocol(H11Protocol):
     def _is_sending(self) -> bool:
         return self.cycle is not None and bool(self.cycle.more_body)
 
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
     def _make_room(self) -> None:
         others = [
-            (other._is_sending(), other._waiting_since_s, id(other), other)  # noqa: SLF001 - of this class
+            other
             for other in self.connections
             if isinstance(other, TimeoutProtocol) and other is not self
-            if other._is_waiting() or other._is_sending()  # noqa: SLF001 - as above
+            if other._is_waiting() or other._is_sending()  # noqa: SLF001 - of this class
         ]
         if others:
-            longest = min(others)[-1]
-            self.connections.discard(longest)  # its loss is told later, and others may come before
-            longest.transport.abort()
+            of_address = Counter(other._address() for other in others)  # noqa: SLF001 - as above
+
+            def order(other: TimeoutProtocol) -> tuple[int, bool, float]:
+                address, since_s = other._address(), other._waiting_since_s
+                return -of_address[address], other._is_sending(), since_s
+
+            goes = min(others, key=order)
+            self.connections.discard(goes)  # its loss is told later, and others may come before
+            goes.transport.abort()
 
 
 async def received_body(request: Request, *, max_bytes: int) -> bytes:
