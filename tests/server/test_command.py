@@ -1,5 +1,6 @@
 """The server as its users run it: a process, its log, its signals, its exit code."""
 
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from mlpserve.server.healthcheck import health_problem
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from processes import children
 
 START = [sys.executable, "-m", "mlpserve.server"]
 
@@ -83,6 +85,22 @@ def test_a_server_ends_however_its_signals_come(models: Path, tiny_models: None)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
         assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_server_all_processes_of_which_are_told_to_stop_while_it_starts_ends_well(
+    models: Path, tiny_models: None
+) -> None:
+    command = [*START, "--models", str(models), "--port", "0", "--workers", "2"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while len(children(process.pid)) < 2:  # the test's limit of time ends it
+            pass
+        os.killpg(process.pid, signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    assert "died" not in log
 
 
 def test_a_second_signal_ends_a_server_that_still_waits_for_a_call(

@@ -1,11 +1,13 @@
 """A server whose models are in an object store: it runs the program that copies them."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -200,13 +202,19 @@ def test_a_program_that_dies_is_started_again_and_goes_on_copying(
     serve_store: RunServer, url_of_folder: str, publish: Callable[..., None]
 ) -> None:
     publish("tiny", versions=1)
-    with serve_store(url_of_folder) as server, Client(server.address) as client:
+    with (
+        serve_store(url_of_folder, "--metrics-port", "0") as server,
+        Client(server.address) as client,
+    ):
+        page = next(found[0] for line in server.lines if (found := re.search(r"http://\S+", line)))
         (sync,) = sync_processes(server.process.pid)
         os.kill(sync, signal.SIGKILL)
         publish("tiny", versions=1)
         ended = f"mlpserve-models sync {url_of_folder} ended (SIGKILL); it is started again"
         server.wait_for_line(ended)
         wait_until(lambda: client.predict(IMAGE).model_version == 2)
+        with urllib.request.urlopen(page, timeout=10) as response:  # noqa: S310 - our own
+            assert "\nmlpserve_sync_restarts_total 1" in response.read().decode()
         server.stop()
 
 

@@ -96,14 +96,29 @@ def _serve(config: ServerConfig) -> None:
     config = replace(config, workers=workers)
     server, aggregate = _built(config)
     endpoint = open_endpoint(config, aggregate)
-    server.start()
-    _log_start(config, server)
-    signals.wait_for_stop(server.reload)
-    logger.info("stopping: up to %g s for open requests", config.stop_grace_s)
-    server.stop()
+    if _has_started(server):
+        _log_start(config, server)
+        signals.wait_for_stop(server.reload)
+        logger.info("stopping: up to %g s for open requests", config.stop_grace_s)
+        server.stop()
     if endpoint is not None:
         endpoint.close()
     logger.info("stopped")
+
+
+def _has_started(server: "Server | Supervisor") -> bool:
+    """Start a server; return False where a signal to stop came first, to its workers too.
+
+    Raises:
+        StartError: It cannot start.
+    """
+    try:
+        server.start()
+    except StartError:
+        if signals.has_been_told_to_stop():
+            return False
+        raise
+    return True
 
 
 def _built(config: ServerConfig) -> tuple["Server | Supervisor", Aggregate[Any]]:

@@ -150,7 +150,7 @@ class Server:
         own = self.app.metrics(process)
         if self.lifecycle is None:
             return own
-        return merged([own, self.lifecycle.controller.metrics()])
+        return merged([own, self.lifecycle.metrics()])
 
     def show_health(self) -> None:
         """Tell whoever asks for the server's health whether it has anything to serve now."""

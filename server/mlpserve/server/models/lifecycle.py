@@ -13,6 +13,8 @@ from mlpserve.server.models.selection import Rules
 from mlpserve.server.models.sync_process import SyncProcess, in_words_of_settings
 from mlpserve.server.models.watcher import Watcher
 from mlpserve.server.settings.config import WATCH, ServerConfig
+from mlpserve.server.telemetry import metrics
+from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 
 
 class Lifecycle:
@@ -51,6 +53,11 @@ class Lifecycle:
         if self._sync is not None:
             self._sync.look_soon()
         self.controller.reload()
+
+    def metrics(self) -> MetricsSnapshot:
+        """Return what is served, and what loading and copying models have met with."""
+        restarts = 0 if self._sync is None else self._sync.restarts
+        return {**self.controller.metrics(), metrics.SYNC_RESTARTS.name: [([], restarts)]}
 
     def stop(self) -> None:
         """Change nothing any more."""

@@ -39,6 +39,9 @@ class SyncProcess:
         folder: The local folder.
         period_s: Seconds between looks.
         max_version_mb: Larger weights files are not copied.
+
+    Attributes:
+        restarts: How often it ended and was started again.
     """
 
     def __init__(self, url: str, folder: Path, *, period_s: float, max_version_mb: int) -> None:
@@ -50,6 +53,7 @@ class SyncProcess:
         self._stopping = Event()
         self._has_looked = Event()  # or was refused
         self._refusal = ""
+        self.restarts = 0
         self._pause_s = _MIN_PAUSE_S
         self._thread = Thread(target=self._run, name="sync", daemon=True)
 
@@ -94,6 +98,7 @@ class SyncProcess:
             how_it_ended = self._run_once()
             # Whoever stops all processes of a container or a service tells us too, perhaps last.
             if not self._stopping.wait(self._pause_s):
+                self.restarts += 1
                 logger.warning(
                     "mlpserve-models sync %s ended (%s); it is started again",
                     *(without_secrets(self._url), how_it_ended),

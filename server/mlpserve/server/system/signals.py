@@ -35,6 +35,14 @@ def wait_for_stop(reload: Callable[[], object]) -> None:
     let_the_next_one_end_us()
 
 
+def has_been_told_to_stop() -> bool:
+    """Return whether a signal to stop has come by now, or in a moment; it is taken then.
+
+    One to all processes of a group or a container ends others first.
+    """
+    return signal.sigtimedwait(STOP_SIGNALS, _TOGETHER_S) is not None
+
+
 def let_the_next_one_end_us() -> None:
     """After a signal to stop, have the next one end the process at once.
 

@@ -121,6 +121,11 @@ SCRAPES_MISSED: Final = Metric(
     "Times that a worker was asked for its metrics and did not answer within a second. Its counts "
     "are then those of its last answer.",
 )
+SYNC_RESTARTS: Final = Metric(
+    "mlpserve_sync_restarts_total",
+    "counter",
+    "Times that the process that copies models from an object store ended and was started again.",
+)
 LOG_LINES_DROPPED: Final = Metric(
     "mlpserve_log_lines_dropped_total",
     "counter",
@@ -166,6 +171,6 @@ METRICS: Final = (
     *(REQUESTS, REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS),
     *(QUEUE_ROWS, QUEUE_REQUESTS, SHADOW_ROWS),
     *(LOADS, SERVED_VERSIONS, QUARANTINED_VERSIONS, GENERATION, WORKERS, DEATHS, HANGS),
-    SCRAPES_MISSED,
+    *(SCRAPES_MISSED, SYNC_RESTARTS),
     *(LOG_LINES_DROPPED, CPU_SECONDS, RESIDENT_BYTES, OPEN_DESCRIPTORS, THREADS, INFO),
 )

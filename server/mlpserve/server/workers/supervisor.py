@@ -137,7 +137,7 @@ class Supervisor:
         own = merged(
             [
                 process_snapshot("supervisor"),
-                self.lifecycle.controller.metrics(),
+                self.lifecycle.metrics(),
                 {metrics.DEATHS.name: [([], self._pool.deaths)]},
                 {metrics.HANGS.name: [([], self._hangs)]},
                 {metrics.SCRAPES_MISSED.name: [([], self._scrapes_missed)]},
