@@ -4,10 +4,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from mlpserve.client.predict.bench import main as bench_main
 from mlpserve.client.predict.command import main as predict_main
 
 # A file of one of these names is ./NAME.
-_COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {}
+_COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {"bench": bench_main}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -59,11 +59,24 @@ def connected_client(options: argparse.Namespace) -> Client:
     Raises:
         InvalidRequestError: A flag is out of its range, or a file of certificates cannot be read.
     """
+    return Client(**connection_arguments(options))
+
+
+def connection_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of a client of the server that the flags name.
+
+    Raises:
+        InvalidRequestError: A file of certificates cannot be read.
+    """
     credentials = None
     if options.tls or options.tls_ca:
         credentials = grpc.ssl_channel_credentials(_content(options.tls_ca))
-    token = os.environ.get(TOKEN_VARIABLE, "")
-    return Client(options.target, timeout_s=options.timeout, credentials=credentials, token=token)
+    return {
+        "target": options.target,
+        "timeout_s": options.timeout,
+        "credentials": credentials,
+        "token": os.environ.get(TOKEN_VARIABLE, ""),
+    }
 
 
 def _content(path: Path | None) -> bytes | None:
