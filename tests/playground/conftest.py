@@ -62,7 +62,7 @@ def playing(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def digits(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     """Return a models folder with two versions: 784-128-10, and the tutorial's 784-16-16-10."""
     folder = tmp_path_factory.mktemp("models")
-    for recipe, epochs in (("seed-fast", 20), ("fast", 2)):
+    for recipe, epochs in (("seed-fast", 3), ("fast", 2)):
         command = [sys.executable, "-m", "mlpserve.trainer", "--models", str(folder)]
         command += ["--data", "mnist", "--data-dir", str(mnist_folder), "--recipe", recipe]
         command += ["--name", "digits"]
