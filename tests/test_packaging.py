@@ -21,7 +21,7 @@ ALLOWED = {
 ROOTS = {part: "proto" if part in {"oip", "v1"} else part for part in ALLOWED}
 # Only these know what an MNIST image is like; all others ask the data set.
 KNOW_THE_IMAGE_SIZE = {
-    "client/mlpserve/client/preprocess.py",
+    "client/mlpserve/client/photographs.py",
     "datasets/mlpserve/datasets/drawn.py",
     "datasets/mlpserve/datasets/mnist.py",
 }

@@ -27,6 +27,7 @@ DOCUMENTED = [
     "UnauthenticatedError",
     "UnavailableError",
     "VersionInfo",
+    "preprocess",
 ]
 ALSO_A = {"InvalidRequestError": ValueError, "TimeoutExceededError": TimeoutError}
 

@@ -26,6 +26,7 @@ from mlpserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from mlpserve.client.photographs import preprocess
 from mlpserve.client.predictions import Predictions, ServerTimings, TopClasses
 from mlpserve.client.results import (
     HealthStatus,
@@ -54,4 +55,5 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "VersionInfo",
+    "preprocess",
 ]

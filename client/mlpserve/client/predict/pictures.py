@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from mlpserve.client.photographs import preprocess
 from mlpserve.client.predict.doubts import doubt
-from mlpserve.client.preprocess import preprocess
 from mlpserve.datasets import DatasetError
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,26 @@
-"""Photographs of digits, made: ink on grey paper, with shadows, uneven light, noise and colours."""
+"""Photographs of digits, before and after ``mlpserve.client.preprocess``: the table of accuracies.
 
+    python benchmarks/photographs.py --data mnist --count 1000
+
+The photographs are made: ink, drawn as the digits of the data are, on grey paper, with shadows,
+uneven light, noise and colours. The network is trained on the data itself, by the default recipe.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from mlpserve.client import preprocess
+from mlpserve.datasets import load_test_split
+from mlpserve.model.versions import load_version
+from mlpserve.model.weights import Model
 
 _SIDE_PX = 240
 _INKS = {
@@ -100,3 +116,66 @@ def _light(conditions: Conditions, rng: np.random.Generator) -> npt.NDArray[np.f
     beyond = np.cos(angle) * (x - width / 2) + np.sin(angle) * (y - height / 2)
     soft = np.clip((beyond - rng.uniform(-40, 40)) / 16 + 0.5, 0, 1)  # the edge of a shadow
     return np.asarray(light * (1 - conditions.shadow * soft))
+
+
+def accuracies(
+    data: str, *, data_dir: Path | None, count: int
+) -> tuple[float, dict[str, tuple[float, float]]]:
+    """Return accuracies in percent: of digits as in the data; of photographs, before and after.
+
+    Args:
+        data: ``mnist`` or ``drawn``.
+        data_dir: Where MNIST is; the user's cache otherwise.
+        count: How many digits of the test split are photographed under each condition.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mlpserve.trainer", "--data", data, "--name", "digits"]
+        where = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        subprocess.run(
+            [*command, *where, "--models", folder], check=True, stdout=subprocess.DEVNULL
+        )
+        model = load_version(Path(folder), "digits", 1)
+    split = load_test_split(data, data_dir=data_dir)
+    chosen = np.random.default_rng(4).permutation(len(split))[:count]
+    digits, labels = split.images[chosen].astype(np.uint8), split.labels[chosen]
+    rng = np.random.default_rng(3)
+    found = {}
+    for name, conditions in CONDITIONS.items():
+        pictures = [photograph(digit, conditions, rng) for digit in digits]
+        plain = np.stack([_resized(picture, conditions) for picture in pictures])
+        found[name] = (
+            _accuracy(model, plain, labels),
+            _accuracy(model, preprocess(pictures), labels),
+        )
+    return _accuracy(model, digits, labels), found
+
+
+def _resized(picture: npt.NDArray[np.uint8], conditions: Conditions) -> npt.NDArray[np.uint8]:
+    """Return what one would send without preprocessing: scaled, and inverted where ink is dark."""
+    grey = Image.fromarray(picture).convert("L").resize((28, 28), Image.Resampling.LANCZOS)
+    values = np.asarray(grey)
+    return values if conditions.is_chalk else 255 - values
+
+
+def _accuracy(model: Model, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
+    found = model.network.probabilities(model.metadata.input.scale(images))
+    return float(100 * (found.argmax(axis=1) == labels).mean())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=("mnist", "drawn"), default="mnist")
+    parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--count", type=int, default=1000)
+    options = parser.parse_args()
+    clean, found = accuracies(options.data, data_dir=options.data_dir, count=options.count)
+    print(f"| photographs of {options.data} | scaled and inverted | `--preprocess` |")
+    print("|---|---|---|")
+    for name, (before, after) in found.items():
+        print(f"| {name} | {before:.1f} % | {after:.1f} % |")
+    print(f"| the digits themselves | {clean:.1f} % | |")
+
+
+if __name__ == "__main__":
+    main()
