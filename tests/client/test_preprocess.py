@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve.client import InvalidRequestError, preprocess
-from mlpserve.datasets.drawn import load_drawn_test
+from mlpserve.datasets.drawn import draw_digits
 from photographs import CONDITIONS, Conditions, accuracies, photograph
 
 Images = npt.NDArray[np.uint8]
-DIGITS = load_drawn_test()
+DIGITS = draw_digits(60, seed=8)
 
 
 @pytest.mark.exhaustive

@@ -33,8 +33,8 @@ from mlpserve.client import (
     TimeoutExceededError,
     UnavailableError,
     VersionInfo,
+    preprocess,
 )
-from mlpserve.client.preprocess import preprocess
 from mlpserve.playground.browser_guard import BrowserGuard
 from mlpserve.playground.examples import Examples
 from mlpserve.playground.networks import Networks

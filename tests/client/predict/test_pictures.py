@@ -75,6 +75,24 @@ def test_a_model_of_flat_squares_takes_pictures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, square.reshape(16))
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_12_bits_in_16_are_the_values_of_a_model_of_12_bits(
+    tmp_path: Path, *, invert: bool
+) -> None:
+    values = GREY.astype(np.uint16) * 44  # up to 4048
+    values = 4095 - values if invert else values
+    path = saved(tmp_path / "a.png", Image.fromarray(values))
+    found, warning = read_picture(path, SHAPE, Look(invert=invert), (0, 4095))
+    np.testing.assert_array_equal(found, 4095 - values if invert else values)
+    assert warning == ""
+
+
+def test_bytes_are_scaled_to_a_models_range(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY))
+    found, _ = read_picture(path, SHAPE, Look(), (-1, 1))
+    np.testing.assert_allclose(found, GREY / 127.5 - 1, atol=1e-6)
+
+
 def test_a_model_of_oblongs_does_not_preprocess(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(GREY))
     with pytest.raises(DatasetError, match="expected a model of square pictures"):

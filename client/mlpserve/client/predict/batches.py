@@ -56,12 +56,14 @@ class Wanted:
         class_labels: What each class is called.
         label_column: Of a table, what each image is; None where that is found by its name.
         id_column: Of a table, what identifies a row; None where that is of no interest.
+        value_range: The lowest and the highest value; None for bytes, and floats from 0 to 1.
     """
 
     shape: tuple[int, ...]
     class_labels: tuple[str, ...]
     label_column: str | None = None
     id_column: str | None = None
+    value_range: tuple[float, float] | None = None
 
 
 START: Final = Position()

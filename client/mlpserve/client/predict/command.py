@@ -100,6 +100,7 @@ def _predict(options: argparse.Namespace, destination: _Destination) -> int:
             predictor.class_labels,
             label_column=options.label_column,
             id_column=options.id_column,
+            value_range=predictor.value_range,
         )
         speed = Speed(sources, done=results.tally.rows)
         items = read_batches(sources, wanted, start=results.tally.position)

@@ -159,7 +159,7 @@ def _read_npz(path: Path) -> npt.NDArray[Any]:
 
 
 def _read_picture(file: ImageFile, wanted: Wanted) -> Iterator[Rows]:
-    image, warning = read_picture(file.path, wanted.shape, file.look)
+    image, warning = read_picture(file.path, wanted.shape, file.look, wanted.value_range)
     yield Rows(image[np.newaxis], warnings=[warning], is_picture=True)
 
 

@@ -48,6 +48,8 @@ class LocalModel:
         self.version = model.metadata.version
         self.input_shape = model.metadata.input.shape
         self.class_labels = model.metadata.class_labels
+        limits = model.metadata.input.value_range
+        self.value_range = None if limits is None else (limits.low, limits.high)
         self.data_name = model.metadata.training.data_name
 
     def predict(self, images: npt.NDArray[Any]) -> Predictions:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from mlpserve.client.arrays import picture_values
 from mlpserve.client.photographs import preprocess
 from mlpserve.client.predict.doubts import doubt
 from mlpserve.datasets import DatasetError
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 PICTURE_FORMATS: Final = ("PNG", "JPEG")  # as Pillow calls them
 PICTURE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".jpe")
-_BITS_OF_BYTE: Final = 8
+_WHITE: Final = 255
 _WHITE_OF_16_BITS: Final = 65535
 
 
@@ -37,8 +38,11 @@ class Look:
 
 
 def read_picture(
-    path: Path, shape: tuple[int, ...], look: Look
-) -> tuple[npt.NDArray[np.uint8], str]:
+    path: Path,
+    shape: tuple[int, ...],
+    look: Look,
+    value_range: tuple[float, float] | None = None,
+) -> tuple[npt.NDArray[Any], str]:
     """Return a picture in the shape of a model's images, and what may be wrong with it.
 
     Args:
@@ -46,25 +50,43 @@ def read_picture(
         shape: What the model takes: a height and a width, axes of length 1 aside, or the square of
             a side.
         look: How it looks.
+        value_range: The lowest and the highest value that the model takes; None for bytes.
 
     Returns:
-        uint8 of ``shape``, and a warning, or "".
+        uint8, or float32 in the model's range, of ``shape``; and a warning, or "".
 
     Raises:
         DatasetError: It cannot be read, or the model takes no pictures.
     """
     height, width = picture_size(shape, path)
+    low, high = (0.0, float(_WHITE)) if value_range is None else value_range
     if look.preprocess:
-        return _preprocessed(path, (height, width)).reshape(shape), ""
+        found = _preprocessed(path, (height, width))
+        return picture_values(found, value_range).reshape(shape), ""
     # Ink is light, or is about to be: what is not there is as dark, or as light, as the page.
-    grey = _decoded(path, page="white" if look.invert else "black").convert("L")
-    if grey.size != (width, height):
-        logger.debug("%s: brought from %d x %d to %d x %d", path, *grey.size, width, height)
-        grey = grey.resize((width, height), Image.Resampling.LANCZOS)
-    picture = np.asarray(grey, np.uint8)
+    decoded = _decoded(path, page="white" if look.invert else "black")
+    values = picture_values(_resized(path, decoded, (width, height)), value_range)
     if look.invert:
-        picture = 255 - picture
-    return picture.reshape(shape), doubt(picture)
+        values = (low + high - values).astype(values.dtype)
+    return values.reshape(shape), doubt(values - low, white=high - low)
+
+
+def _resized(
+    path: Path, picture: Image.Image, size: tuple[int, int]
+) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Return the grey pixels of a picture in a size: 16 bits where it has them."""
+    is_wide = picture.mode.startswith("I")
+    # Pillow scales 16 bits as floats only.
+    grey = picture.convert("F" if is_wide else "L")
+    if grey.size != size:
+        logger.debug("%s: brought from %d x %d to %d x %d", path, *grey.size, *size)
+        grey = grey.resize(size, Image.Resampling.LANCZOS)
+    if not is_wide:
+        return np.asarray(grey, np.uint8)
+    wide: npt.NDArray[np.uint16] = np.rint(np.clip(np.asarray(grey), 0, _WHITE_OF_16_BITS)).astype(
+        np.uint16
+    )
+    return wide
 
 
 def picture_size(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
@@ -91,13 +113,14 @@ def _preprocessed(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
             f"{path}: --preprocess: expected a model of square pictures, but it takes "
             f"{height} x {width}"
         )
-    photograph = np.asarray(_decoded(path, page="white").convert("RGB"))
+    decoded = _decoded(path, page="white")
+    photograph = np.asarray(decoded if decoded.mode.startswith("I") else decoded.convert("RGB"))
     found: npt.NDArray[np.uint8] = preprocess([photograph], side=height)[0]
     return found
 
 
 def _decoded(path: Path, *, page: str) -> Image.Image:
-    """Return a picture upright, without transparent parts, with 8 bits a channel."""
+    """Return a picture upright, without transparent parts; 16 bits of grey as ``I;16``."""
     try:
         with warnings.catch_warnings():
             # A picture that unpacks to far more than it should is a warning of Pillow's at first.
@@ -136,9 +159,8 @@ def _opaque(picture: Image.Image, page: str) -> Image.Image:
 
 def _opaque_16_bits(picture: Image.Image, page: str) -> Image.Image:
     """Do the same with 16 bits of grey, of which one value may be the transparent one."""
-    # Left to itself, Pillow makes all that is above 255 of 65535 white.
     values: npt.NDArray[Any] = np.asarray(picture)
     if (key := picture.info.get("transparency")) is not None:
         paper = _WHITE_OF_16_BITS if page == "white" else 0
         values = np.where(values == key, paper, values)
-    return Image.fromarray((values >> _BITS_OF_BYTE).astype(np.uint8))
+    return Image.fromarray(values.astype(np.uint16))

@@ -18,6 +18,7 @@ class Predictor(Protocol):
         version: The version of it.
         input_shape: The shape of one image.
         class_labels: What each class is called.
+        value_range: The lowest and the highest value of its images; None for bytes.
         data_name: What the version was trained on.
         at_once: So many calls of ``predict`` at once make sense.
     """
@@ -26,6 +27,7 @@ class Predictor(Protocol):
     version: int
     input_shape: tuple[int, ...]
     class_labels: tuple[str, ...]
+    value_range: tuple[float, float] | None
     data_name: str
     at_once: int
 
@@ -64,6 +66,7 @@ class ServedModel:
         self.version = described.version
         self.input_shape = described.input_shape
         self.class_labels = described.class_labels
+        self.value_range = described.value_range
         self.data_name = described.training.data_name
 
     def predict(self, images: npt.NDArray[Any]) -> Predictions:
