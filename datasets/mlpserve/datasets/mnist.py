@@ -27,6 +27,7 @@ from mlpserve.datasets.idx import (
     present_idx_files,
     read_idx,
 )
+from mlpserve.datasets.paths import has_home
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +95,12 @@ def cache_folder() -> Path:
     Raises:
         DownloadError: There is no home folder to keep them in.
     """
-    if not os.environ.get("XDG_CACHE_HOME") and not _has_home():
+    if not os.environ.get("XDG_CACHE_HOME") and not has_home():
         raise DownloadError(
             "there is no home folder to keep downloaded files in; name a folder that holds the "
             "four MNIST files with --data-dir, or one for the cache with $XDG_CACHE_HOME"
         )
     return platformdirs.user_cache_path("mlpserve") / NAME
-
-
-def _has_home() -> bool:
-    # Of a user whom the system does not know, as in a container, nothing is expanded; and an empty
-    # variable would make the root folder of it.
-    return os.environ.get("HOME") != "" and os.path.expanduser("~").startswith("/")  # noqa: PTH111
 
 
 def _split(arrays: _Arrays, names: tuple[str, str]) -> Split:

@@ -21,6 +21,7 @@ from mlpserve.datasets.idx_data import is_idx_data, read_idx_data
 from mlpserve.datasets.mnist import load_mnist, load_mnist_test
 from mlpserve.datasets.npy_data import is_npy_data, read_npy_data
 from mlpserve.datasets.npz import read_npz_data
+from mlpserve.datasets.paths import user_path
 from mlpserve.datasets.picture_data import is_picture_data, read_picture_data
 from mlpserve.datasets.raw import (
     NO_OPTIONS,
@@ -169,7 +170,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add the flag ``--data-dir``, which says where the MNIST files are."""
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=user_path,
         default=os.environ.get("MLPSERVE_DATA_DIR") or None,
         help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
     )
@@ -315,7 +316,7 @@ def _name_of(name: str) -> str:
 
 def _file(source: str) -> tuple[Path, Format]:
     """Return a path that exists, or several begin with, and the format that is there."""
-    path = Path(source)
+    path = user_path(source)
     try:
         exists = source != "" and path.exists()  # a Path takes "" for the current folder
         fitting = [form for form in FORMATS if source != "" and form.fits(path)]

@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mlpserve.model.command_line import EXIT_INTERRUPTED, OutputError, failed, print_lines
+from mlpserve.model.command_line import (
+    EXIT_INTERRUPTED,
+    OutputError,
+    failed,
+    print_lines,
+    user_path,
+)
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import is_version
 from mlpserve.model.labels import CANARY, STABLE
@@ -47,10 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         "trainers write and servers read.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong flags, 130 interrupted.",
     )
-    made.add_argument("--models", type=Path, default=Path("models"), help=_MODELS_HELP)
+    made.add_argument("--models", type=user_path, default=Path("models"), help=_MODELS_HELP)
     # After the command as well; what stands there counts.
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--models", type=Path, default=argparse.SUPPRESS, help=_MODELS_HELP)
+    shared.add_argument("--models", type=user_path, default=argparse.SUPPRESS, help=_MODELS_HELP)
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add = partial(commands.add_parser, parents=[shared])
     for add_command in _COMMANDS:
@@ -119,7 +125,7 @@ def _add_prune(add: _Add) -> None:
 def _add_sync(add: _Add) -> None:
     command = add("sync", help="keep a folder equal to an object store", parents=[])
     command.add_argument("url", metavar="URL", help="as in s3://bucket/models; - to read it")
-    command.add_argument("folder", metavar="FOLDER", type=Path, help="for these models alone")
+    command.add_argument("folder", metavar="FOLDER", type=user_path, help="for these models alone")
     command.add_argument("--once", action="store_true", help="fail where they are not equal then")
     command.add_argument(
         "--period-s",

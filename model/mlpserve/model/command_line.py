@@ -1,5 +1,6 @@
-"""The habits of our commands: exit codes, error lines, output that may end early, tables, logs."""
+"""The habits of our commands: exit codes, error lines, paths, output that may end early, logs."""
 
+import argparse
 import io
 import json
 import logging
@@ -8,12 +9,19 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
+
+from mlpserve.model.errors import ModelError
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 DETAILS: Final = "details"  # the attribute of log records that carries facts for programs
 _GAP: Final = "  "
+
+
+class NoHomeError(ModelError, argparse.ArgumentTypeError):
+    """A path begins in the home folder, and there is none."""
 
 
 class OutputError(Exception):
@@ -25,6 +33,29 @@ def failed(program: str, message: str, code: int = EXIT_FAILED) -> int:
     for line in message.splitlines() or [""]:
         print(f"{program}: {line}", file=sys.stderr)
     return code
+
+
+def user_path(text: str) -> Path:
+    """Return a path; ``~`` at its beginning is the home folder, and ``~name`` that of a user.
+
+    All paths that are given by flag, variable or file are read by this, or by its twin in
+    ``mlpserve.datasets.paths``, because neither part may import the other.
+
+    Raises:
+        NoHomeError: There is no home folder.
+    """
+    if text.partition("/")[0] == "~" and not _has_home():
+        raise NoHomeError(
+            f"{text!r}: there is no home folder, because HOME is empty, or is not set for a user "
+            "without a name; give the path in full"
+        )
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - leaves the ~name of nobody as it is
+
+
+def _has_home() -> bool:
+    # Of a user whom the system does not know, as in a container, nothing is expanded; and an empty
+    # variable would make the root folder of it.
+    return os.environ.get("HOME") != "" and os.path.expanduser("~").startswith("/")  # noqa: PTH111
 
 
 @contextmanager

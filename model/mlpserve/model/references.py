@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlpserve.model.command_line import user_path
 from mlpserve.model.errors import NoVersionError
 from mlpserve.model.folder import (
     is_model_name,
@@ -47,9 +48,13 @@ def parse_reference(text: str, *, models: Path | None = None) -> Reference:
 
     Raises:
         NoVersionError: It is written otherwise.
+        NoHomeError: It is in the home folder, and there is none.
     """
     # Neither a name nor what follows it has a colon or a slash, so those of the folder do no harm.
-    place, last = (models, text) if models else (Path(text).parent, Path(text).name)
+    place, last = models, text
+    if place is None:
+        path = user_path(text)
+        place, last = path.parent, path.name
     name, colon, which = last.partition(":")
     if not is_model_name(name):
         folder = "" if models else "MODELS/"

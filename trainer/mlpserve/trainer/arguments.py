@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
 from mlpserve.model.activations import ACTIVATIONS
+from mlpserve.model.command_line import user_path
 from mlpserve.model.errors import ValueRangeError
 from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.config import JobConfig
@@ -39,7 +40,7 @@ def train_parser() -> argparse.ArgumentParser:
         "default: found in the data",
     )
     parser.add_argument(
-        "--models", type=Path, default=Path("models"), help="models folder; default: models"
+        "--models", type=user_path, default=Path("models"), help="models folder; default: models"
     )
     parser.add_argument("--name", help="the model's name; default: that of the data")
     parser.add_argument(
@@ -125,7 +126,7 @@ def _add_publication(parser: argparse.ArgumentParser) -> None:
 def _add_survival(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how long it runs, and what survives")
     group.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="write checkpoints into this folder"
+        "--checkpoint", type=user_path, metavar="DIR", help="write checkpoints into this folder"
     )
     group.add_argument(
         "--checkpoint-every",

@@ -38,10 +38,12 @@ except ModuleNotFoundError as missing:
 from mlpserve.client import ClientError, UnavailableError
 from mlpserve.model.command_line import (
     EXIT_INTERRUPTED,
+    NoHomeError,
     OutputError,
     failed,
     printable,
     standard_output,
+    user_path,
 )
 
 PROGRAM: Final = "mlpserve-predict"
@@ -118,7 +120,7 @@ def _predictor(options: argparse.Namespace) -> Iterator[Predictor]:
     # Here, so that asking a server costs nothing of it.
     from mlpserve.client.predict.local import LocalModel  # noqa: PLC0415
 
-    yield LocalModel(options.models.expanduser(), options)
+    yield LocalModel(options.models, options)
 
 
 def _sources(options: argparse.Namespace, predictor: Predictor, inputs: Inputs) -> list[Source]:
@@ -257,7 +259,10 @@ def _destination(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         if named not in WRITERS or form not in (None, named):
             parser.error(f"--format {form}: expected --output FILE, not {output}")
         return _Destination(named, None)
-    path = Path(output).expanduser()
+    try:
+        path = user_path(output)
+    except NoHomeError as error:
+        parser.error(f"--output: {error}")
     form = form or _ENDINGS.get(path.suffix.lower())
     if form not in FILE_FORMS:
         parser.error(
@@ -279,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model(parser)
     parser.add_argument(
         "--models",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="run the network of this models folder here, instead of asking a server",
     )

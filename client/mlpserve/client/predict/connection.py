@@ -9,6 +9,7 @@ import grpc
 
 from mlpserve.client import Client, InvalidRequestError
 from mlpserve.client.client import DEFAULT_TIMEOUT_S
+from mlpserve.model.command_line import user_path
 
 TOKEN_VARIABLE: Final = "MLPSERVE_TOKEN"  # noqa: S105 - its name
 _VERSION_HELP: Final = "default: that of the server's default label, or else the newest"
@@ -31,7 +32,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_argument(
         "--tls-ca",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="speak TLS, and trust the certificates in this file",
     )

@@ -15,6 +15,7 @@ from mlpserve.client.predict.files import ImageFile
 from mlpserve.client.predict.pictures import PICTURE_ENDINGS, Look
 from mlpserve.datasets import DatasetError, Split
 from mlpserve.datasets.class_labels import natural_key
+from mlpserve.datasets.paths import user_path
 
 STANDARD_INPUT: Final = "-"
 _MAX_START_BYTES: Final = 4096
@@ -86,6 +87,8 @@ class Inputs:
         return [source for argument in arguments for source in self._sources(argument)]
 
     def _sources(self, argument: str) -> Iterator[Source]:
+        if argument.startswith("~"):  # of a pattern in quotes, which no shell has expanded
+            argument = str(user_path(argument))
         if argument == STANDARD_INPUT:
             yield self._piped(sys.stdin.buffer, "standard input")
         elif os.path.isdir(argument):  # noqa: PTH112 - also of a name that is no text

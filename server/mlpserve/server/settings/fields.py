@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_origin, get_type_hints
 
+from mlpserve.model.command_line import NoHomeError, user_path
 from mlpserve.model.sync.urls import is_url, shown
 from mlpserve.server.errors import StartError
 
@@ -182,7 +183,14 @@ def parsed(
 
 def path(metavar: str) -> Kind:
     """Return the paths."""
-    return Kind("a path", metavar, Path, lambda it: isinstance(it, Path))
+    return Kind("a path", metavar, _path, lambda it: isinstance(it, Path))
+
+
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except NoHomeError as error:
+        raise StartError(str(error)) from error
 
 
 SWITCH: Final = Kind(
@@ -195,6 +203,6 @@ SWITCH: Final = Kind(
 PATH_OR_URL: Final = Kind(
     "a path or a URL",
     "DIR|URL",
-    lambda written: written if is_url(written) else Path(written),
+    lambda written: written if is_url(written) else _path(written),
     lambda it: isinstance(it, Path | str),
 )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from mlpserve.model.command_line import NoHomeError, user_path
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.fields import (
@@ -68,7 +69,7 @@ def read_settings(
     links = set(link_variables(environment))
     environment = {name: text for name, text in environment.items() if name not in links}
     path = options.get("config") or environment.get(_CONFIG_VARIABLE)
-    values = _of_file(Path(str(path)), {each.name for each in settings}) if path else {}
+    values = _of_file(_config_path(str(path)), {each.name for each in settings}) if path else {}
     sources = {name: f"{path}: {name}" for name in values}
     for setting in settings:
         if text := environment.get(setting.variable):  # one that is empty counts as not set
@@ -80,6 +81,13 @@ def read_settings(
     except SettingsError as error:
         named = ((sources.get(name, name), problem) for name, problem in error.problems.items())
         raise SettingsError(dict(named)) from error
+
+
+def _config_path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except NoHomeError as error:
+        raise StartError(f"config: {error}") from error
 
 
 def link_variables(environment: Mapping[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from mlpserve.model.atomic_files import atomic_write
+from mlpserve.model.command_line import user_path
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
@@ -48,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         help="; ".join(f"{name}: {description}" for name, description in FORMATS.items()),
     )
     add_model(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
+    parser.add_argument(
+        "--output", type=user_path, required=True, metavar="FILE", help="where to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
     return parser
 
