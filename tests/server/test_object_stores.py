@@ -241,7 +241,7 @@ def test_a_hangup_has_the_store_looked_at_at_once(
 @pytest.mark.parametrize(
     ("workers", "url", "cache", "words"),
     [
-        ("1", "gs://bucket", "new", "models: what reads gs:// is not installed: pip install "),
+        ("1", "az://bucket", "new", "models: what reads az:// is not installed: pip install "),
         ("2", "file:///models", "file", "cache: {} cannot be used: File exists"),
     ],
     ids=["URL", "folder"],

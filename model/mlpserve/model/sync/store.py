@@ -39,7 +39,7 @@ _Info: TypeAlias = Mapping[str, Any]
 class _FileSystem(Protocol):
     """The methods that are used of a file system of fsspec, which has no types."""
 
-    def ls(self, path: str, *, detail: bool) -> list[_Info]: ...
+    def ls(self, path: str, *, detail: bool, **options: str | int) -> list[_Info]: ...
     def find(self, path: str, *, detail: bool, **options: int) -> dict[str, _Info]: ...
     def info(self, path: str) -> _Info: ...
     def open(self, path: str, mode: str, *, cache_type: str) -> IO[bytes]: ...
@@ -143,6 +143,10 @@ class Store:
         if extra is None:
             return _walk(filesystem, root)
         # An object store lists all that is below a name at once, a thousand files an answer.
+        if extra == "gcs":  # whose find knows no limit
+            bucket, _, folder = root.partition("/")
+            below = {"prefix": f"{folder}/" if folder else "", "delimiter": ""}
+            return filesystem.ls(bucket, detail=True, max_results=self._max_files + 1, **below)
         limit = {"max_items": self._max_files + 1} if extra == "s3" else {}
         return filesystem.find(root, detail=True, **limit).values()
 
