@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from data_kinds import competition, emnist, medmnist, parquet, pictures
 from mlpserve.client.__main__ import main as predict
+from mlpserve.datasets import load_dataset
 from mlpserve.model.__main__ import main as models
 from mlpserve.playground.__main__ import main as play
 from mlpserve.server.__main__ import main as serve
@@ -247,9 +250,20 @@ def test_what_is_said_about_weights_files_holds(
 
 
 @pytest.mark.exhaustive
-def test_what_is_said_about_training_holds(reader: Reader, tmp_path: Path) -> None:
+def test_what_is_said_about_training_holds(
+    reader: Reader, tmp_path: Path, mnist_folder: Path
+) -> None:
+    digits = load_dataset("mnist", data_dir=mnist_folder)
+    few = replace(
+        digits,
+        train=digits.train.select(np.arange(1000)),
+        test=digits.test.select(np.arange(100)),
+    )
+    for make in (competition, parquet, pictures, emnist, medmnist):
+        make(tmp_path, few)
     printed = read(reader, "docs/training.md")
-    assert "published models/sketches/1" in printed
+    for name in ("csv", "parquet", "pictures", "letters", "medical", "sketches"):
+        assert f"published models/{name}/1" in printed
     assert (tmp_path / "digits.onnx").exists()
 
 
