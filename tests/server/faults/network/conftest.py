@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 import pytest
+import trustme
 
 from fault_table import NoteFault
 from footprint import Footprint
@@ -21,6 +23,32 @@ MB: Final = 1 << 20
 LOOK_PERIOD_S: Final = 0.02
 # gRPC starts threads as it needs them, and keeps some; so does the pool that answers its calls.
 MOST_NEW_THREADS: Final = 20
+
+
+class Tls(NamedTuple):
+    """A server's certificate and key, and what its clients trust."""
+
+    chain: str
+    key: str
+    credentials: grpc.ChannelCredentials
+    authority: trustme.CA
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the flags of a server that has it."""
+        return ("--tls-certificate", self.chain, "--tls-key", self.key)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    """Return a certificate for this machine, in files, and its authority."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(chain)
+    issued.private_key_pem.write_to_path(key)
+    trusted = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    return Tls(str(chain), str(key), trusted, authority)
 
 
 class Attacked:

@@ -71,7 +71,9 @@ class TimeoutProtocol(H11Protocol):
                 ssl_handshake_timeout=_HEAD_TIMEOUT_S,
                 ssl_shutdown_timeout=_HEAD_TIMEOUT_S,
             )
-        except OSError:  # ssl.SSLError and a handshake that takes too long are, too
+        except OSError as error:  # ssl.SSLError and a handshake that takes too long are, too
+            # What failed waits in a cycle with its frames, and with them 256 kB of TLS buffers.
+            error.__traceback__ = None
             transport = None
         early, self._early = self._early, None
         if transport is None or transport.is_closing():
