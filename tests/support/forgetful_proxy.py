@@ -14,15 +14,17 @@ class ForgetfulProxy:
     """Passes bytes on to a port of this machine, until it forgets a connection.
 
     What is sent on a forgotten connection is taken and dropped; neither side is told. Connections
-    that come later are passed on again.
+    that come later are passed on again, unless all is cut off.
 
     Args:
         port: Where bytes go.
+        listens_at: The address to listen at; that of a free port by default.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listens_at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._target = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(listens_at)
+        self._is_cut_off = False
         self._lock = Lock()
         self._peer_of: dict[socket.socket, socket.socket] = {}
         self._forgotten: set[socket.socket] = set()
@@ -55,7 +57,8 @@ class ForgetfulProxy:
     @property
     def address(self) -> str:
         """Return where it listens."""
-        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+        host, port = self._listener.getsockname()
+        return f"{host}:{port}"
 
     def forget(self) -> int:
         """Forget all connections that there are, and return how many."""
@@ -63,6 +66,11 @@ class ForgetfulProxy:
             count = len(self._peer_of) - len(self._forgotten)
             self._forgotten.update(self._peer_of)
         return count // 2
+
+    def cut_off(self) -> None:
+        """Forget all connections, and each that comes from now on."""
+        self._is_cut_off = True
+        self.forget()
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -82,6 +90,8 @@ class ForgetfulProxy:
             return
         with self._lock:
             self._peer_of |= {near: far, far: near}
+            if self._is_cut_off:
+                self._forgotten |= {near, far}
         for each in near, far:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(each, selectors.EVENT_READ)

@@ -110,3 +110,16 @@ def test_where_no_server_is_the_error_is_a_line(bench: Callable[..., Done]) -> N
     assert done.returncode == 1
     assert done.stderr.startswith("mlpserve-predict bench: 127.0.0.1:9: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_calls_that_fail_are_counted_and_one_is_shown(
+    bench: Callable[..., Done], server: Server
+) -> None:
+    quick = ("--seconds", "0.1", "--concurrency", "1", "--load", "50")  # of nothing
+    done = bench("--target", server.address, "--images", "65", "--output", "json", *quick)
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)["results"]
+    assert found["calls"] == 0
+    assert found["failed"] > 0
+    assert found["latency_ms"]["p50"] is None
+    assert done.stderr.startswith(f"calls of 65 images failed, as this: {server.address}: INVALID")

@@ -86,6 +86,9 @@ class Caller:
         images: Of each call.
         model: The model that is asked.
         version: The version that is asked.
+
+    Attributes:
+        failure: How the last call failed that did.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Caller:
         self._asked: dict[str, Any] = {"model": model, "version": version}
         self._latencies_s: list[float] = []
         self._failed = 0
+        self.failure: ClientError | None = None
 
     async def closed(self, concurrency: int, duration_s: float) -> Result:
         """Return what so many callers measure, each of which waits for its answer."""
@@ -131,8 +135,9 @@ class Caller:
         client = self._clients[number % len(self._clients)]
         try:
             await client.predict(self._images, **self._asked)
-        except ClientError:
+        except ClientError as error:
             self._failed += 1
+            self.failure = error
         else:
             self._latencies_s.append(time.perf_counter() - due_s)
 
@@ -220,6 +225,8 @@ async def _results(
         for rate_per_s in options.rate or [fastest * each / _PERCENT for each in options.load]:
             if rate_per_s:  # nothing is, where no call was answered
                 yield await caller.open(rate_per_s, options.seconds)
+        if caller.failure is not None:
+            print(f"calls of {count} images failed, as this: {caller.failure}", file=sys.stderr)
 
 
 def _document(
