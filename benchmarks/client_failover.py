@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -162,7 +162,7 @@ def publish_tiny(folder: Path, name: str) -> None:
         library_versions={},
     )
     metadata = Metadata(
-        name="",
+        name=name,
         version=1,
         layer_sizes=network.layer_sizes,
         activations=network.activations,
@@ -170,7 +170,7 @@ def publish_tiny(folder: Path, name: str) -> None:
         class_labels=("no", "yes"),
         training=training,
     )
-    publish(folder / name, Model(network, replace(metadata, name=name)))
+    publish(folder / name, Model(network, metadata))
 
 
 @contextmanager
@@ -216,8 +216,12 @@ def measure(note: Callable[[str], None] = print) -> list[Outcome]:
             opened.enter_context(serving(folder, "d", f"127.0.0.4:{port}"))
             dns.addresses = (*dns.addresses, "127.0.0.4")
 
+        def kill() -> None:
+            killed.kill()
+            dns.addresses = dns.addresses[1:]  # as what watches over servers does
+
         watch("three servers start", lambda: None, SETTLED_S, "abc")
-        watch("one is killed", killed.kill, AFTER_KILL_S, "bc")
+        watch("one is killed", kill, AFTER_KILL_S, "bc")
         watch("one is added", add, AFTER_ADDING_S, "bcd")
         watch("one is silently cut off", proxy.cut_off, AFTER_CUT_S, "bd")
         load.stop()

@@ -9,7 +9,9 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Sequence,
 )
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -25,12 +27,13 @@ from mlpserve.client.batching import (
     BatchingClient,
 )
 from mlpserve.client.channel import checked_target, means_several, open_async_channel
-from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core
 from mlpserve.client.errors import ClientError
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
 from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
+from mlpserve.client.transports import Metadata, Pending
 
 
 class AsyncClient:
@@ -45,6 +48,7 @@ class AsyncClient:
         credentials: As for ``Client``.
         token: As for ``Client``.
         checks_health: As for ``Client``.
+        hedge_after_s: As for ``Client``.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
@@ -58,12 +62,19 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = "",
         checks_health: bool | None = None,
+        hedge_after_s: float | None = None,
     ) -> None:
         target = checked_target(checked_text(target, "target"))
         self._transport = _AsyncTransport(
             target, checked_credentials(credentials), checks_health=checks_health
         )
-        self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
+        self._core = Core(
+            target,
+            self._transport,
+            timeout_s=timeout_s,
+            token=token,
+            hedge_after_s=hedge_after_s,
+        )
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -258,6 +269,15 @@ class _AsyncTransport:
         call = self._method("unary_unary", method)(request, timeout=timeout_s, metadata=metadata)
         return _AsyncCall(call, self)
 
+    async def first(self, calls: Sequence[Pending], timeout_s: float) -> Pending | None:
+        is_over = asyncio.Event()
+        for each in calls:
+            each.when_over(is_over.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await is_over.wait()
+        return next((each for each in calls if each.is_over), None)
+
     def turns(self) -> "_AsyncTurns":
         return _AsyncTurns()
 
@@ -321,6 +341,13 @@ class _AsyncCall:
     ) -> None:
         self._call = call
         self._transport = transport
+
+    @property
+    def is_over(self) -> bool:
+        return self._call.done()
+
+    def when_over(self, act: Callable[[], None]) -> None:
+        self._call.add_done_callback(lambda _: act())
 
     async def answer(self) -> bytes:
         try:

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from threading import Lock, Semaphore
+from threading import Event, Lock, Semaphore
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text, shown
 from mlpserve.client.channel import checked_target, means_several, open_channel
-from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, Metadata, run
+from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, run
 from mlpserve.client.errors import invalid_argument
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
 from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
+from mlpserve.client.transports import Metadata, Pending
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client"]
 
@@ -48,6 +49,9 @@ class Client:
         checks_health: Whether servers that say that they do not serve are sent nothing; without it,
             where the target lists several addresses or begins with ``dns:``. Not for a balancer of
             connections in front of servers that drain: it would hold the one that does.
+        hedge_after_s: Where a call of ``predict`` of at most 64 KiB is not answered after so many
+            seconds, it is made once more, at another server where there is one, and the first
+            answer counts. At most one of ten calls is. None for never.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
@@ -62,13 +66,20 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = "",
         checks_health: bool | None = None,
+        hedge_after_s: float | None = None,
     ) -> None:
         target = checked_target(checked_text(target, "target"))
         self._transport = _BlockingTransport(
             target, checked_credentials(credentials), checks_health=checks_health
         )
         try:
-            self._core = Core(target, self._transport, timeout_s=timeout_s, token=token)
+            self._core = Core(
+                target,
+                self._transport,
+                timeout_s=timeout_s,
+                token=token,
+                hedge_after_s=hedge_after_s,
+            )
         except BaseException:
             self._transport.close()
             raise
@@ -284,6 +295,13 @@ class _BlockingTransport:
             self._unary(method).future(request, timeout=timeout_s, metadata=metadata)
         )
 
+    async def first(self, calls: Sequence[Pending], timeout_s: float) -> Pending | None:
+        is_over = Event()
+        for each in calls:
+            each.when_over(is_over.set)
+        is_over.wait(timeout_s)
+        return next((each for each in calls if each.is_over), None)
+
     def turns(self) -> "_BlockingTurns":
         return _BlockingTurns()
 
@@ -324,6 +342,13 @@ class _BlockingTransport:
 class _BlockingCall:
     def __init__(self, call: "grpc.Future[bytes]") -> None:
         self._call = call
+
+    @property
+    def is_over(self) -> bool:
+        return self._call.done()
+
+    def when_over(self, act: Callable[[], None]) -> None:
+        self._call.add_done_callback(lambda _: act())
 
     async def answer(self) -> bytes:
         return self._call.result()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from mlpserve.client.errors import (
     client_error,
     pushback_s,
 )
+from mlpserve.client.hedging import MAX_HEDGED_BYTES, Hedging
 from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
 from mlpserve.client.proxies import described
 from mlpserve.client.requests import (
@@ -45,7 +46,8 @@ from mlpserve.client.results import (
     read_health,
     read_model,
 )
-from mlpserve.client.streams import StreamRequests, Turns
+from mlpserve.client.streams import StreamRequests
+from mlpserve.client.transports import Metadata, Pending, Transport
 from mlpserve.v1 import prediction_pb2
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -72,46 +74,7 @@ _RETRIED_STATUSES: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELL
 _SENT_TOO_LATE: Final = "Internal error from Core"
 _STREAM_PAUSES_S: Final = (0.1, 0.3, 0.9, 1.0)  # until there is an answer
 
-Metadata = tuple[tuple[str, str], ...]
 ResultT = TypeVar("ResultT")
-
-
-class Pending(Protocol):
-    """A call that was started."""
-
-    async def answer(self) -> bytes:
-        """Wait for the answer."""
-
-    def cancel(self) -> None:
-        """Give the call up, if it is not over."""
-
-
-class Transport(Protocol):
-    """The way to the server. Requests and answers are encoded messages, failures grpc.RpcError."""
-
-    is_closed: bool
-    process: int | None  # that opened the channel; None before it is open
-
-    async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
-        """Send a request, wait for its answer and return it."""
-
-    def start(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> Pending:
-        """Send a request and return without its answer."""
-
-    def turns(self) -> Turns:
-        """Return the turns of a new stream."""
-
-    def stream(
-        self,
-        method: str,
-        requests: StreamRequests,
-        timeout_s: float,
-        metadata: Metadata,
-    ) -> AsyncGenerator[bytes, None]:
-        """Send a stream of requests, and yield the answers; the call ends with the iterator."""
-
-    async def sleep(self, duration_s: float) -> None:
-        """Wait a while."""
 
 
 def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -132,18 +95,29 @@ class Core:
         transport: The way there.
         timeout_s: Seconds that a call may take.
         token: The bearer token that is sent along.
+        hedge_after_s: After so long, a small call is made once more; None for never.
 
     Raises:
         InvalidRequestError: An argument is out of its range.
     """
 
     def __init__(
-        self, target: str, transport: Transport, *, timeout_s: float | None, token: str | None
+        self,
+        target: str,
+        transport: Transport,
+        *,
+        timeout_s: float | None,
+        token: str | None,
+        hedge_after_s: float | None,
     ) -> None:
         self._target = described(target)
         self._transport = transport
         self._timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else checked_timeout_s(timeout_s)
         self._authorization = authorization(token)
+        self._hedging: Hedging | None = None
+        if hedge_after_s is not None:
+            after_s = checked_timeout_s(hedge_after_s, "hedge_after_s")
+            self._hedging = Hedging(transport, after_s)
         self._class_names: dict[tuple[str, int], tuple[str, ...]] = {}
 
     async def predict(
@@ -164,14 +138,13 @@ class Core:
         is_named = checked_flag(class_names, "class_names")
         batches = split(as_wire_array(images), max_images=max_images_per_request)
         batch = next(batches)
+        request = encode_request(batch, selector)
+        # Not started and then waited for: that takes a hand-off between threads.
+        ask = self._transport.ask
+        if self._hedging is not None and len(request) <= MAX_HEDGED_BYTES:
+            ask = self._hedging.ask
         with self._translated():
-            # Not started and then waited for: that takes a hand-off between threads.
-            answer = await self._transport.ask(
-                PREDICT,
-                encode_request(batch, selector),
-                _remaining_s(deadline_s),
-                self._metadata(),
-            )
+            answer = await ask(PREDICT, request, _remaining_s(deadline_s), self._metadata())
             first = read_predictions(answer, len(batch))
             # The version that answered first is the one that the rest is asked of.
             pinned = replace(selector, version=first.model_version, label="")
