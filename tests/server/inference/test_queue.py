@@ -272,6 +272,6 @@ def test_callers_that_come_and_go_for_ever_leave_nothing_behind() -> None:
     for number in range(5000):
         waiting.put(Asker(f"caller {number}").request(1))
         waiting.take()
-    assert len(waiting._room.by_caller) < 20  # noqa: SLF001 - what must not grow is inside
+    assert waiting._room.callers < 20  # noqa: SLF001 - what must not grow is inside
     assert len(waiting._lines) < 1000  # noqa: SLF001
     assert len(waiting._turns) < 1000  # noqa: SLF001

@@ -5,8 +5,6 @@ anything.
 Source: Choudhury and Hahne, Dynamic Queue Length Thresholds (1998), with alpha 1.
 """
 
-from collections.abc import Mapping
-
 
 class FairShare:
     """Room for so many things at once. For one thread at a time.
@@ -25,13 +23,18 @@ class FairShare:
         self._taken_by: dict[str | bytes, int] = {}
 
     @property
-    def by_caller(self) -> Mapping[str | bytes, int]:
-        """Return how many each caller has who has some."""
-        return self._taken_by
+    def callers(self) -> int:
+        """Return how many callers have some."""
+        return len(self._taken_by)
 
     def taken_by(self, caller: str | bytes) -> int:
         """Return how many a caller has."""
         return self._taken_by.get(caller, 0)
+
+    def before(self, caller: str | bytes, count: int) -> int:
+        """Return how many have their turn up to the last of so many of a caller, in fair turns."""
+        others = (taken for other, taken in self._taken_by.items() if other != caller)
+        return sum(min(taken, count) for taken in others) + count
 
     def is_free(self, caller: str | bytes, count: int) -> bool:
         """Return whether there is room for so many more of a caller."""

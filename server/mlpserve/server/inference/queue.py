@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 
 from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.inference.fair_share import FairShare
+from mlpserve.server.inference.pace import Pace
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import BatchTiming
@@ -37,11 +38,6 @@ _LATE: Final = "the deadline cannot be met any more: a turn takes about {:.0f} m
 _MARGIN: Final = 1.5
 _TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
 _MAX_OLD_LINES: Final = 256  # of callers of whom nothing waits
-# Of the last pass in what is expected of the next, where it was slower or quicker. A machine that
-# was busy for a moment is soon forgotten: what is expected is held against deadlines.
-_SLOWER_SHARE: Final = 0.2
-_QUICKER_SHARE: Final = 0.5
-
 
 _Request: TypeAlias = ParsedRequest[Any]
 # A request in its place: its priority, and a number that no other has, so that requests themselves
@@ -91,8 +87,7 @@ class RowQueue:
         self._numbers = count()
         self._room = FairShare(max_queue_rows)  # for the rows that wait
         self._virtual_time = 0
-        self._seconds_per_row = 0.0
-        self._busy_since_ns: int | None = None  # when the last pass ended, if some waited then
+        self._pace = Pace(max_batch_rows // 2)
 
     def __bool__(self) -> bool:
         """Return whether any request waits."""
@@ -120,7 +115,7 @@ class RowQueue:
             if not self.has_room(rows, caller):
                 self._refuse_for_room(request)
         waiting = self._room.taken
-        if waiting and (waiting + rows) * self._seconds_per_row > record.remaining_s:
+        if waiting and (waiting + rows) * self._pace.seconds_per_row > record.remaining_s:
             self._check_time(request)
         number = next(self._numbers)
         place = (request.priority, number, request)
@@ -165,7 +160,7 @@ class RowQueue:
         group: list[_Request] = []
         passed_over: list[tuple[_Line, _Place]] = []
         rows, now_ns = 0, monotonic_ns()
-        pass_s = min(self._room.taken, self._max_batch_rows) * self._seconds_per_row
+        pass_s = min(self._room.taken, self._max_batch_rows) * self._pace.seconds_per_row
         while self._turns and rows < self._max_batch_rows:
             turn = heappop(self._turns)
             tag, _, line = turn
@@ -177,7 +172,8 @@ class RowQueue:
             line.start = tag
             if line.waiting:
                 self._give_turn(line)
-            if group and not self._fits(request, group[0], rows):
+            is_too_much = rows + len(request.images) > self._max_batch_rows
+            if group and (is_too_much or not request.goes_with(group[0])):
                 passed_over.append((line, place))
                 if len(passed_over) == _MAX_PASSED_OVER:
                     break
@@ -187,7 +183,7 @@ class RowQueue:
             self._room.give_back(request.record.caller, len(request.images))
             if request.has_timed_out(now_ns) or not request.is_wanted():
                 self._drop_unwanted_one(request, now_ns)
-            elif self._waiting and _left_s(request, now_ns) < pass_s * _MARGIN:
+            elif self._waiting and request.left_s(now_ns) < pass_s * _MARGIN:
                 self._drop(request, ExpiredError(_LATE.format(1000 * pass_s)))
             else:
                 group.append(request)
@@ -199,16 +195,7 @@ class RowQueue:
 
     def learn_pace(self, timing: BatchTiming | None) -> None:
         """Note how long a pass took, if there was one, and what was done between two of them."""
-        if timing is None:
-            self._busy_since_ns = None
-            return
-        began_ns = self._busy_since_ns or timing.started_ns
-        self._busy_since_ns = timing.ended_ns if self._waiting else None
-        # A pass takes time however few its rows are: of small ones nothing follows for large ones.
-        rows = max(timing.images, self._max_batch_rows // 2)
-        change = (timing.ended_ns - began_ns) / 1e9 / rows - self._seconds_per_row
-        share = _SLOWER_SHARE if change > 0 else _QUICKER_SHARE
-        self._seconds_per_row += change * (share if self._seconds_per_row else 1)
+        self._pace.learn(timing, is_busy=self._waiting > 0)
 
     def _drop_all_unwanted(self) -> None:
         all_places = [place for line in self._lines.values() for place in line.waiting]
@@ -267,17 +254,15 @@ class RowQueue:
 
     def _forget_old_lines(self) -> None:
         """Forget lines that say nothing any more, once there are many."""
-        if len(self._lines) > 2 * len(self._room.by_caller) + _MAX_OLD_LINES:
+        if len(self._lines) > 2 * self._room.callers + _MAX_OLD_LINES:
             lines = self._lines.items()
             self._lines = {
                 who: line for who, line in lines if line.waiting or line.start > self._virtual_time
             }
 
     def _drop_unwanted_one(self, request: _Request, now_ns: int) -> None:
-        if request.has_timed_out(now_ns):
-            self._drop(request, OverloadedError(_TIMED_OUT))
-        else:
-            self._drop(request, ExpiredError(_EXPIRED))
+        is_slow = request.has_timed_out(now_ns)
+        self._drop(request, OverloadedError(_TIMED_OUT) if is_slow else ExpiredError(_EXPIRED))
 
     def _drop(self, request: _Request, reason: Exception) -> None:
         self._count_failed(request)
@@ -294,12 +279,9 @@ class RowQueue:
 
     def _check_time(self, request: _Request) -> None:
         """Refuse a request that will be late, in its caller's fair share of the turns."""
-        record = request.record
-        own = self._room.taken_by(record.caller) + len(request.images)
-        by_caller = self._room.by_caller.items()
-        others = (rows for caller, rows in by_caller if caller != record.caller)
-        first = sum(min(rows, own) for rows in others) + own
-        expected_s = first * self._seconds_per_row
+        record, room = request.record, self._room
+        first = room.before(record.caller, room.taken_by(record.caller) + len(request.images))
+        expected_s = first * self._pace.seconds_per_row
         if expected_s > record.remaining_s:
             self._count_failed(request)
             remaining_ms = max(0.0, record.remaining_s) * 1000
@@ -315,15 +297,3 @@ class RowQueue:
             self._counters.add_failed(request.model, requests=1, ns=ns)
         except Exception:  # whoever waits is to be told all the same
             logger.exception("a request that failed could not be counted")
-
-    def _fits(self, request: _Request, first: _Request, rows: int) -> bool:
-        return (
-            rows + len(request.images) <= self._max_batch_rows
-            and request.model is first.model
-            and request.images.dtype == first.images.dtype
-        )
-
-
-def _left_s(request: _Request, now_ns: int) -> float:
-    """Return the seconds until the deadline."""
-    return request.record.remaining_s - (now_ns - request.record.arrived_ns) / 1e9

@@ -61,6 +61,14 @@ class ParsedRequest(Generic[_ResponseT]):
         """Return whether it has waited for longer than its own timeout allows."""
         return 0 < self.timeout_ns < now_ns - self.record.arrived_ns
 
+    def left_s(self, now_ns: int) -> float:
+        """Return the seconds until the deadline."""
+        return self.record.remaining_s - (now_ns - self.record.arrived_ns) / 1e9
+
+    def goes_with(self, other: "ParsedRequest[Any]") -> bool:
+        """Return whether both can go through a network together."""
+        return self.model is other.model and self.images.dtype == other.images.dtype
+
     def finish(self, outcome: Outcome) -> None:
         """Set the outcome, and hand it to whoever is to be called."""
         self.outcome = outcome
