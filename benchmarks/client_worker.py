@@ -62,20 +62,22 @@ def _blocking_ways(client: Client, channel: grpc.Channel, size: int) -> dict[str
     request = prediction_pb2.PredictRequest(images=batch).SerializeToString()
     raw: Callable[..., bytes] = channel.unary_unary(_PATH)
 
-    def threads() -> list[float]:
+    def threads(predict: Callable[[Any], object]) -> list[float]:
+        def one(_: int) -> None:
+            for batch in batches:
+                predict(batch)
+
         with ThreadPoolExecutor(_THREADS) as pool:
             return _shared(_BATCHES * _THREADS, lambda: list(pool.map(one, range(_THREADS))))
-
-    def one(_: int) -> None:
-        for batch in batches:
-            client.predict(batch)
 
     ways: dict[str, Round] = {
         "raw call": lambda: [_timed(lambda: raw(request, timeout=30)) for _ in batches],
         "predict": lambda: [_timed(lambda: client.predict(images)) for _ in batches],
-        f"predict, {_THREADS} threads": threads,
+        f"predict, {_THREADS} threads": partial(threads, client.predict),
         "predict_stream": lambda: _shared(_BATCHES, lambda: list(client.predict_stream(batches))),
     }
+    if hasattr(client, "batching"):
+        ways[f"batching, {_THREADS} threads"] = partial(threads, client.batching().predict)
     if size > 1:
         ways["predict, split"] = lambda: _shared(
             _BATCHES, lambda: client.predict(many, max_images_per_request=size)

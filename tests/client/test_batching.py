@@ -1,8 +1,8 @@
-"""Calls of many coroutines in one request: who gets what, when it is sent, and who may leave."""
+"""Calls of many threads in one request: who gets what, and what becomes of those that wait."""
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -10,71 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from first_values import BAD, Asked, image
 from mlpserve.client import (
-    AsyncClient,
     BatchingClient,
-    ClientError,
+    Client,
     InvalidRequestError,
     NotFoundError,
     Predictions,
     TimeoutExceededError,
-    UnavailableError,
 )
-from mlpserve.v1 import prediction_pb2
 
 WAIT_S = 10.0
-FOR_EVER_S = 3600.0
-CLASSES = 256
-BAD = 255  # an image that begins so is refused, with all that came along
-
-
-class SetLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock a test sets forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self._ahead_s
-
-    def advance(self, duration_s: float) -> None:
-        self._ahead_s += duration_s
-
-
-class Asked:
-    """A server that classifies each image as its first value, and notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-        self.versions: list[int] = []
-        self.is_held = False
-        self.entered, self.released, self.cancelled = (threading.Event() for _ in range(3))
-
-    def predict(
-        self, request: prediction_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> prediction_pb2.PredictResponse:
-        count = request.images.count
-        self.counts.append(count)
-        self.versions.append(request.model_version)
-        if self.is_held:
-            context.add_callback(self.cancelled.set)
-            self.entered.set()
-            self.released.wait(WAIT_S)
-        found = np.frombuffer(request.images.data, np.uint8).reshape(count, -1)[:, 0]
-        if request.model_name == "busy":
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "images: too many bytes")
-        if request.model_name == "none":
-            context.abort(grpc.StatusCode.NOT_FOUND, "no model 'none' is served")
-        if BAD in found:
-            row = found.tolist().index(BAD)
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"images.data: image {row} is bad")
-        return prediction_pb2.PredictResponse(
-            model_name="first",
-            model_version=1,
-            probabilities=np.eye(CLASSES, dtype="<f4")[found].tobytes(),
-            labels=found.astype("<i4").tobytes(),
-        )
 
 
 @pytest.fixture
@@ -83,259 +29,140 @@ def asked() -> Asked:
 
 
 @pytest.fixture
-def batching(asked: Asked, serve: Callable[..., str]) -> Callable[..., Any]:
-    """Return a function that runs a coroutine function that is given a batching client."""
-    target = serve(Predict=asked.predict)
-
-    def run(work: Callable[[BatchingClient], Awaitable[Any]], **arguments: Any) -> Any:
-        async def program() -> None:
-            async with AsyncClient(target) as client:
-                await work(client.batching(**{"max_delay_s": FOR_EVER_S, **arguments}))
-            # Nothing of it goes on.
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-
-        with asyncio.Runner(loop_factory=SetLoop) as runner:
-            runner.run(program())
-
-    return run
+def client(asked: Asked, serve: Callable[..., str]) -> Iterator[Client]:
+    with Client(serve(Predict=asked.predict)) as opened:
+        yield opened
 
 
-def advance(duration_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SetLoop)
-    loop.advance(duration_s)
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
 
 
-def image(*first: int, width: int = 6) -> npt.NDArray[np.uint8]:
-    """Return images with these first values."""
-    images = np.zeros((len(first), width), np.uint8)
-    images[:, 0] = first
-    return images
-
-
-async def asking(
-    client: BatchingClient, *images: npt.NDArray[Any], **arguments: Any
-) -> list[asyncio.Task[Predictions]]:
-    """Return calls that have joined a batch."""
-    calls = [asyncio.create_task(client.predict(each, **arguments)) for each in images]
-    await asyncio.sleep(0)
+def waiting(
+    threads: ThreadPoolExecutor,
+    client: BatchingClient,
+    *images: npt.NDArray[Any],
+    **arguments: Any,
+) -> "list[Future[Predictions]]":
+    """Return calls that wait, in this order, for a request that is under way."""
+    calls = []
+    for each in images:
+        before = client.waiting
+        calls.append(threads.submit(client.predict, each, **arguments))
+        give_up_s = time.monotonic() + WAIT_S
+        while client.waiting == before:
+            assert time.monotonic() < give_up_s
     return calls
 
 
-def test_a_request_is_sent_when_it_is_full_and_each_caller_gets_its_own_rows_in_order(
-    batching: Callable[..., Any], asked: Asked
+def under_way(
+    threads: ThreadPoolExecutor, client: BatchingClient, asked: Asked, **arguments: Any
+) -> "Future[Predictions]":
+    """Return a call whose request the server holds."""
+    asked.is_held = True
+    call = threads.submit(client.predict, image(1), **arguments)
+    assert asked.entered.wait(WAIT_S)
+    return call
+
+
+def test_calls_that_wait_for_a_request_share_the_next_and_each_gets_its_own_rows(
+    client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(3), image(1, 4), image(1), image(5, 9, 2), image(6))
-        found = await asyncio.gather(*calls)
-        assert [answer.labels.tolist() for answer in found] == [[3], [1, 4], [1], [5, 9, 2], [6]]
-        assert found[1].probabilities.argmax(axis=1).tolist() == [1, 4]
-        assert (found[0].model_name, found[0].model_version) == ("first", 1)
+    joined = client.batching(max_rows=8)
+    first = under_way(threads, joined, asked)
+    calls = waiting(threads, joined, image(3), image(1, 4), image(5, 9, 2), image(6), image(7, 8))
+    asked.released.set()
+    found = [call.result(WAIT_S).labels.tolist() for call in (first, *calls)]
+    assert found == [[1], [3], [1, 4], [5, 9, 2], [6], [7, 8]]
+    assert asked.counts == [1, 7, 2]
+    assert joined.waiting == 0
 
-    batching(work, max_rows=8)
-    assert asked.counts == [8]
 
-
-def test_a_request_is_sent_after_the_delay_of_its_first_call(
-    batching: Callable[..., Any], asked: Asked
+def test_a_call_without_others_is_sent_at_once_and_a_large_one_alone(
+    client: Client, asked: Asked
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(1))
-        advance(6)
-        calls += await asking(client, image(2))
-        assert asked.counts == []
-        advance(3.9)
-        await asyncio.sleep(0.05)
-        assert asked.counts == []
-        advance(0.2)
-        assert [(await call).labels.tolist() for call in calls] == [[1], [2]]
-
-    batching(work, max_delay_s=10)
-    assert asked.counts == [2]
-
-
-def test_without_a_delay_calls_of_one_turn_of_the_loop_share_a_request(
-    batching: Callable[..., Any], asked: Asked
-) -> None:
-    async def work(client: BatchingClient) -> None:
-        await asyncio.gather(*(client.predict(image(number)) for number in range(64)))
-
-    batching(work, max_delay_s=0)
-    assert asked.counts == [64]
-
-
-def test_a_call_that_does_not_fit_waits_for_the_next_request_and_a_large_one_goes_alone(
-    batching: Callable[..., Any], asked: Asked
-) -> None:
-    async def work(client: BatchingClient) -> None:
-        first = await asking(client, image(1, 2), image(3))
-        large = await asking(client, image(*range(9)))
-        rest = await asking(client, image(4, 5))
-        assert len(await large[0]) == 9
-        await client.close()
-        assert [(await call).labels.tolist() for call in first + rest] == [[1, 2], [3], [4, 5]]
-
-    batching(work, max_rows=4)
-    assert sorted(asked.counts) == [2, 3, 9]
+    joined = client.batching(max_rows=4)
+    assert joined.predict(image(5)).labels.tolist() == [5]
+    assert joined.predict(image(*range(6))).labels.tolist() == list(range(6))
+    assert asked.counts == [1, 6]
 
 
 def test_only_calls_for_the_same_thing_share_a_request(
-    batching: Callable[..., Any], asked: Asked
+    client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(1), image(2))
-        calls += await asking(client, image(3), version=7)
-        calls += await asking(client, image(4, width=9), image(5, width=9), image(6, width=9))
-        await client.close()
-        assert [(await call).labels.tolist() for call in calls] == [[n] for n in range(1, 7)]
-
-    batching(work)
-    assert sorted(zip(asked.counts, asked.versions, strict=True)) == [(1, 7), (2, 0), (3, 0)]
+    joined = client.batching()
+    first = under_way(threads, joined, asked)
+    calls = waiting(threads, joined, image(2), image(3))
+    other = threads.submit(joined.predict, image(4), version=7)
+    asked.released.set()
+    assert [call.result(WAIT_S).labels.tolist() for call in (first, *calls, other)] == [
+        *([1], [2], [3], [4])
+    ]
+    assert sorted(zip(asked.counts, asked.versions, strict=True)) == [(1, 0), (1, 7), (2, 0)]
 
 
 def test_a_refused_image_is_its_callers_error_only_and_in_its_callers_numbering(
-    batching: Callable[..., Any], asked: Asked
+    client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(1, 2), image(3, BAD), image(4))
-        await client.close()
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [getattr(answer, "labels", np.array([])).tolist() for answer in found] == [
-            [1, 2],
-            [],
-            [4],
-        ]
-        assert isinstance(found[1], InvalidRequestError)
-        assert "image 1 is bad" in str(found[1])
-
-    batching(work)
-    assert asked.counts[0] == 5
+    joined = client.batching()
+    first = under_way(threads, joined, asked)
+    calls = waiting(threads, joined, image(1, 2), image(3, BAD), image(4))
+    asked.released.set()
+    assert first.result(WAIT_S).labels.tolist() == [1]
+    assert calls[0].result(WAIT_S).labels.tolist() == [1, 2]
+    assert calls[2].result(WAIT_S).labels.tolist() == [4]
+    with pytest.raises(InvalidRequestError, match="image 1 is bad"):
+        calls[1].result(WAIT_S)
 
 
 def test_an_error_of_the_whole_request_is_an_error_of_its_own_for_each_caller(
-    batching: Callable[..., Any], asked: Asked
+    client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(1), image(2), model="none")
-        await client.close()
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(error) for error in found] == [NotFoundError, NotFoundError]
-        assert found[0] is not found[1]
-        assert all("NOT_FOUND: no model" in str(error) for error in found)
-        assert all(isinstance(error.__cause__, grpc.RpcError) for error in found)  # type: ignore[union-attr]
-
-    batching(work)
-    assert asked.counts == [2]
+    joined = client.batching()
+    first = under_way(threads, joined, asked, model="none")
+    calls = waiting(threads, joined, image(1), image(2), model="none")
+    asked.released.set()
+    errors = [call.exception(WAIT_S) for call in (first, *calls)]
+    assert [type(error) for error in errors] == [NotFoundError] * 3
+    assert errors[1] is not errors[2]
+    assert all(isinstance(error.__cause__, grpc.RpcError) for error in errors if error)
+    assert asked.counts == [1, 2]
 
 
-def test_arguments_are_checked_before_a_call_joins(batching: Callable[..., Any]) -> None:
-    async def work(client: BatchingClient) -> None:
-        others = await asking(client, image(1))
-        for arguments in ({"timeout_s": 0}, {"version": "one"}, {"label": 1}):
-            with pytest.raises(InvalidRequestError, match=next(iter(arguments))):
-                await client.predict(image(1), **arguments)
-        with pytest.raises(InvalidRequestError, match="images: expected"):
-            await client.predict([])
-        await client.close()
-        assert (await others[0]).labels.tolist() == [1]
-
-    batching(work)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"max_rows": 0}, "max_rows: expected from 1 to 1024, got 0"),
-        ({"max_rows": 1025}, "max_rows: expected from 1 to 1024, got 1025"),
-        ({"max_delay_s": -1}, "max_delay_s: expected seconds from 0, got -1"),
-    ],
-    ids=str,
-)
-def test_a_limit_out_of_its_range_is_refused_by_name(
-    batching: Callable[..., Any], arguments: dict[str, Any], message: str
+def test_a_deadline_holds_while_a_call_waits_and_while_it_is_under_way(
+    client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
-    async def work(client: BatchingClient) -> None:
-        pass
-
-    with pytest.raises(InvalidRequestError, match=message):
-        batching(work, **arguments)
-
-
-def test_who_is_cancelled_before_the_request_is_sent_has_no_rows_in_it(
-    batching: Callable[..., Any], asked: Asked
-) -> None:
-    async def work(client: BatchingClient) -> None:
-        calls = await asking(client, image(1), image(2), image(3))
-        calls[1].cancel()
-        await asyncio.wait(calls[1:2])
-        await client.close()
-        assert [(await calls[n]).labels.tolist() for n in (0, 2)] == [[1], [3]]
-
-    batching(work)
-    assert asked.counts == [2]
+    joined = client.batching()
+    first = under_way(threads, joined, asked, timeout_s=0.5)
+    (second,) = waiting(threads, joined, image(2), timeout_s=0.5)
+    with pytest.raises(TimeoutExceededError):
+        first.result(WAIT_S)
+    with pytest.raises(TimeoutExceededError):
+        second.result(WAIT_S)
+    asked.is_held = False
+    asked.released.set()
+    assert joined.predict(image(3)).labels.tolist() == [3]
+    assert joined.waiting == 0
 
 
-def test_a_request_is_cancelled_when_the_last_of_its_callers_has_left(
-    batching: Callable[..., Any], asked: Asked
-) -> None:
-    async def work(client: BatchingClient) -> None:
-        asked.is_held = True
-        calls = await asking(client, image(1), image(2))
-        closing = asyncio.create_task(client.close())
-        assert await asyncio.to_thread(asked.entered.wait, WAIT_S)
-        calls[0].cancel()
-        await asyncio.wait(calls[:1])
-        assert not asked.cancelled.is_set()
-        calls[1].cancel()
-        assert await asyncio.to_thread(asked.cancelled.wait, WAIT_S)
-        await closing
-        asked.released.set()
-
-    batching(work)
-    assert asked.counts == [2]
+@pytest.mark.parametrize("max_rows", [0, 1025, "8", 1.5])
+def test_a_limit_out_of_its_range_is_refused_by_name(client: Client, max_rows: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="max_rows: expected from 1 to 1024, got"):
+        client.batching(max_rows=max_rows)
 
 
-def test_each_caller_has_a_deadline_of_its_own(batching: Callable[..., Any], asked: Asked) -> None:
-    async def work(client: BatchingClient) -> None:
-        asked.is_held = True
-        patient = await asking(client, image(1), timeout_s=1000)
-        hasty = await asking(client, image(2), timeout_s=5)
-        closing = asyncio.create_task(client.close())
-        assert await asyncio.to_thread(asked.entered.wait, WAIT_S)
-        advance(6)
-        with pytest.raises(TimeoutExceededError, match="no answer within 5 s"):
-            await hasty[0]
-        asked.released.set()
-        assert (await patient[0]).labels.tolist() == [1]
-        await closing
+def test_many_threads_get_each_their_own_rows_whatever_shares_a_request(client: Client) -> None:
+    joined = client.batching(max_rows=5)
 
-    batching(work)
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            rows = rng.integers(0, BAD, int(rng.integers(1, 4))).tolist()
+            assert joined.predict(image(*rows)).labels.tolist() == rows
 
-
-def test_when_it_is_closed_all_are_answered_first_and_later_calls_refused(
-    batching: Callable[..., Any], asked: Asked
-) -> None:
-    async def work(client: BatchingClient) -> None:
-        async with client:
-            calls = await asking(client, image(1), image(2))
-        assert all(call.done() or not call.cancelled() for call in calls)
-        assert [(await call).labels.tolist() for call in calls] == [[1], [2]]
-        with pytest.raises(ClientError, match="batching: closed; make another"):
-            await client.predict(image(1))
-
-    batching(work)
-    assert asked.counts == [2]
-
-
-def test_where_nothing_answers_every_caller_is_told(serve: Callable[..., str]) -> None:
-    def stopping(request: Any, context: grpc.ServicerContext) -> None:
-        context.set_trailing_metadata((("grpc-retry-pushback-ms", "-1"),))
-        context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
-
-    async def program() -> list[Any]:
-        async with AsyncClient(serve(Predict=stopping)) as client, client.batching() as joined:
-            return await asyncio.gather(
-                *(joined.predict(image(n)) for n in range(5)), return_exceptions=True
-            )
-
-    assert [type(error) for error in asyncio.run(program())] == [UnavailableError] * 5
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(work, seed) for seed in range(8)]:
+            done.result()
+    assert joined.waiting == 0

@@ -9,6 +9,7 @@ import pytest
 import mlpserve.client
 
 DOCUMENTED = [
+    "AsyncBatchingClient",
     "AsyncClient",
     "BatchingClient",
     "Client",

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
         "mlpserve.client needs grpcio: pip install 'mlpserve[client]'"
     ) from error
 
+from mlpserve.client.async_batching import AsyncBatchingClient
 from mlpserve.client.async_client import AsyncClient
 from mlpserve.client.batching import BatchingClient
 from mlpserve.client.client import Client
@@ -37,6 +38,7 @@ from mlpserve.client.results import (
 )
 
 __all__ = [
+    "AsyncBatchingClient",
     "AsyncClient",
     "BatchingClient",
     "Client",

@@ -21,11 +21,8 @@ import grpc.aio
 import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text
-from mlpserve.client.batching import (
-    DEFAULT_MAX_DELAY_S,
-    DEFAULT_MAX_ROWS,
-    BatchingClient,
-)
+from mlpserve.client.async_batching import DEFAULT_MAX_DELAY_S, AsyncBatchingClient
+from mlpserve.client.batching import DEFAULT_MAX_ROWS
 from mlpserve.client.channel import checked_target, means_several, open_async_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core
 from mlpserve.client.errors import ClientError
@@ -167,7 +164,7 @@ class AsyncClient:
         *,
         max_rows: int | None = DEFAULT_MAX_ROWS,
         max_delay_s: float | None = DEFAULT_MAX_DELAY_S,
-    ) -> BatchingClient:
+    ) -> AsyncBatchingClient:
         """Return an object whose ``predict`` joins the calls of many coroutines into one request.
 
         Worth it where many coroutines ask for an image or a few: a request costs this program a
@@ -182,11 +179,7 @@ class AsyncClient:
         Raises:
             InvalidRequestError: An argument is out of its range.
         """
-        return BatchingClient(
-            self._core,
-            max_rows=DEFAULT_MAX_ROWS if max_rows is None else max_rows,
-            max_delay_s=DEFAULT_MAX_DELAY_S if max_delay_s is None else max_delay_s,
-        )
+        return AsyncBatchingClient(self._core, max_rows=max_rows, max_delay_s=max_delay_s)
 
     async def model(
         self,

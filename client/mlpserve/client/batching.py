@@ -1,97 +1,70 @@
-"""Batching of small calls: those of many coroutines travel in one request, and part again."""
+"""Batching of small calls of threads: those that wait travel together in the next request."""
 
-import asyncio
-import copy
+import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self
+from threading import Lock
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_number, checked_timeout_s
+from mlpserve.client.arguments import checked_number
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.core import Core
+from mlpserve.client.core import Core, run
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, ModelSelector, select
 
 DEFAULT_MAX_ROWS: Final = 256
-DEFAULT_MAX_DELAY_S: Final = 0.001
+_SHORTEST_S: Final = 0.001
 
-# What can share a request: a selector, a data type and a width.
-_Kind = tuple[ModelSelector, str, int]
+
+class _Kind(NamedTuple):
+    """What calls must have in common to share a request."""
+
+    selector: ModelSelector
+    dtype: str
+    width: int
+    timeout_s: float
 
 
 @dataclass(eq=False)
 class _Caller:
-    """Whoever waits for the answer to some rows."""
+    """A thread that waits for the answer to some rows."""
 
     images: npt.NDArray[Any]
-    answer: asyncio.Future[Predictions]
-    deadline_s: float  # by the loop's clock
-
-
-@dataclass(eq=False)
-class _Batch:
-    """The callers that are to share a request."""
-
-    callers: list[_Caller] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
-
-    def rows(self) -> int:
-        """Return how many rows they have together."""
-        return sum(len(caller.images) for caller in self.callers)
+    deadline_s: float
+    leads: bool = False  # sends the next request
+    found: Predictions | ClientError | None = None
+    woken: Lock = field(default_factory=Lock)  # held until there is something to do
 
 
 class BatchingClient:
-    """Joins calls of many coroutines into requests; what ``AsyncClient.batching`` returns.
+    """Joins calls of many threads into requests; what ``Client.batching`` returns.
 
-    A request is sent when it has ``max_rows``, or ``max_delay_s`` after the first of its calls.
-    Calls share one where model, version, label, data type and the size of an image are the same.
-    Each caller gets what it would have got alone: its own rows in their order, and errors that are
-    its own. Where a request is refused, its calls are repeated one by one. Those who are cancelled
-    leave; a request that all have left is cancelled.
-
-    The span of OpenTelemetry that a request belongs to is that of the call that completed it.
+    No call waits for others to come: the first is sent alone, and those that are made while a
+    request is under way travel together in the next, which one of them sends for all. Calls share
+    one where model, version, label, data type, size of an image and timeout are the same. Each
+    caller gets what it would have got alone: its own rows in their order, and errors that are its
+    own. Where a request is refused, its calls are repeated one by one.
     """
 
-    def __init__(self, core: Core, *, max_rows: int, max_delay_s: float) -> None:
+    def __init__(self, core: Core, *, max_rows: int | None) -> None:
         self._core = core
-        self._max_rows = checked_number(
-            max_rows,
-            "max_rows",
-            f"from 1 to {MAX_IMAGES_PER_REQUEST}",
-            least=1,
-            limit=MAX_IMAGES_PER_REQUEST,
-        )
-        self._max_delay_s = checked_timeout_s(max_delay_s, "max_delay_s", may_be_zero=True)
-        self._open: dict[_Kind, _Batch] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self._max_rows = checked_max_rows(max_rows)
+        self._lock = Lock()
+        # Calls that wait; a kind is there as long as one of its requests is under way.
+        self._waiting: dict[_Kind, deque[_Caller]] = {}
 
-    async def __aenter__(self) -> Self:
-        """Return the object itself."""
-        return self
+    @property
+    def waiting(self) -> int:
+        """How many calls wait to be sent."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        await self.close()
-
-    async def close(self) -> None:
-        """Send what waits, and wait for all answers. The client stays open."""
-        self._is_closed = True
-        for kind in list(self._open):
-            self._send(kind)
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-
-    async def predict(
+    def predict(
         self,
         images: npt.ArrayLike,
         *,
@@ -100,107 +73,121 @@ class BatchingClient:
         label: str | None = None,
         timeout_s: float | None = None,
     ) -> Predictions:
-        """Classify images, together with those of other callers; see ``Client.predict``.
+        """Classify images, together with those of other threads; see ``Client.predict``.
 
         Raises:
             InvalidRequestError: The images are not what the model takes.
-            ClientError: The call failed, or this object is closed.
+            ClientError: The call failed.
         """
-        if self._is_closed:
-            raise ClientError("batching: closed; make another with AsyncClient.batching")
         selector = select(model, version, label)
         allowed_s = self._core.allowed_s(timeout_s)
         rows = as_wire_array(images)
         if len(rows) >= self._max_rows:
-            return await self._core.predict(
-                rows, model=model, version=version, label=label, timeout_s=allowed_s
+            return run(
+                self._core.predict(
+                    rows, model=model, version=version, label=label, timeout_s=allowed_s
+                )
             )
-        loop = asyncio.get_running_loop()
-        caller = _Caller(rows, loop.create_future(), loop.time() + allowed_s)
-        try:
-            async with asyncio.timeout(allowed_s):
-                self._join(caller, (selector, rows.dtype.str, rows.shape[1]))
-                return await caller.answer
-        except TimeoutExceededError:
-            raise
-        except TimeoutError as error:
-            raise TimeoutExceededError(f"no answer within {allowed_s:g} s") from error
+        kind = _Kind(selector, rows.dtype.str, rows.shape[1], allowed_s)
+        caller = _Caller(rows, time.monotonic() + allowed_s)
+        self._join(caller, kind)
+        if not caller.woken.acquire(timeout=allowed_s):
+            self._leave(caller, kind)
+            raise TimeoutExceededError(f"no answer within {allowed_s:g} s")
+        if caller.leads:
+            self._lead(caller, kind)
+        if not isinstance(caller.found, Predictions):
+            raise caller.found or ClientError("batching: the thread that sent it was stopped")
+        return caller.found
 
     def _join(self, caller: _Caller, kind: _Kind) -> None:
-        """Put a caller into the open batch of its kind, and send what is full."""
-        batch = self._open.get(kind)
-        if batch is not None and batch.rows() + len(caller.images) > self._max_rows:
-            self._send(kind)
-            batch = None
-        if batch is None:
-            batch = self._open[kind] = _Batch()
-            loop = asyncio.get_running_loop()
-            batch.timer = loop.call_later(self._max_delay_s, self._send, kind)
-        batch.callers.append(caller)
-        if batch.rows() == self._max_rows:
-            self._send(kind)
+        with self._lock:
+            caller.leads = kind not in self._waiting
+            if not caller.leads:
+                caller.woken.acquire()  # free until now; whoever answers, or passes on, releases it
+            self._waiting.setdefault(kind, deque()).append(caller)
 
-    def _send(self, kind: _Kind) -> None:
-        batch = self._open.pop(kind)
-        if batch.timer is not None:
-            batch.timer.cancel()
-        callers = [caller for caller in batch.callers if not caller.answer.done()]
-        if callers:
-            self._start(callers, kind[0])
+    def _leave(self, caller: _Caller, kind: _Kind) -> None:
+        """Take a caller that waited too long out of the queue, and its task from it."""
+        with self._lock:
+            waiting = self._waiting.get(kind, deque())
+            if caller in waiting:
+                waiting.remove(caller)
+        if caller.leads:
+            self._pass_on(kind)
 
-    def _start(self, callers: list[_Caller], selector: ModelSelector) -> None:
-        task = asyncio.create_task(self._ask(callers, selector))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-        def left(_: object) -> None:
-            if all(caller.answer.done() for caller in callers):
-                task.cancel()
-
-        for caller in callers:
-            caller.answer.add_done_callback(left)
-
-    async def _ask(self, callers: list[_Caller], selector: ModelSelector) -> None:
-        """Ask for the rows of some callers in one request, and give each its answer."""
-        now_s = asyncio.get_running_loop().time()
+    def _lead(self, caller: _Caller, kind: _Kind) -> None:
+        """Send requests until a caller has its own answer, then have the next one go on."""
         try:
-            found = await self._core.predict(
-                np.concatenate([caller.images for caller in callers]),
-                model=selector.model,
-                version=selector.version,
-                label=selector.label,
-                timeout_s=max(0.001, *(caller.deadline_s - now_s for caller in callers)),
+            while caller.found is None:
+                callers = self._next_callers(kind)
+                try:
+                    self._ask(callers, kind.selector)
+                finally:
+                    for other in callers:
+                        if other is not caller:
+                            other.woken.release()
+        finally:
+            self._pass_on(kind)
+
+    def _next_callers(self, kind: _Kind) -> list[_Caller]:
+        callers: list[_Caller] = []
+        with self._lock:
+            waiting, rows = self._waiting[kind], 0
+            while waiting and rows + len(waiting[0].images) <= self._max_rows:
+                rows += len(waiting[0].images)
+                callers.append(waiting.popleft())
+        return callers
+
+    def _pass_on(self, kind: _Kind) -> None:
+        with self._lock:
+            waiting = self._waiting[kind]
+            if not waiting:
+                del self._waiting[kind]
+                return
+            heir = waiting[0]
+            heir.leads = True
+        heir.woken.release()
+
+    def _ask(self, callers: Sequence[_Caller], selector: ModelSelector) -> None:
+        """Ask for the rows of some callers in one request, and give each its answer."""
+        deadline_s = min(caller.deadline_s for caller in callers)
+        try:
+            found = run(
+                self._core.predict(
+                    np.concatenate([caller.images for caller in callers]),
+                    model=selector.model,
+                    version=selector.version,
+                    label=selector.label,
+                    timeout_s=max(deadline_s - time.monotonic(), _SHORTEST_S),
+                )
             )
         except InvalidRequestError as error:
             if len(callers) == 1:
-                _fail(callers, error)
+                callers[0].found = error
             else:  # so that only those whose images are wrong hear of it
                 for caller in callers:
-                    if not caller.answer.done():
-                        self._start([caller], selector)
-        except asyncio.CancelledError:  # the loop ends, or all have left
+                    self._ask([caller], selector)
+        except ClientError as error:
             for caller in callers:
-                caller.answer.cancel()
-            raise
-        except Exception as error:  # noqa: BLE001 - it is the callers'
-            _fail(callers, error)
+                caller.found = error.copy()
         else:
-            _answer(callers, found)
+            start = 0
+            for caller in callers:
+                caller.found = found[start : start + len(caller.images)]
+                start += len(caller.images)
 
 
-def _answer(callers: list[_Caller], found: Predictions) -> None:
-    start = 0
-    for caller in callers:
-        stop = start + len(caller.images)
-        if not caller.answer.done():
-            caller.answer.set_result(found[start:stop])
-        start = stop
+def checked_max_rows(max_rows: int | None) -> int:
+    """Return how many rows a joined request may have.
 
-
-def _fail(callers: list[_Caller], error: Exception) -> None:
-    for caller in callers:
-        if not caller.answer.done():
-            # One each, because each caller adds its own frames.
-            own = copy.copy(error)
-            own.__cause__ = error.__cause__
-            caller.answer.set_exception(own)
+    Raises:
+        InvalidRequestError: It is no number, or out of its range.
+    """
+    return checked_number(
+        DEFAULT_MAX_ROWS if max_rows is None else max_rows,
+        "max_rows",
+        f"from 1 to {MAX_IMAGES_PER_REQUEST}",
+        least=1,
+        limit=MAX_IMAGES_PER_REQUEST,
+    )

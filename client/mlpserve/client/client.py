@@ -12,6 +12,7 @@ import grpc
 import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text, shown
+from mlpserve.client.batching import DEFAULT_MAX_ROWS, BatchingClient
 from mlpserve.client.channel import checked_target, means_several, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, run
 from mlpserve.client.errors import invalid_argument
@@ -199,6 +200,21 @@ class Client:
                 timings=timings,
             )
         )
+
+    def batching(self, *, max_rows: int | None = DEFAULT_MAX_ROWS) -> BatchingClient:
+        """Return an object whose ``predict`` joins the calls of many threads into one request.
+
+        Worth it where several threads ask for an image or a few: a request costs this program
+        a fifth of a millisecond, however many images it has.
+
+        Args:
+            max_rows: The most images to send as one request, up to 1024. A call with as many or
+                more is sent alone. Not more than the server's ``ModelInfo.max_batch_images``.
+
+        Raises:
+            InvalidRequestError: ``max_rows`` is out of its range.
+        """
+        return BatchingClient(self._core, max_rows=max_rows)
 
     def model(
         self,

@@ -11,9 +11,10 @@
 No ``grpc.RpcError`` leaves the client; it is kept as the ``__cause__``.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import grpc
 
@@ -47,6 +48,12 @@ class ClientError(Exception):
         self.field = field
         self.limit = limit
         self.retry_after_s = retry_after_s
+
+    def copy(self) -> Self:
+        """Return the same error for another caller, who adds frames of its own."""
+        own = copy.copy(self)
+        own.__cause__ = self.__cause__
+        return own
 
 
 class InvalidRequestError(ClientError, ValueError):

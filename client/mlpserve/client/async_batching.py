@@ -1,0 +1,199 @@
+"""Batching of small calls of coroutines: they travel in one request, and part again."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.client.arguments import checked_timeout_s
+from mlpserve.client.arrays import as_wire_array
+from mlpserve.client.batching import checked_max_rows
+from mlpserve.client.core import Core
+from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
+from mlpserve.client.predictions import Predictions
+from mlpserve.client.requests import ModelSelector, select
+
+DEFAULT_MAX_DELAY_S: Final = 0.001
+
+# What can share a request: a selector, a data type and a width.
+_Kind = tuple[ModelSelector, str, int]
+
+
+@dataclass(eq=False)
+class _Caller:
+    """Whoever waits for the answer to some rows."""
+
+    images: npt.NDArray[Any]
+    answer: asyncio.Future[Predictions]
+    deadline_s: float  # by the loop's clock
+
+
+@dataclass(eq=False)
+class _Batch:
+    """The callers that are to share a request."""
+
+    callers: list[_Caller] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+    def rows(self) -> int:
+        """Return how many rows they have together."""
+        return sum(len(caller.images) for caller in self.callers)
+
+
+class AsyncBatchingClient:
+    """Joins calls of many coroutines into requests; what ``AsyncClient.batching`` returns.
+
+    A request is sent when it has ``max_rows``, or ``max_delay_s`` after the first of its calls.
+    Calls share one where model, version, label, data type and the size of an image are the same.
+    Each caller gets what it would have got alone: its own rows in their order, and errors that are
+    its own. Where a request is refused, its calls are repeated one by one. Those who are cancelled
+    leave; a request that all have left is cancelled.
+
+    The span of OpenTelemetry that a request belongs to is that of the call that completed it.
+    """
+
+    def __init__(self, core: Core, *, max_rows: int | None, max_delay_s: float | None) -> None:
+        self._core = core
+        self._max_rows = checked_max_rows(max_rows)
+        if max_delay_s is None:
+            max_delay_s = DEFAULT_MAX_DELAY_S
+        self._max_delay_s = checked_timeout_s(max_delay_s, "max_delay_s", may_be_zero=True)
+        self._open: dict[_Kind, _Batch] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Send what waits, and wait for all answers. The client stays open."""
+        self._is_closed = True
+        for kind in list(self._open):
+            self._send(kind)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def predict(
+        self,
+        images: npt.ArrayLike,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Predictions:
+        """Classify images, together with those of other callers; see ``Client.predict``.
+
+        Raises:
+            InvalidRequestError: The images are not what the model takes.
+            ClientError: The call failed, or this object is closed.
+        """
+        if self._is_closed:
+            raise ClientError("batching: closed; make another with AsyncClient.batching")
+        selector = select(model, version, label)
+        allowed_s = self._core.allowed_s(timeout_s)
+        rows = as_wire_array(images)
+        if len(rows) >= self._max_rows:
+            return await self._core.predict(
+                rows, model=model, version=version, label=label, timeout_s=allowed_s
+            )
+        loop = asyncio.get_running_loop()
+        caller = _Caller(rows, loop.create_future(), loop.time() + allowed_s)
+        try:
+            async with asyncio.timeout(allowed_s):
+                self._join(caller, (selector, rows.dtype.str, rows.shape[1]))
+                return await caller.answer
+        except TimeoutExceededError:
+            raise
+        except TimeoutError as error:
+            raise TimeoutExceededError(f"no answer within {allowed_s:g} s") from error
+
+    def _join(self, caller: _Caller, kind: _Kind) -> None:
+        """Put a caller into the open batch of its kind, and send what is full."""
+        batch = self._open.get(kind)
+        if batch is not None and batch.rows() + len(caller.images) > self._max_rows:
+            self._send(kind)
+            batch = None
+        if batch is None:
+            batch = self._open[kind] = _Batch()
+            loop = asyncio.get_running_loop()
+            batch.timer = loop.call_later(self._max_delay_s, self._send, kind)
+        batch.callers.append(caller)
+        if batch.rows() == self._max_rows:
+            self._send(kind)
+
+    def _send(self, kind: _Kind) -> None:
+        batch = self._open.pop(kind)
+        if batch.timer is not None:
+            batch.timer.cancel()
+        callers = [caller for caller in batch.callers if not caller.answer.done()]
+        if callers:
+            self._start(callers, kind[0])
+
+    def _start(self, callers: list[_Caller], selector: ModelSelector) -> None:
+        task = asyncio.create_task(self._ask(callers, selector))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+        def left(_: object) -> None:
+            if all(caller.answer.done() for caller in callers):
+                task.cancel()
+
+        for caller in callers:
+            caller.answer.add_done_callback(left)
+
+    async def _ask(self, callers: list[_Caller], selector: ModelSelector) -> None:
+        """Ask for the rows of some callers in one request, and give each its answer."""
+        now_s = asyncio.get_running_loop().time()
+        try:
+            found = await self._core.predict(
+                np.concatenate([caller.images for caller in callers]),
+                model=selector.model,
+                version=selector.version,
+                label=selector.label,
+                timeout_s=max(0.001, *(caller.deadline_s - now_s for caller in callers)),
+            )
+        except InvalidRequestError as error:
+            if len(callers) == 1:
+                _fail(callers, error)
+            else:  # so that only those whose images are wrong hear of it
+                for caller in callers:
+                    if not caller.answer.done():
+                        self._start([caller], selector)
+        except asyncio.CancelledError:  # the loop ends, or all have left
+            for caller in callers:
+                caller.answer.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the callers'
+            _fail(callers, error)
+        else:
+            _answer(callers, found)
+
+
+def _answer(callers: list[_Caller], found: Predictions) -> None:
+    start = 0
+    for caller in callers:
+        stop = start + len(caller.images)
+        if not caller.answer.done():
+            caller.answer.set_result(found[start:stop])
+        start = stop
+
+
+def _fail(callers: list[_Caller], error: Exception) -> None:
+    for caller in callers:
+        if not caller.answer.done():
+            own = error.copy() if isinstance(error, ClientError) else error
+            caller.answer.set_exception(own)
