@@ -128,10 +128,11 @@ class _Arrival:
     def begin(self) -> None:
         """Have the request received."""
         call, room = self._event.call, self._to.room
-        if room is not None and not room.is_free(self._caller, 1):
-            call.cancel(cygrpc.StatusCode.unavailable, _TOO_MANY_ARRIVE)
-            return
         is_unary = self._function is grpcio._unary_response_in_pool  # noqa: SLF001
+        if room is not None and not room.is_free(self._caller, 1):
+            codes = cygrpc.StatusCode  # for a watch the same as where too many are open
+            call.cancel(codes.unavailable if is_unary else codes.unimplemented, _TOO_MANY_ARRIVE)
+            return
         if is_unary or room is not None:
             self._to.late.add(self)
         tag = partial(self._arrived)  # no method, by which the fast lane tells its own tags
