@@ -55,7 +55,7 @@ class Split:
         if not _is_finite(self.images):
             raise DatasetError(
                 f"images: expected finite values, got {self.images.min():g} to "
-                f"{self.images.max():g}"
+                f"{self.images.max():g}; fill what is missing, or leave out the images that lack it"
             )
 
     def __len__(self) -> int:

@@ -69,3 +69,10 @@ def test_equal_factors_are_equal_distances_on_a_logarithmic_axis() -> None:
     axis = logarithmic_axis([0.1, 10])
     assert axis.share(1) == pytest.approx(0.5)
     assert math.isclose(axis.share(0.2) - axis.share(0.1), axis.share(2) - axis.share(1))
+
+
+@pytest.mark.parametrize("value", [-1e-8, 0.0, 5.0])
+def test_an_axis_of_one_value_at_or_beyond_its_end_has_room_for_it(value: float) -> None:
+    axis = linear_axis([value, value], lowest=0.0, highest=5.0)
+    assert axis.low < axis.high
+    assert -1e-6 <= axis.share(value) <= 1

@@ -236,7 +236,7 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainingError(f"--threads: expected from 1 to {_MAX_THREADS}, got {options.threads}")
     if options.min_accuracy is not None and not 0 <= options.min_accuracy <= 1:
         raise TrainingError(
-            f"--min-accuracy: expected from 0 to 1, as in 0.97, got {options.min_accuracy:g}"
+            f"--min-accuracy: expected from 0 to 1, as in 0.97, got {options.min_accuracy:.9g}"
         )
     if not options.time_limit > 0:
         raise TrainingError(f"--time-limit: expected above 0 seconds, got {options.time_limit:g}")

@@ -193,7 +193,7 @@ def _class_labels(file: ImageFile, labels: npt.NDArray[np.str_], wanted: Wanted)
         known = ", ".join(wanted.class_labels)
         raise DatasetError(
             f"{file.path}: expected labels of the model, {known}, got "
-            f"{labels[found.index(None)]!r}; --label-column names another column"
+            f"{str(labels[found.index(None)])!r}; --label-column names another column"
         )
     return [label for label in found if label is not None]
 

@@ -54,6 +54,8 @@ def linear_axis(
         lowest: The value that the axis may not go below.
         highest: The value that it may not go above.
     """
+    # A loss of nothing is a little below 0, where the axis may not go.
+    values = [min(max(value, lowest), highest) for value in values]
     span = max(max(values) - min(values), _MIN_SHARE * abs(max(values))) or 1.0
     step = _round_step(span / _TICKS)
     first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
