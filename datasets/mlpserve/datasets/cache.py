@@ -110,8 +110,7 @@ class TableCache:
                 if written is None:
                     raise DatasetError(f"{self._place}: was removed while it was written")
                 return written
-        dtype = held[-1].dtype
-        return Contents(np.concatenate([each.astype(dtype, copy=False) for each in held]), rest())
+        return Contents(_joined(held), rest())
 
     def _found(self) -> Contents | None:
         """Return what the cache has of this table, unless that is nothing."""
@@ -209,6 +208,17 @@ class _Writer:
             self._file.write(np.frombuffer(narrow, self._dtype).astype(dtype).data)
         self._dtype = dtype
         self._file.seek(0, os.SEEK_END)
+
+
+def _joined(held: list[Array]) -> Array:
+    """Return arrays as one, in the dtype of the last; each is given up as soon as it is copied."""
+    count = sum(map(len, held))
+    joined: Array = np.empty((count, *held[-1].shape[1:]), held[-1].dtype)
+    while held:
+        last = held.pop()
+        joined[count - len(last) : count] = last
+        count -= len(last)
+    return joined
 
 
 def _noted(
