@@ -208,7 +208,7 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache-dir",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="where a table that is larger than memory is kept as an array; default: beside it",
     )
