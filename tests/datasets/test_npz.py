@@ -158,6 +158,23 @@ def test_other_spellings_of_the_entries(path: Path, names: tuple[str, ...]) -> N
     assert dataset.test_origin == ""
 
 
+def test_names_of_labels_are_not_the_labels(path: Path) -> None:
+    names = np.array(["a", "b", "c"])
+    write(path, {"label_names": names, "images": IMAGES.repeat(3, 0), "labels": LABELS.repeat(3)})
+    assert load(path).class_labels == ("0", "1", "2")
+
+
+def test_files_of_one_array_each_are_found_by_their_names(tmp_path: Path) -> None:
+    for name, array in zip(("imgs", "labels"), (IMAGES, LABELS), strict=True):
+        for split in ("train", "test"):
+            path = tmp_path / f"kmnist-{split}-{name}.npz"
+            np.savez_compressed(path, array[: 2 if split == "test" else 4], allow_pickle=False)
+    for place in (tmp_path, tmp_path / "kmnist-train-imgs.npz"):
+        dataset = load(place)
+        np.testing.assert_array_equal(dataset.train.images, IMAGES, strict=True)
+        np.testing.assert_array_equal(dataset.test.labels, LABELS[:2], strict=True)
+
+
 def test_positional_arrays_may_come_as_images_and_then_labels(path: Path) -> None:
     write(path, {"arr_0": IMAGES, "arr_1": IMAGES[:2], "arr_2": LABELS, "arr_3": LABELS[:2]})
     np.testing.assert_array_equal(load(path).test.images, IMAGES[:2], strict=True)

@@ -48,6 +48,11 @@ def test_folder_of_each_class_names_it_in_natural_order(folder: Path) -> None:
         np.testing.assert_array_equal(split.images, values[:, None, None] * np.ones((6, 4), int))
 
 
+def test_table_beside_the_pictures_is_not_what_is_learned_from(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label\n0.png,eel\n")
+    assert load(folder).class_labels == ("cat2", "cat10", "eel")
+
+
 def test_test_folder_beside_the_training_folder_is_used(folder: Path, tmp_path: Path) -> None:
     folder.rename(tmp_path / "train")
     root = tmp_path / "zoo"

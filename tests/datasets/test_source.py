@@ -195,8 +195,8 @@ def test_an_unknown_source_lists_what_is_accepted(
     with pytest.raises(DatasetError) as caught:
         load(source, data_dir=None)
     assert str(caught.value) == (
-        "data: expected auto, mnist, drawn, a folder with IDX files, a CSV, Parquet or Arrow file, "
-        "or a folder of them, a folder with a folder of pictures for each class, a folder with "
+        "data: expected auto, mnist, drawn, a folder with IDX files, a folder with a folder of "
+        "pictures for each class, a CSV, Parquet or Arrow file, or a folder of them, a folder with "
         ".npy files of images and labels, or an .npz file with images and labels; got "
         f"{source!r}, and there is no such file or folder"
     )

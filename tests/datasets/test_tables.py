@@ -144,12 +144,12 @@ def test_byte_order_mark_and_quotes_and_windows_lines(tmp_path: Path) -> None:
 
 def test_fractions_after_many_integers_make_floats(tmp_path: Path) -> None:
     # Far enough into the file that pyarrow has taken the columns for integers.
-    images = np.zeros((300_000, 4))
+    images = np.zeros((30_000, 4))
     images[-1] = [0.25, 0.5, 0.75, 1]
     path = tmp_path / "train.csv"
     with path.open("w") as file:
         file.write("label,a0,a1,a2,a3\n")
-        file.writelines("0," + ",".join(f"{v:07g}" for v in row) + "\n" for row in images)
+        file.writelines("0," + ",".join(f"{v:0100g}" for v in row) + "\n" for row in images)
     table = open_table(path)
     chunks = list(table.chunks())
     assert len(chunks) > 2
@@ -158,6 +158,14 @@ def test_fractions_after_many_integers_make_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([chunk.images for chunk in chunks]), images)
     assert table.fraction_read == 1
     assert [len(chunk.images) for chunk in table.chunks()] == [len(c.images) for c in chunks]
+
+
+def test_row_longer_than_a_block_is_read(tmp_path: Path) -> None:
+    row = np.arange(2500) % 2 / 2
+    lines = [",".join(f"{value:.{digits}f}" for value in row) for digits in (400, 2000, 2800)]
+    path = write(tmp_path / "large.csv", *lines)
+    images = np.concatenate([chunk.images for chunk in open_table(path, values=2500).chunks()])
+    np.testing.assert_array_equal(images, [row, row, row])
 
 
 def test_values_keep_their_range(tmp_path: Path) -> None:

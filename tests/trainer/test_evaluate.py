@@ -124,7 +124,11 @@ def test_a_disk_that_is_full_is_said_to_be(model: Path, data: Path) -> None:
         ("{model}:3", "{data}", "{model}: has no version 3; it has 2, 1"),
         ("{model}/2", "{data}", "{model}: has no model '2'; did you mean {model}:2?"),
         ("{model}", "nowhere", "data: expected auto, mnist, drawn, a folder with"),
-        ("{model}", "{other}", "{other}: x_test: "),
+        (
+            "{model}",
+            "{other}",
+            "{other}: x_test: expected 24 values an image, for the shape 4x6, got 18",
+        ),
     ],
     ids=["model", "version", "folder of a version", "data", "image size"],
 )

@@ -35,6 +35,7 @@ _KERAS = ("x_train", "y_train", "x_test", "y_test")
 _CLASS_LABELS = "class_labels"
 _IMAGE_WORDS = {"x", "images", "image", "imgs", "img", "data", "features", "pixels"}
 _LABEL_WORDS = {"y", "labels", "label", "targets", "target", "classes"}
+_NAME_WORDS = {"name", "names", "filenames", "id", "ids"}
 _POSITIONAL = ("arr_0", "arr_1", "arr_2", "arr_3")  # what numpy.savez calls arrays without names
 
 
@@ -120,7 +121,9 @@ def _found_names(files: ArrayFiles) -> Mapping[str, _Names]:
 
 def _role(entry: str) -> str | None:
     words = set(entry.lower().replace("-", "_").split("_"))
-    if words & _LABEL_WORDS and entry != _CLASS_LABELS:
+    if words & _NAME_WORDS or entry == _CLASS_LABELS:
+        return None  # such as label_names of CIFAR-10
+    if words & _LABEL_WORDS:
         return "labels"
     return "images" if words & _IMAGE_WORDS else None
 
@@ -151,7 +154,7 @@ def _split(
     with located(path, images_name):
         if images.ndim < 2 or not images.size:  # noqa: PLR2004
             raise DatasetError(f"expected at least one, as (count, ...), got shape {images.shape}")
-        images = arranged(narrowed(images), options, where=images_name)
+        images = arranged(narrowed(images), options)
     with located(path, labels_name):
         codes = _codes(labels, index)
     if len(images) != len(codes):

@@ -1,22 +1,27 @@
-"""Data sets in ``.npy`` files of a folder, which may be larger than memory.
+"""Data sets in files of one array each, in a folder: ``.npy``, which may be larger than memory.
 
-``x_train.npy`` holds the array ``x_train``, and so on; ``array_data`` knows the names.
+``x_train.npy`` holds the array ``x_train``, and so on; ``array_data`` knows the names. KMNIST is
+published so in ``.npz`` files, ``kmnist-train-imgs.npz`` and so on, in each of them an ``arr_0``.
 """
 
 from pathlib import Path
 from typing import Final
 
-from mlpserve.datasets.array_data import ArrayFiles, is_image_name, read_array_data
+from mlpserve.datasets.array_data import Array, ArrayFiles, is_image_name, read_array_data
+from mlpserve.datasets.errors import DatasetError
 from mlpserve.datasets.npy import read_npy
+from mlpserve.datasets.npz import npz_entries, read_npz_arrays
 from mlpserve.datasets.raw import RawData, ReadOptions
 
-_ENDING: Final = ".npy"
+_NPY: Final = ".npy"
+_NPZ: Final = ".npz"
+_ONLY_ENTRY: Final = "arr_0"  # what numpy.savez calls an array without a name
 
 
 def is_npy_data(path: Path) -> bool:
-    """Return whether a path is a folder with images in an ``.npy`` file, or such a file."""
+    """Return whether a path is a folder with a file of images alone, or such a file."""
     files = path.iterdir() if path.is_dir() else [path]
-    return any(file.suffix == _ENDING and is_image_name(file.stem) for file in files)
+    return any(is_image_name(file.stem) and _is_one_array(file) for file in files)
 
 
 def read_npy_data(path: Path, options: ReadOptions, *, test_only: bool) -> RawData:
@@ -31,11 +36,28 @@ def read_npy_data(path: Path, options: ReadOptions, *, test_only: bool) -> RawDa
         DatasetError: A file cannot be read, or is missing or something else.
     """
     folder = path if path.is_dir() else path.parent
-    names = sorted(file.stem for file in folder.iterdir() if file.suffix == _ENDING)
+    places = {file.stem: file for file in sorted(folder.iterdir()) if _is_one_array(file)}
     files = ArrayFiles(
         folder,
         folder.resolve().name,
-        names,
-        lambda wanted: {name: read_npy(folder / f"{name}{_ENDING}") for name in wanted},
+        tuple(places),
+        lambda wanted: {name: _read(places[name]) for name in wanted},
     )
     return read_array_data(files, options, test_only=test_only)
+
+
+def _is_one_array(file: Path) -> bool:
+    if file.suffix != _NPZ:
+        return file.suffix == _NPY
+    try:
+        return npz_entries(file) == (_ONLY_ENTRY,)
+    except DatasetError:
+        return False
+
+
+def _read(file: Path) -> Array:
+    return (
+        read_npy(file)
+        if file.suffix == _NPY
+        else read_npz_arrays(file, (_ONLY_ENTRY,))[_ONLY_ENTRY]
+    )

@@ -89,15 +89,17 @@ class _Reader:
         """Return the pictures of a split."""
         files = [(path, name) for name in self._names for path in classes.get(name, ())]
         pictures, codes = [], []
-        with (
-            ThreadPoolExecutor() as pool,
-            progress(f"reading pictures of {self._folder.name}", "pictures") as note,
-        ):
-            for done, picture in enumerate(pool.map(self._decode, (path for path, _ in files))):
-                if picture is not None:
-                    pictures.append(picture)
-                    codes.append(self._names.index(files[done][1]))
-                note(done + 1, len(files))
+        numbers = {name: number for number, name in enumerate(self._names)}
+        pool = ThreadPoolExecutor()
+        try:
+            with progress(f"reading pictures of {self._folder.name}", "pictures") as note:
+                for done, picture in enumerate(pool.map(self._decode, (path for path, _ in files))):
+                    if picture is not None:
+                        pictures.append(picture)
+                        codes.append(numbers[files[done][1]])
+                    note(done + 1, len(files))
+        finally:  # whoever interrupts does not wait for all that were not begun
+            pool.shutdown(cancel_futures=True)
         if not pictures:
             self.end()
             raise DatasetError(f"{self._folder}: expected pictures that can be read, got none")
@@ -113,7 +115,7 @@ class _Reader:
         count = len(self._unreadable)
         if not count:
             return
-        named = "; ".join(self._unreadable[:_MAX_NAMED])
+        named = "; ".join(sorted(self._unreadable)[:_MAX_NAMED])
         more = f"; and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
         if not self._options.skip_unreadable:
             raise DatasetError(

@@ -1,6 +1,7 @@
 """Pictures as arrays: decoded, turned upright and resized by Pillow, an extra."""
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ _MODES: Final = {(): "L", (1,): "L", (3,): "RGB"}  # by what follows height and 
 _ORIENTATION: Final = 0x0112  # of EXIF
 _FIRST_TURNED: Final = 5  # of its values: those that swap height and width
 _MAX_16_BITS: Final = 65535
+
+_filters = threading.Lock()
 
 
 class PictureError(DatasetError):
@@ -88,15 +91,8 @@ def picture_shape(source: bytes | Path, *, where: str) -> tuple[int, int]:
 @contextmanager
 def _opened(source: bytes | Path, where: str) -> Iterator[Any]:
     """Lend a picture; what is wrong with it becomes one sentence."""
-    image = _pillow(where)
     try:
-        with (
-            # A picture that unpacks to far more than it should is a warning of Pillow's at first.
-            warnings.catch_warnings(action="error", category=image.DecompressionBombWarning),
-            image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
-            ) as picture,
-        ):
+        with _begun(source, where) as picture:
             yield picture
     # Pillow has no list of what it raises for a damaged picture.
     except Exception as error:
@@ -104,6 +100,19 @@ def _opened(source: bytes | Path, where: str) -> Iterator[Any]:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{where}: expected a picture, but {reason}") from error
+
+
+def _begun(source: bytes | Path, where: str) -> Any:  # noqa: ANN401 - Pillow is an extra
+    """Return a picture of which only the beginning was read."""
+    image = _pillow(where)
+    place = io.BytesIO(source) if isinstance(source, bytes) else source
+    # The filters of warnings are those of all threads. What unpacks to far more than it should is
+    # a warning of Pillow's at first.
+    with (
+        _filters,
+        warnings.catch_warnings(action="error", category=image.DecompressionBombWarning),
+    ):
+        return image.open(place, formats=_FORMATS)
 
 
 def _upright(picture: Any) -> Any:  # noqa: ANN401 - Pillow is an extra

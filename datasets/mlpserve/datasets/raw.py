@@ -151,7 +151,7 @@ def finished_test(raw: RawData, class_labels: Sequence[str] | None) -> Split:
     return _split(test, raw, tuple(labels), test.images.dtype)
 
 
-def arranged(images: Array, options: ReadOptions, *, where: str) -> Array:
+def arranged(images: Array, options: ReadOptions, *, where: str = "") -> Array:
     """Return images in the shape in which they are learned from.
 
     A last, or first, dimension of one colour is dropped, and values without a shape become a
@@ -160,17 +160,18 @@ def arranged(images: Array, options: ReadOptions, *, where: str) -> Array:
     Args:
         images: (N, ...), at least one.
         options: What was asked for.
-        where: What messages call them.
+        where: What messages call them; "" where they are called so already.
 
     Raises:
         DatasetError: They cannot be brought into the shape.
     """
+    place = f"{where}: " if where else ""
     if images.ndim < _PLANE or not images.size:
         return images  # which a Split refuses in its own words
     shape = options.shape or _found_shape(images.shape[1:])
     if math.prod(shape) != math.prod(images.shape[1:]):
         raise DatasetError(
-            f"{where}: expected {math.prod(shape)} values an image, for the shape {_by(shape)}, "
+            f"{place}expected {math.prod(shape)} values an image, for the shape {_by(shape)}, "
             f"got {math.prod(images.shape[1:])} of shape {_by(images.shape[1:])}"
         )
     images = images.reshape(len(images), *shape)
@@ -178,12 +179,12 @@ def arranged(images: Array, options: ReadOptions, *, where: str) -> Array:
         return images
     if len(shape) < _PLANE:
         raise DatasetError(
-            f"{where}: --transpose: expected images of rows and columns, got {shape[0]} values "
+            f"{place}--transpose: expected images of rows and columns, got {shape[0]} values "
             "each; say their --shape, as in 28x28"
         )
     if isinstance(images, DiskImages):
         raise DatasetError(
-            f"{where}: --transpose: {images.nbytes / 1e9:.1f} GB of images stay as they are on "
+            f"{place}--transpose: {images.nbytes / 1e9:.1f} GB of images stay as they are on "
             "disk; save them turned, numpy.swapaxes(images, 1, 2)"
         )
     return np.ascontiguousarray(images.swapaxes(1, 2))

@@ -88,8 +88,8 @@ DATASETS: Final[Mapping[str, Source]] = {
 # The first that fits is taken.
 FORMATS: Final = (
     Format("a folder with IDX files", is_idx_data, read_idx_data),
-    Format("a CSV, Parquet or Arrow file, or a folder of them", is_table_data, read_table_data),
     Format("a folder with a folder of pictures for each class", is_picture_data, read_picture_data),
+    Format("a CSV, Parquet or Arrow file, or a folder of them", is_table_data, read_table_data),
     Format("a folder with .npy files of images and labels", is_npy_data, read_npy_data),
     Format("an .npz file with images and labels", Path.is_file, read_npz_data),
 )

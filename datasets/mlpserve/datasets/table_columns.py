@@ -111,7 +111,8 @@ def find_columns(
             f"{file.path}: expected columns of numbers, one for each pixel, or one column of "
             f"pictures or lists, got the columns {shown(file.names)}"
         )
-    texts = [index for index in rest if index not in images]
+    are_images = set(images)
+    texts = [index for index in rest if index not in are_images]
     _refuse_text_among_pixels(file, images, texts)
     ignored = tuple(file.names[index] or str(index) for index in texts)
     return Columns(tuple(images), label, id_column, ignored)

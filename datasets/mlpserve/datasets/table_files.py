@@ -21,9 +21,9 @@ PARQUET_ENDINGS: Final = (".parquet", ".pq")
 ARROW_ENDINGS: Final = (".arrow",)
 ENDINGS: Final = (*CSV_ENDINGS, *PARQUET_ENDINGS, *ARROW_ENDINGS)
 
-_BLOCK_BYTES: Final = 4 * 1024**2  # of a CSV file; a longer row does not fit
+_BLOCK_BYTES: Final = 4 * 1024**2  # of a CSV file, at least
 _BATCH_BYTES: Final = 16 * 1024**2  # of a Parquet file's batch, all columns together
-_MAX_HEADER_BYTES: Final = 4 * 1024**2
+_MAX_HEADER_BYTES: Final = 64 * 1024**2
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ARROW_MAGIC: Final = b"ARROW1"  # of a file; a stream has none
 _NUMBER: Final = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
@@ -130,6 +130,8 @@ class _CsvFile(TableFile):
         self.path = path
         lines_before, line = _first_line(path)
         self._delimiter = max(",;\t", key=line.count)
+        # No block is too small for a row, whose numbers may be longer than those of the first.
+        self._block_bytes = max(_BLOCK_BYTES, 8 * len(line.encode()))
         cells = next(csv.reader([line], delimiter=self._delimiter))
         self.has_header = _is_header(cells)
         self._lines_before = lines_before + self.has_header
@@ -184,7 +186,7 @@ class _CsvFile(TableFile):
         return arrow.csv.open_csv(
             stream,
             read_options=arrow.csv.ReadOptions(
-                block_size=_BLOCK_BYTES,
+                block_size=self._block_bytes,
                 column_names=names,
                 skip_rows=self._lines_before,
                 use_threads=False,
