@@ -1,7 +1,10 @@
 """Result files: whole or not there, and resumed with every row exactly once."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,3 +219,15 @@ def test_a_full_disk_is_said_and_what_was_saved_is_resumed(
         go_on(results, inputs)
         results.finish()
     assert read(path) == uninterrupted
+
+
+@pytest.mark.exhaustive
+def test_a_command_that_is_killed_halfway_is_resumed_in_constant_memory(tmp_path: Path) -> None:
+    program = Path(__file__).parents[3] / "benchmarks" / "predicting_ten_million.py"
+    command = [sys.executable, str(program), "--rows", "600000", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("every row exactly once\n")
+    peaks_mb = re.findall(r" s \| (\d+) MB \|", done.stdout)
+    assert len(peaks_mb) == 3
+    assert max(map(int, peaks_mb)) < 200  # the images are 470 MB
