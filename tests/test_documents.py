@@ -235,6 +235,17 @@ def test_what_is_said_about_calls_holds(reader: Reader, capfd: pytest.CaptureFix
     assert "digits [1]" in shown
 
 
+@pytest.mark.exhaustive
+def test_what_is_said_about_predicting_holds(reader: Reader, tmp_path: Path) -> None:
+    reader.read(Block("sh", "mlpserve-serve --models models"))
+    printed = read(reader, "docs/predicting.md")
+    assert "examples/digit.png: 1 image" in printed
+    assert "standard input,0,7," in printed
+    header, *answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert header == "source,index,label,probability,true_label,ImageId,warning"
+    assert len(answers) == 300
+
+
 def test_what_is_said_about_serving_holds(reader: Reader) -> None:
     printed = read(reader, "docs/serving.md")
     assert "on the test images of mnist: accuracy 9" in printed

@@ -174,6 +174,7 @@ def _results(
         "form": destination.form,
         "columns": ",".join(form.columns),
         "look": str(_look(options)),
+        "label column": str(options.label_column),
     }
     with FileResults(
         destination.path,
