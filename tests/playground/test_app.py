@@ -7,10 +7,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from mlpserve.model.attribution import logits
+from mlpserve.model.folder import weights_path
+from mlpserve.model.weights import load_model
 
 SEVEN = np.zeros((140, 140), np.uint8)
 SEVEN[35:46, 40:105] = 255
@@ -126,3 +131,16 @@ def test_a_port_that_is_taken_and_a_target_that_is_none_are_said_in_a_line() -> 
     assert done.returncode == 1
     assert "--target" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_explanation_sums_to_what_the_image_changed_in_the_logit(url: str, digits: Path) -> None:
+    image = np.random.default_rng(3).integers(0, 256, 784, np.uint8)
+    path = f"{url}/api/explain?model=digits&version=1&class=4"
+    status, answer, _ = call(path, image.tobytes())
+    assert status == 200
+    network = load_model(weights_path(digits, "digits", 1)).network
+    inputs = np.stack([image / 255, np.zeros(784)]).astype(network.parameters[0].dtype)
+    seen, black = logits(network, inputs)[:, 4]
+    assert sum(answer["attributions"]) == pytest.approx(seen - black, abs=0.05)
+    assert call(path, bytes(783))[0] == 404
+    assert call(path.replace("class=4", "class=10"), image.tobytes())[0] == 404

@@ -160,6 +160,24 @@ def test_the_address_shows_the_same_to_somebody_else(visitor: Visitor, browser: 
     context.close()
 
 
+def test_the_page_shows_which_pixels_spoke_for_the_answer_and_for_a_class_that_is_pointed_at(
+    visitor: Visitor,
+) -> None:
+    page = visitor.visit("#model=digits&version=2").page
+    visitor.draw("7")
+    expect(page.locator("#why-text")).to_have_text("why 7: orange spoke for it, blue against")
+    colours = page.evaluate(
+        """() => {
+             const canvas = document.querySelector("#why");
+             const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, 28);
+             return new Set(data).size;
+           }"""
+    )
+    assert colours > 10
+    page.get_by_role("button", name="class 2").hover()
+    expect(page.locator("#why-text")).to_have_text("why 2: orange spoke for it, blue against")
+
+
 def test_all_versions_answer_side_by_side(visitor: Visitor) -> None:
     page = visitor.visit().page
     visitor.draw("1")

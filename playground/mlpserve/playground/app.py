@@ -35,6 +35,7 @@ from mlpserve.client import (
     VersionInfo,
     preprocess,
 )
+from mlpserve.client.arrays import picture_values
 from mlpserve.playground.browser_guard import BrowserGuard
 from mlpserve.playground.examples import Examples
 from mlpserve.playground.networks import Networks
@@ -78,6 +79,7 @@ def playground(
             Route("/", lambda _: FileResponse(STATIC / "index.html")),
             Route("/api/models", _models),
             Route("/api/predict", _predict, methods=["POST"]),
+            Route("/api/explain", _explain, methods=["POST"]),
             Route("/api/network", _network),
             Route("/api/example", _example),
             Route("/report/{model}/{version:int}", _report),
@@ -88,6 +90,7 @@ def playground(
         lifespan=lifespan,
     )
     application.state.networks = networks
+    application.state.value_ranges = {}
     application.state.examples = examples
     return application
 
@@ -114,12 +117,10 @@ async def _predict(request: Request) -> Response:
     picture = np.frombuffer(body, np.uint8).reshape(1, height, width)
     if request.query_params.get("prepare") == "1":
         picture = await run_in_threadpool(preprocess, picture)
+    name, version = _model_name(request), _whole(request, "version", 0)
+    values = picture_values(picture, await _value_range(request, name, version))
     begun_s = time.perf_counter()
-    answer = await _client(request).predict(
-        picture,
-        model=request.query_params.get("model"),
-        version=_whole(request, "version", 0),
-    )
+    answer = await _client(request).predict(values, model=name, version=version)
     elapsed_s = time.perf_counter() - begun_s
     return JSONResponse(
         {
@@ -131,6 +132,32 @@ async def _predict(request: Request) -> Response:
             "milliseconds": round(1000 * elapsed_s, 3),
         }
     )
+
+
+async def _value_range(request: Request, name: str, version: int) -> tuple[float, float] | None:
+    """Return the range of values of a version, which is asked for once."""
+    known: dict[tuple[str, int], tuple[float, float] | None] = request.app.state.value_ranges
+    if not version:
+        return (await _client(request).model(name)).versions[0].value_range
+    if (name, version) not in known:
+        described = await _client(request).model(name, version=version)
+        known[name, version] = described.versions[0].value_range
+    return known[name, version]
+
+
+async def _explain(request: Request) -> Response:
+    """Return what each pixel of a prepared image added to the logit of a class."""
+    networks: Networks = request.app.state.networks
+    image = np.frombuffer(await _bounded_body(request), np.uint8)
+    name, version = _model_name(request), _whole(request, "version")
+    found = await run_in_threadpool(
+        networks.explain, name, version, image, _whole(request, "class")
+    )
+    if found is None:
+        raise HTTPException(
+            404, f"explanation: the image does not fit, or {networks.absence(name, version)}"
+        )
+    return JSONResponse({"attributions": [round(float(value), 6) for value in found]})
 
 
 async def _network(request: Request) -> Response:

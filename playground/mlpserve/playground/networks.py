@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from mlpserve.model.attribution import integrated_gradients
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import weights_path
-from mlpserve.model.weights import load_model
+from mlpserve.model.weights import Model, load_model
 
 # The page computes the network by itself; more would take long to load and to show.
 MAX_PARAMETERS: Final = 4_000_000
@@ -24,7 +26,7 @@ class Networks:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self.layers = lru_cache(maxsize=4)(self._layers)
+        self._model = lru_cache(maxsize=8)(self._load)
 
     def absence(self, name: str, version: int) -> str:
         """Return why the weights of a version cannot be shown."""
@@ -45,15 +47,10 @@ class Networks:
         report = None if path is None else path.with_name("report.html")
         return report if report is not None and report.is_file() else None
 
-    def _layers(self, name: str, version: int) -> list[dict[str, Any]] | None:
-        path = self._path(name, version)
-        if path is None:
-            return None
-        try:
-            network = load_model(path).network
-        except (ModelError, OSError):
-            return None
-        if sum(array.size for array in network.parameters) > MAX_PARAMETERS:
+    def layers(self, name: str, version: int) -> list[dict[str, Any]] | None:
+        """Return the layers of a version, as JSON has them; None where they cannot be shown."""
+        model = self._model(name, version)
+        if model is None:
             return None
         return [
             {
@@ -63,8 +60,46 @@ class Networks:
                 "weights": _encoded(layer.weights),
                 "bias": _encoded(layer.bias),
             }
-            for layer in network.layers
+            for layer in model.network.layers
         ]
+
+    def explain(
+        self, name: str, version: int, image: npt.NDArray[np.uint8], class_index: int
+    ) -> npt.NDArray[np.floating[Any]] | None:
+        """Return what each pixel of an image added to the logit of a class.
+
+        Args:
+            name: The model.
+            version: Its version.
+            image: (D,) grey values from 0 to 255, as the page has them.
+            class_index: From 0 to K - 1.
+
+        Returns:
+            (D,) integrated gradients from a black image; None where the weights are not at hand, or
+            the image or the class does not fit them.
+        """
+        model = self._model(name, version)
+        if model is None:
+            return None
+        sizes = model.network.layer_sizes
+        if len(image) != sizes[0] or class_index >= sizes[-1]:
+            return None
+        dtype = model.network.parameters[0].dtype
+        inputs = (image / np.iinfo(np.uint8).max).astype(dtype)[np.newaxis]
+        found: npt.NDArray[np.floating[Any]]
+        (found,) = integrated_gradients(model.network, inputs, np.array([class_index]))
+        return found
+
+    def _load(self, name: str, version: int) -> Model | None:
+        path = self._path(name, version)
+        if path is None:
+            return None
+        try:
+            model = load_model(path)
+        except (ModelError, OSError):
+            return None
+        is_small = sum(array.size for array in model.network.parameters) <= MAX_PARAMETERS
+        return model if is_small else None
 
     def _path(self, name: str, version: int) -> Path | None:
         """Return the weights file of a version that is in the folder, found by listing it."""
@@ -76,6 +111,6 @@ class Networks:
         return path if path.is_file() else None
 
 
-def _encoded(array: "np.typing.NDArray[np.floating[Any]]") -> str:
+def _encoded(array: npt.NDArray[np.floating[Any]]) -> str:
     """Return the values as float32, little-endian, in base64."""
     return base64.b64encode(array.astype("<f4").tobytes()).decode()

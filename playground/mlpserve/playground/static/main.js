@@ -2,7 +2,7 @@
 //
 //   Pad -> look() -> server.js: /api/predict -> showAnswer(), and network.js: forward() -> Diagram
 
-import { Diagram, describe } from "./diagram.js";
+import { Diagram, describe, signed } from "./diagram.js";
 import { Network } from "./network.js";
 import { greyOf, Pad, paint } from "./pad.js";
 import * as server from "./server.js";
@@ -15,13 +15,18 @@ const state = {
   models: [],
   network: null, // of the version that is chosen, where its weights are at hand
   image: null, // what the network sees: values of one byte
+  answer: null, // the server's, to that image
   ready: null, // an image that needs no preparation, such as one of the test data
   pointed: null, // [layer, neuron]
   example: -1,
 };
 const pad = new Pad($("pad"), () => changed());
 const diagram = new Diagram($("diagram"), {
-  onPoint: (...neuron) => ((state.pointed = neuron), showNeuron()),
+  onPoint(...neuron) {
+    state.pointed = neuron;
+    showNeuron();
+    if (state.answer) explain(state.answer, version()).catch((error) => showNotice(error.message));
+  },
   onPress: (layer, neuron) => {
     const off = state.network.off[layer];
     off.delete(neuron) || off.add(neuron);
@@ -61,10 +66,12 @@ async function look() {
   try {
     const answer = await server.predict(wanted, model().name, chosen.version, wanted.isPrepared);
     state.image = answer.image;
+    state.answer = answer;
     showAnswer(answer, chosen);
     drawNetwork();
     keepInAddress();
     showNotice("");
+    await explain(answer, chosen);
     await compare(answer, chosen);
   } catch (error) {
     showNotice(error.message);
@@ -79,6 +86,16 @@ function fitted(wanted, [height, width]) {
   canvas.imageSmoothingQuality = "high";
   canvas.drawImage($("pad"), 0, 0, width, height);
   return { ...greyOf(canvas.getImageData(0, 0, width, height)), isPrepared: true };
+}
+
+/** Shows which pixels spoke for the answer, or for the class that is pointed at, and which against. */
+async function explain(answer, { version, classes, inputShape }) {
+  if (!state.network) return showWhy(null);
+  const [layer, neuron] = state.pointed ?? [];
+  const label = layer === state.network.layers.length - 1 ? neuron : answer.label;
+  const { attributions } = await server.explain(answer.image, model().name, version, label);
+  showWhy(attributions, inputShape);
+  $("why-text").textContent = `why ${classes[label]}: orange spoke for it, blue against`;
 }
 
 async function compare(answer, chosen) {
@@ -154,11 +171,12 @@ function showNotice(text) {
 }
 
 function showNothing() {
-  state.image = null;
+  state.image = state.answer = null;
   $("said").textContent = "Nothing is drawn yet.";
   $("took").textContent = "";
   $("bars").replaceChildren();
   paint($("seen"), new Array(784).fill(0), 28, 28, (value) => [value, value, value]);
+  showWhy(null);
   drawNetwork();
 }
 
@@ -177,6 +195,13 @@ function showAnswer(answer, { classes, inputShape }) {
     bar.className = index === answer.label ? "best" : "";
   });
   paint($("seen"), answer.image, inputShape[1], inputShape[0], (value) => [value, value, value]);
+}
+
+function showWhy(attributions, [height, width] = [28, 28]) {
+  const values = attributions ?? new Array(height * width).fill(0);
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
+  paint($("why"), values, width, height, (value) => signed(value / largest));
+  $("why-text").textContent = "why: which pixels spoke for and against";
 }
 
 function newBar() {

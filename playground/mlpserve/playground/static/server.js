@@ -28,6 +28,14 @@ export const predict = (picture, model, version, isPrepared) =>
     { method: "POST", body: picture.bytes, headers: { "Content-Type": "application/octet-stream" } },
   );
 
+/** Asks what each pixel of an image added to the logit of a class. */
+export const explain = (image, model, version, label) =>
+  ask(`/api/explain?${query({ model, version, class: label })}`, {
+    method: "POST",
+    body: Uint8Array.from(image),
+    headers: { "Content-Type": "application/octet-stream" },
+  });
+
 export const models = () => ask("/api/models");
 export const example = (number) => ask(`/api/example?${query({ number })}`);
 export const network = (model, version) => ask(`/api/network?${query({ model, version })}`);
