@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -193,6 +194,23 @@ REFUSING: Final = (
 )
 
 
+GROUPS: Final = {"fast lane": LANE, "public API": UNARY, "streams": STREAMS, "HTTP": HTTP}
+DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "faults.md"
+BEGIN: Final = "<!-- steps: begin -->\n"
+END: Final = "<!-- steps: end -->\n"
+
+
+def table_of_steps() -> str:
+    """Return all steps as the document lists them."""
+    rows = ["| step | what fails there | endpoints |", "|---|---|---|"]
+    for step in (*STEPS, *(each._replace(name=f"refusal: {each.name}") for each in REFUSING)):
+        places = (f"`{owner.__name__.rpartition('.')[2]}.{name}`" for owner, name in step.places)
+        groups = [name for name, group in GROUPS.items() if set(group) <= set(step.endpoints)]
+        endpoints = "all" if len(groups) == len(GROUPS) else ", ".join(groups)
+        rows.append(f"| {step.name} | {', '.join(places)} | {endpoints} |")
+    return "\n".join(rows) + "\n"
+
+
 class Fault:
     """Raises an error the first time that any of some functions is called, in place of it."""
 
@@ -285,6 +303,15 @@ def nothing_kept() -> Iterator[None]:
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
+
+
+def test_the_document_lists_every_step(request: pytest.FixtureRequest) -> None:
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    listed, _, after = rest.partition(END)
+    if request.config.getoption("--fault-table") is not None:  # `make faults` makes it anew
+        DOCUMENT.write_text(f"{before}{BEGIN}{table_of_steps()}{END}{after}")
+    else:
+        assert listed == table_of_steps(), "run this test with --fault-table docs/faults.md"
 
 
 ERRORS: Final = [
