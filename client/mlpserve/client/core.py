@@ -136,7 +136,8 @@ class Core:
         deadline_s = self._deadline_s(timeout_s)
         selector = select(model, version, label, with_timings=timings)
         is_named = checked_flag(class_names, "class_names")
-        batches = split(as_wire_array(images), max_images=max_images_per_request)
+        rows = as_wire_array(images)
+        batches = split(rows, max_images=max_images_per_request)
         batch = next(batches)
         request = encode_request(batch, selector)
         # Not started and then waited for: that takes a hand-off between threads.
@@ -145,11 +146,12 @@ class Core:
             ask = self._hedging.ask
         with self._translated():
             answer = await ask(PREDICT, request, _remaining_s(deadline_s), self._metadata())
-            first = read_predictions(answer, len(batch))
-            # The version that answered first is the one that the rest is asked of.
-            pinned = replace(selector, version=first.model_version, label="")
-            rest = await self._pipelined(batches, pinned, deadline_s)
-        found = join_predictions([first, *rest])
+            found = read_predictions(answer, len(batch))
+            if len(batch) < len(rows):
+                # The version that answered first is the one that the rest is asked of.
+                pinned = replace(selector, version=found.model_version, label="")
+                rest = await self._pipelined(batches, pinned, deadline_s)
+                found = join_predictions([found, *rest])
         return await self._named(found, deadline_s) if is_named else found
 
     async def _pipelined(

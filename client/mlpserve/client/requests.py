@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -50,15 +50,17 @@ class ModelSelector:
     label: str = ""
     with_timings: bool = False
 
-    @cached_property
+    @property
     def encoded(self) -> bytes:
         """The fields of a PredictRequest but its images."""
-        return prediction_pb2.PredictRequest(
-            model_name=self.model,
-            model_version=self.version,
-            model_label=self.label,
-            with_timings=self.with_timings,
-        ).SerializeToString()
+        return _encoded(self.model, self.version, self.label, self.with_timings)
+
+
+@lru_cache(maxsize=64)
+def _encoded(model: str, version: int, label: str, with_timings: bool) -> bytes:  # noqa: FBT001
+    return prediction_pb2.PredictRequest(
+        model_name=model, model_version=version, model_label=label, with_timings=with_timings
+    ).SerializeToString()
 
 
 def select(
