@@ -320,9 +320,8 @@ class _AsyncTransport:
             )
         if method not in self._callables:
             channel = self._channel
-            if (
-                method == HEALTH and self._checks_health
-            ):  # is asked of servers that do not serve, too
+            # Health is asked of servers that do not serve, too.
+            if method == HEALTH and self._checks_health:
                 channel = self._probe = self._open()
             self._callables[method] = getattr(channel, kind)(method)
         return cast(Callable[..., Any], self._callables[method])

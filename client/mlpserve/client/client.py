@@ -291,15 +291,14 @@ class _BlockingTransport:
         self._open = partial(open_channel, target, credentials)
         self._channel = self._open(checks_health=checks_health)
         self._checks_health = checks_health
-        self._probe: grpc.Channel | None = None
+        self._probes: list[grpc.Channel] = []
         self._callables: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def close(self) -> None:
         self.is_closed = True
         if self.process == os.getpid():  # else the parent's connections are not ours to end
-            self._channel.close()
-            if self._probe is not None:
-                self._probe.close()
+            for channel in self._channel, *self._probes:
+                channel.close()
 
     async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
         return self._unary(method)(request, timeout=timeout_s, metadata=metadata)
@@ -347,10 +346,10 @@ class _BlockingTransport:
         found = self._callables.get(method)
         if found is None:
             channel = self._channel
-            if (
-                method == HEALTH and self._checks_health
-            ):  # is asked of servers that do not serve, too
-                channel = self._probe = self._open()
+            # Health is asked of servers that do not serve, too.
+            if method == HEALTH and self._checks_health:
+                channel = self._open()
+                self._probes.append(channel)
             found = self._callables[method] = channel.unary_unary(method)
         return found
 
