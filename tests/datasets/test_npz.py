@@ -399,3 +399,13 @@ def test_a_damaged_file_is_refused_or_read(
         load(path)
     except DatasetError as error:
         assert str(error).startswith(f"{path}: ")
+
+
+def test_classes_are_counted_from_0_though_none_is_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "from-one.npz"
+    images = np.zeros((4, 2, 2), np.uint8)
+    labels = np.array([1, 2, 2, 1])
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    dataset = load_dataset(str(path), data_dir=None)
+    assert dataset.class_labels == ("0", "1", "2")
+    np.testing.assert_array_equal(dataset.train.labels, labels)

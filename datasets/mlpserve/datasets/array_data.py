@@ -87,6 +87,7 @@ def read_array_data(files: ArrayFiles, options: ReadOptions, *, test_only: bool)
         test=test,
         label_texts=class_labels if index is None else index.texts,
         class_labels=class_labels,
+        from_zero=index is None,
     )
 
 

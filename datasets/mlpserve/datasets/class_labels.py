@@ -72,15 +72,19 @@ def plain_label(text: str) -> str:
     return str(int(match[1])) if match else text.strip()
 
 
-def class_order(labels: Sequence[str]) -> tuple[str, ...]:
+def class_order(labels: Sequence[str], *, from_zero: bool = False) -> tuple[str, ...]:
     """Return the labels of all classes, class 0 first, from those that came.
 
     They are in natural order, 2 before 10. Where all are numbers, those between them are classes
     as well, unless these would be many more.
+
+    Args:
+        labels: Those that came.
+        from_zero: Whether numbers count classes from 0, though none may be of the first.
     """
     if all(label.isascii() and label.isdigit() for label in labels):
         numbers = sorted(int(label) for label in labels)
-        first, last = numbers[0], numbers[-1]
+        first, last = 0 if from_zero else numbers[0], numbers[-1]
         if last - first < _MAX_MISSING * len(numbers):
             numbers = list(range(first, last + 1))
         return tuple(str(number) for number in numbers)

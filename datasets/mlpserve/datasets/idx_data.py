@@ -49,7 +49,13 @@ def read_idx_data(path: Path, options: ReadOptions, *, test_only: bool) -> RawDa
     train = None if test_only and has_test else _read_split(path, files, "train", options)
     test = _read_split(path, files, "test", options) if has_test else None
     names = _emnist_names(next(iter(files.values())).parent / f"{name}-mapping.txt")
-    return RawData(name or path.resolve().name, train, test, label_texts=names)
+    return RawData(
+        name or path.resolve().name,
+        train,
+        test,
+        label_texts=names,
+        from_zero=has_test and not name,  # the four files that earlier releases knew
+    )
 
 
 def _families(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:

@@ -80,6 +80,8 @@ class RawData:
         test: The test images; None if there are none.
         label_texts: What each code of the labels stands for; None if the codes are the labels.
         class_labels: What the classes are called, class 0 first, if the data says so.
+        from_zero: Whether labels that are numbers count classes from 0, though none may be of the
+            first, as releases before the other formats had it.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RawData:
     test: RawSplit | None
     label_texts: tuple[str, ...] | None = None
     class_labels: tuple[str, ...] | None = None
+    from_zero: bool = False
 
 
 def finished(raw: RawData, other: RawData | None = None) -> Dataset:
@@ -115,7 +118,8 @@ def finished(raw: RawData, other: RawData | None = None) -> Dataset:
     class_labels = raw.class_labels or class_order(
         tuple(
             {text: None for part, of in ((train, raw), (test, tested)) for text in _used(part, of)}
-        )
+        ),
+        from_zero=raw.from_zero,
     )
     check_class_labels(class_labels)
     dtype = _common_dtype(train.images, test.images)
