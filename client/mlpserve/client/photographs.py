@@ -8,8 +8,7 @@ with shadows, ink of some colour, and a digit somewhere. From one to the other:
    picture: paper is most of it, and ink is far from paper on one side.
 2. Of the colours, the channel in which ink differs most: the least for dark ink, the greatest for
    light ink. So ink of any colour counts.
-3. What is left is divided by such a surface, which is the light from one side. Then the paper
-   behind the ink is a morphological closing: the greatest value in a window around each
+3. The paper behind the ink is a morphological closing: the greatest value in a window around each
    pixel, and then the least of these. It takes away what is narrower than the window, which
    strokes are and shadows are not. Light falls on paper and ink alike, and so their quotient is
    free of it: ``ink = 1 - grey / paper``.
@@ -42,7 +41,6 @@ _STROKE_SHARE: Final = 2.4 / 20
 _WORKING_PX: Final = 160  # the longer side of what is looked at
 _WINDOW_SHARE: Final = 1 / 3
 _LEAST_CONTRAST: Final = 0.06
-_LEAST_LIGHT: Final = 0.05
 _RAMP: Final = (0.25, 0.85)  # of the way from paper to ink: what becomes 0, and what becomes 1
 _LEAST_PART: Final = 0.05
 _NEAR: Final = 0.3
@@ -156,9 +154,12 @@ def _ink(picture: Floats) -> Floats | None:
     mean = picture.mean(axis=2)
     is_dark = float(((mean - _surface(mean)) ** 3).mean()) < 0
     grey = picture.min(axis=2) if is_dark else 1 - picture.max(axis=2)
-    grey = _mean(grey / np.maximum(_surface(grey), _LEAST_LIGHT), 3)
+    grey = _mean(grey, 3)
     window = max(3, round(min(grey.shape) * _WINDOW_SHARE))
-    paper = _mean(_least(_largest(grey, window), window), window // 2)
+    # Beyond the border the light goes on as it does before it.
+    beyond = np.pad(grey, window, mode="reflect", reflect_type="odd")
+    closed = _least(_largest(beyond, window), window)[window:-window, window:-window]
+    paper = _mean(closed, window // 2)
     ink = np.clip(1 - grey / np.maximum(paper, 1e-3), 0, 1)
     dark, light = _two_means(ink)
     if light - dark < _LEAST_CONTRAST:
