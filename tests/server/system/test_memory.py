@@ -34,7 +34,7 @@ class Memory:
 
 def test_what_large_requests_leave_is_given_back_and_what_small_ones_take_is_not() -> None:
     memory = Memory(in_use=40)
-    memory.free = 30
+    memory.free = 15
     assert memory.look(100) == 0
     memory.free = 200
     assert memory.look(100) == 1

@@ -15,7 +15,7 @@ from typing import Final
 
 _STATM: Final = Path("/proc/self/statm")
 _LOOK_PERIOD_S: Final = 5.0
-_SLACK_BYTES: Final = 32 << 20  # what requests of the usual sizes take and free all the time
+_SLACK_BYTES: Final = 16 << 20  # what requests of the usual sizes take and free all the time
 # A trim takes some 20 ms for 200 MB. So one that gave back little is not repeated at once. But what
 # was in use then may be free later: half of what it left is in doubt at the next look.
 _FORGOTTEN_SHARE: Final = 2
