@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
+import grpc
 import pytest
 from hyperframe.frame import RstStreamFrame
 
 from footprint import Footprint
+from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from raw_http2 import MODEL_INFER, PREDICT, PREDICT_STREAM, RawHttp2, grpc_message
 from steady_load import REQUEST
 
@@ -18,6 +20,7 @@ NO_ERROR: Final = 0
 REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
 STREAMS: Final = 10_000
+TIMEOUT_S: Final = 20.0
 TOGETHER: Final = 100
 MESSAGE: Final = grpc_message(REQUEST.SerializeToString())
 
@@ -77,7 +80,9 @@ def test_who_watches_health_by_the_thousand_costs_little(
     connections, each = 10, 1000
     what = "that are asked for" if message else "whose request never comes"
     with (
-        attack(f"{connections * each:,} watches of health {what}", adapter=adapter) as server,
+        attack(
+            f"{connections * each:,} watches of health {what}", adapter=adapter, peak_mb=200
+        ) as server,
         ExitStack() as open_connections,
     ):
         for _ in range(connections):
@@ -101,6 +106,8 @@ def test_memory_that_floods_of_reset_calls_took_is_given_back(attack: Attack, ad
                     frames = connection.call(PREDICT, MESSAGE)
                     connection.send(*frames, RstStreamFrame(frames[0].stream_id, CANCEL))
                 connection.discard(timeout_s=0.2)
+            with grpc.insecure_channel(server.address) as channel:  # the next when all were seen
+                PredictionServiceStub(channel).Predict(REQUEST, timeout=TIMEOUT_S)
         server.outcome = "given back within 20 s"
 
 
