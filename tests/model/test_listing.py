@@ -93,6 +93,7 @@ def test_show_tells_all_of_the_version_that_is_named(run: Run, models: Path, thr
         "layers": "             6-4-3, 43 parameters",
         "activations": "        tanh, softmax",
         "input": "              2 x 3 values",
+        "range": "              0 to 255 as uint8, 0 to 1 as float",
         "classes": '            cat, dög, "bird"',
         "golden samples": "     2",
         "trained at": "         2024-02-29 23:59:59 UTC",
