@@ -114,5 +114,6 @@ def client_error(error: grpc.RpcError, target: str) -> ClientError:
 def pushback_s(error: grpc.RpcError) -> float | None:
     """Return after how many seconds a server wants to be asked again, if it said so."""
     sent = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
-    pushback = dict(sent).get(_PUSHBACK_KEY)
+    # Not by dict(): earlier releases of grpc.aio have an object here that is a mapping by halves.
+    pushback = next((value for key, value in sent if key == _PUSHBACK_KEY), None)
     return int(pushback) / 1000 if pushback and pushback.isdigit() else None
