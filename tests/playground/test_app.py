@@ -17,6 +17,8 @@ from mlpserve.model.attribution import logits
 from mlpserve.model.folder import weights_path
 from mlpserve.model.weights import load_model
 
+pytestmark = pytest.mark.exhaustive
+
 SEVEN = np.zeros((140, 140), np.uint8)
 SEVEN[35:46, 40:105] = 255
 for row in range(46, 110):

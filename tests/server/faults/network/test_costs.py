@@ -131,6 +131,7 @@ def told(peak: Peak) -> str:
     return f"refused; the dearest, {form}, cost {factor:g} times the limit"
 
 
+@pytest.mark.exhaustive
 def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attack) -> None:
     port = free_port()
 
@@ -192,6 +193,7 @@ def test_a_model_infer_of_whatever_form_costs_a_small_multiple_of_the_limit(
         server.outcome = told(peak)
 
 
+@pytest.mark.exhaustive
 def test_a_question_without_images_is_a_few_kilobytes(attack: Attack) -> None:
     questions = [
         *(OIP + name for name in ("ServerReady", "ModelMetadata", "RepositoryModelLoad")),
