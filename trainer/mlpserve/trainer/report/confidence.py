@@ -1,8 +1,7 @@
 """Confidence: how far it can be trusted, before and after calibration."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from mlpserve.model.metadata import Calibration
 from mlpserve.trainer.calibration import without_temperature
@@ -16,8 +15,7 @@ from mlpserve.trainer.evaluation import (
 from mlpserve.trainer.report.axes import linear_axis
 from mlpserve.trainer.report.charts import Chart, UncertainPoint
 from mlpserve.trainer.report.formats import Table, counted, percent
-
-_Z_95: Final = 1.96  # 95 % of a normal distribution is within so many standard deviations
+from mlpserve.trainer.statistics import wilson_interval
 
 
 def confidence_section(
@@ -28,26 +26,45 @@ def confidence_section(
     return {
         "bins": CALIBRATION_BINS,
         "explanation": _explanation(calibration),
-        "charts": [_chart(title, style, each) for title, style, each in judged],
-        "tables": [_table(title, each) for title, _, each in judged],
+        "charts": [reliability_chart(title, style, each) for title, style, each in judged],
+        "tables": [reliability_table(title, each) for title, _, each in judged],
     }
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share that was counted among ``count``.
+def reliability_chart(title: str, style: str, evaluation: Evaluation) -> Chart:
+    """Return a chart of how often a network is right, by how sure it is.
 
-    With p the share, n the count and z = 1.96, the interval holds each share q from which p is no
-    more than z standard deviations away, ``|p - q| <= z sqrt(q (1 - q) / n)``. Squared, that is a
-    quadratic inequality in q, and between its roots are
-
-        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
-    Source: Wilson, Probable Inference (1927).
+    Args:
+        title: Which network it is.
+        style: The class of the points in the style sheet.
+        evaluation: What the network said.
     """
-    square = _Z_95**2 / count
-    half = _Z_95 * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    middle = share + square / 2
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+    error = percent(expected_calibration_error(evaluation))
+    axis = linear_axis([0, 100], suffix=" %")
+    return Chart(
+        title=f"Accuracy {title} (error {error})",
+        description=f"accuracy by confidence {title}; expected calibration error {error}",
+        x_label="confidence",
+        x_axis=axis,
+        y_axis=axis,
+        points=[_point(part) for part in reliability(evaluation)],
+        style=style,
+    )
+
+
+def reliability_table(title: str, evaluation: Evaluation) -> Table:
+    """Return the figures of ``reliability_chart``."""
+    heads = ("range", "images", "mean confidence", "accuracy")
+    rows = [
+        (
+            f"{percent(part.lower, decimals=1)} to {percent(part.upper, decimals=1)}",
+            f"{part.count:,}",
+            percent(part.confidence),
+            percent(part.accuracy),
+        )
+        for part in reliability(evaluation)
+    ]
+    return title.capitalize(), heads, rows
 
 
 def _judged(
@@ -69,20 +86,6 @@ def _explanation(calibration: Calibration | None) -> str:
     )
 
 
-def _chart(title: str, style: str, evaluation: Evaluation) -> Chart:
-    error = percent(expected_calibration_error(evaluation))
-    axis = linear_axis([0, 100], suffix=" %")
-    return Chart(
-        title=f"Accuracy {title} (error {error})",
-        description=f"accuracy by confidence {title}; expected calibration error {error}",
-        x_label="confidence",
-        x_axis=axis,
-        y_axis=axis,
-        points=[_point(part) for part in reliability(evaluation)],
-        style=style,
-    )
-
-
 def _point(part: ReliabilityBin) -> UncertainPoint:
     low, high = wilson_interval(part.accuracy, part.count)
     text = (
@@ -90,17 +93,3 @@ def _point(part: ReliabilityBin) -> UncertainPoint:
         f"accuracy {percent(part.accuracy)}"
     )
     return UncertainPoint(100 * part.confidence, 100 * part.accuracy, 100 * low, 100 * high, text)
-
-
-def _table(title: str, evaluation: Evaluation) -> Table:
-    heads = ("range", "images", "mean confidence", "accuracy")
-    rows = [
-        (
-            f"{percent(part.lower, decimals=1)} to {percent(part.upper, decimals=1)}",
-            f"{part.count:,}",
-            percent(part.confidence),
-            percent(part.accuracy),
-        )
-        for part in reliability(evaluation)
-    ]
-    return title.capitalize(), heads, rows

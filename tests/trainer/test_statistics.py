@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.trainer.report.confidence import wilson_interval
+from mlpserve.trainer.statistics import wilson_interval
 
 
 def test_an_interval_worked_by_hand() -> None:
