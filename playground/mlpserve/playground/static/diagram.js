@@ -1,6 +1,6 @@
 // The network as a drawing: a column of neurons for each layer, and lines for what they add.
 
-import { paint } from "./pad.js";
+import { signed } from "./pixels.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 380;
@@ -9,12 +9,6 @@ const INPUT = 112; // width of the image on the left
 const MAX_SHOWN = 20; // neurons of a layer; of more, the most influential
 const MAX_LINES = 60; // between two layers; of more, the strongest
 
-/** Returns [red, green, blue] from blue over black or white to orange for -1 to 1. */
-export function signed(value) {
-  const strength = Math.min(1, Math.abs(value)) ** 0.7;
-  const [full, none] = [value < 0 ? [63, 140, 255] : [255, 140, 26], [24, 28, 36]];
-  return full.map((channel, index) => Math.round(none[index] + (channel - none[index]) * strength));
-}
 const css = (value) => `rgb(${signed(value).join(" ")})`;
 
 const make = (name, attributes) => {
@@ -172,68 +166,4 @@ function strongest(network, passes, index, shown) {
     .slice(0, MAX_LINES)
     .map((line) => ({ ...line, strength: Math.abs(line.value) / largest }))
     .filter((line) => line.strength > 0.02);
-}
-
-/** Shows the numbers of one neuron: the formula, its terms, and, of the first layer, its weights. */
-export function describe(panel, network, passes, image, shape, classes, [index, neuron]) {
-  const layer = network.layers[index];
-  const inputs = index === 0 ? image : passes[index - 1].outputs;
-  const terms = Array.from(inputs, (input, i) => ({ i, input, weight: network.weight(index, i, neuron) }));
-  const sum = terms.reduce((total, { input, weight }) => total + input * weight, 0);
-  const z = passes[index].sums[neuron];
-  const output = passes[index].outputs[neuron];
-  const isLast = index === network.layers.length - 1;
-  const title = document.createElement("h3");
-  title.textContent = isLast ? `Class ${classes[neuron]}` : `Neuron ${neuron + 1} of layer ${index + 1}`;
-  const formula = document.createElement("p");
-  formula.className = "formula";
-  const b = layer.bias[neuron];
-  formula.innerHTML = // numbers and the names of activations only
-    `<span><var>z</var> = <var>w</var> · <var>x</var> + <var>b</var></span>` +
-    `<span>= ${sum.toFixed(3)} ${b < 0 ? "−" : "+"} ${Math.abs(b).toFixed(3)} = <b>${z.toFixed(3)}</b></span>` +
-    `<span>${activationFormula(layer.activation, z, output, passes[index].sums)}</span>`;
-  const off = document.createElement("p");
-  off.textContent = network.off[index].has(neuron) ? "It is turned off: it puts out 0." : "";
-  const details = index === 0 ? weightPictures(terms, shape) : largestTerms(terms);
-  panel.replaceChildren(title, formula, off, ...details);
-}
-
-function activationFormula(activation, z, output, sums) {
-  if (activation !== "softmax") return `<var>a</var> = ${activation}(<var>z</var>) = <b>${output.toFixed(3)}</b>`;
-  const total = sums.reduce((all, sum) => all + Math.exp(sum), 0);
-  return (
-    `<var>p</var> = e<sup>z</sup> / Σ e<sup>z</sup> = ${Math.exp(z).toPrecision(3)} / ` +
-    `${total.toPrecision(3)} = <b>${(100 * output).toFixed(2)} %</b>`
-  );
-}
-
-function largestTerms(terms) {
-  const list = document.createElement("ol");
-  const largest = terms.toSorted((a, b) => Math.abs(b.input * b.weight) - Math.abs(a.input * a.weight));
-  for (const { i, input, weight } of largest.slice(0, 5)) {
-    const item = document.createElement("li");
-    item.textContent = `neuron ${i + 1}: ${weight.toFixed(3)} · ${input.toFixed(3)} = ${(weight * input).toFixed(3)}`;
-    list.append(item);
-  }
-  const heading = document.createElement("p");
-  heading.textContent = "The largest terms of w · x:";
-  return [heading, list];
-}
-
-function weightPictures(terms, [height, width]) {
-  const figures = document.createElement("div");
-  figures.className = "pictures";
-  const kinds = { "w, its weights": ({ weight }) => weight, "w · x, with this image": ({ weight, input }) => weight * input };
-  for (const [caption, value] of Object.entries(kinds)) {
-    const figure = document.createElement("figure");
-    const canvas = document.createElement("canvas");
-    const values = terms.map(value);
-    const largest = values.reduce((most, one) => Math.max(most, Math.abs(one)), 1e-9);
-    paint(canvas, values, width, height, (one) => signed(one / largest));
-    const text = document.createElement("figcaption");
-    text.textContent = caption;
-    figure.append(canvas, text);
-    figures.append(figure);
-  }
-  return [figures];
 }

@@ -1,70 +1,78 @@
 // The drawing area: strokes of mouse, finger, pen or keyboard, and pictures that are put on it.
 
+import { greyOf } from "./pixels.js";
+
 const PEN = 22; // pixels of the canvas
 const KEY_STEP = 8;
 // What is sent has half the canvas's width: enough for 28 x 28, and a quarter of the bytes.
-const SENT = 140;
+const SENT = [140, 140];
 
 export class Pad {
   #canvas;
   #context;
+  #cursor;
   #onChange;
-  #last = null; // where the pen was
-  #cursor = { x: 140, y: 60, isDown: false };
+  #isEmpty = true;
+  #pointer = null; // the mouse, finger or pen that draws; others are left out meanwhile
+  #last = null; // where it was
+  #key = { x: 140, y: 60, isDown: false };
 
-  constructor(canvas, onChange) {
+  /** @param cursor An element that shows where the keyboard draws. */
+  constructor(canvas, cursor, onChange) {
     this.#canvas = canvas;
+    this.#cursor = cursor;
     this.#context = canvas.getContext("2d", { willReadFrequently: true });
     this.#onChange = onChange;
     this.clear();
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const end of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(end, () => (this.#last = null));
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+      canvas.addEventListener(end, ({ pointerId }) => pointerId === this.#pointer && (this.#pointer = null));
     }
-    canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => (this.#cursor.isDown = false));
+    canvas.addEventListener("keydown", (event) => this.#press(event));
+    canvas.addEventListener("blur", () => this.#moveKey({ isDown: false }));
   }
 
-  clear() {
-    this.#context.fillStyle = "black";
+  get isEmpty() {
+    return this.#isEmpty;
+  }
+
+  clear(colour = "black") {
+    this.#context.fillStyle = colour;
     this.#context.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
-    this.#cursor.isDown = false;
+    this.#isEmpty = true;
+    this.#moveKey({ isDown: false });
   }
 
   /** Puts a picture on the pad, as large as fits. */
   show(picture, { isSmooth }) {
-    this.clear();
     const { width, height } = this.#canvas;
     const scale = Math.min(width / picture.width, height / picture.height);
     const [w, h] = [picture.width * scale, picture.height * scale];
+    this.clear();
     this.#context.imageSmoothingEnabled = isSmooth;
     this.#context.drawImage(picture, (width - w) / 2, (height - h) / 2, w, h);
+    this.#isEmpty = false;
   }
 
   /** Returns the drawing as {width, height, bytes}, one byte of grey a pixel. */
-  picture() {
-    const small = new OffscreenCanvas(SENT, SENT).getContext("2d");
-    small.drawImage(this.#canvas, 0, 0, SENT, SENT);
-    return greyOf(small.getImageData(0, 0, SENT, SENT));
-  }
-
-  isEmpty() {
-    const { data } = this.#context.getImageData(0, 0, this.#canvas.width, this.#canvas.height);
-    return data.every((value, index) => index % 4 === 3 || value === data[index % 4]);
+  picture([height, width] = SENT) {
+    const small = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    small.imageSmoothingQuality = "high";
+    small.drawImage(this.#canvas, 0, 0, width, height);
+    return greyOf(small.getImageData(0, 0, width, height));
   }
 
   #begin(event) {
-    if (event.button > 0) return;
-    event.preventDefault();
-    this.#canvas.focus({ preventScroll: true });
+    if (event.button > 0 || this.#pointer !== null) return;
     this.#canvas.setPointerCapture(event.pointerId);
-    this.#last = this.#place(event);
-    this.#stroke(this.#last);
+    this.#pointer = event.pointerId;
+    this.#last = null;
+    this.#stroke(this.#place(event));
   }
 
   #move(event) {
-    if (!this.#last) return;
+    if (event.pointerId !== this.#pointer) return;
     // Between two frames a pen moves several times; each place counts.
     const events = event.getCoalescedEvents?.() ?? [];
     for (const one of events.length ? events : [event]) this.#stroke(this.#place(one));
@@ -89,39 +97,30 @@ export class Pad {
     context.lineTo(to.x, to.y);
     context.stroke();
     this.#last = to;
+    this.#isEmpty = false;
     this.#onChange();
   }
 
-  #key(event) {
+  #press(event) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    const cursor = this.#cursor;
-    if (event.key === " ") cursor.isDown = !cursor.isDown;
-    else if (step) {
-      this.#last = { x: cursor.x, y: cursor.y };
-      cursor.x = Math.min(this.#canvas.width, Math.max(0, cursor.x + KEY_STEP * step[0]));
-      cursor.y = Math.min(this.#canvas.height, Math.max(0, cursor.y + KEY_STEP * step[1]));
-    } else return;
+    if (!step && event.key !== " ") return;
     event.preventDefault();
-    if (cursor.isDown) this.#stroke({ x: cursor.x, y: cursor.y });
-    this.#last = null;
+    const { x, y, isDown } = this.#key;
+    if (!step) return this.#moveKey({ isDown: !isDown });
+    const within = (value, end) => Math.min(end, Math.max(0, value));
+    this.#moveKey({
+      x: within(x + KEY_STEP * step[0], this.#canvas.width),
+      y: within(y + KEY_STEP * step[1], this.#canvas.height),
+    });
+    if (!isDown) return;
+    this.#last = { x, y };
+    this.#stroke(this.#key);
   }
-}
 
-/** Returns an ImageData as grey bytes. */
-export function greyOf({ data, width, height }) {
-  const bytes = new Uint8Array(width * height);
-  for (let pixel = 0; pixel < bytes.length; pixel++) {
-    const [red, green, blue] = data.subarray(4 * pixel, 4 * pixel + 3);
-    bytes[pixel] = Math.round(0.299 * red + 0.587 * green + 0.114 * blue);
+  #moveKey(changes) {
+    Object.assign(this.#key, changes);
+    this.#cursor.style.left = `${(100 * this.#key.x) / this.#canvas.width}%`;
+    this.#cursor.style.top = `${(100 * this.#key.y) / this.#canvas.height}%`;
+    this.#cursor.classList.toggle("down", this.#key.isDown);
   }
-  return { width, height, bytes };
-}
-
-/** Draws values on a canvas, one pixel each; `colour` makes [red, green, blue] of a value. */
-export function paint(canvas, values, width, height, colour) {
-  canvas.width = width;
-  canvas.height = height;
-  const image = new ImageData(width, height);
-  values.forEach((value, pixel) => image.data.set([...colour(value), 255], 4 * pixel));
-  canvas.getContext("2d").putImageData(image, 0, 0);
 }

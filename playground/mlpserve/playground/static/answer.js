@@ -1,0 +1,52 @@
+// The answer: what the server said, as bars, and which pixels spoke for it.
+
+import { grey, paint, paintSigned } from "./pixels.js";
+
+const $ = (id) => document.getElementById(id);
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+export function showAnswer({ model, version, label, probabilities, image, milliseconds }, { classes, inputShape }) {
+  $("said").textContent = `It says ${classes[label]}, with ${percent(probabilities[label])}.`;
+  $("took").textContent = `${model} version ${version} answered in ${milliseconds.toFixed(1)} ms.`;
+  while ($("bars").children.length > classes.length) $("bars").lastChild.remove();
+  classes.forEach((name, index) => {
+    const bar = $("bars").children[index] ?? $("bars").appendChild(newBar());
+    const [title, meter, number] = bar.children;
+    title.textContent = name;
+    meter.value = probabilities[index];
+    meter.setAttribute("aria-label", `Probability of ${name}`);
+    number.textContent = percent(probabilities[index]);
+    bar.className = index === label ? "best" : "";
+  });
+  paint($("seen"), image, inputShape, grey);
+}
+
+function newBar() {
+  const bar = document.createElement("li");
+  bar.append(...["span", "meter", "span"].map((name) => document.createElement(name)));
+  return bar;
+}
+
+export function showNoAnswer() {
+  $("said").textContent = "Nothing is drawn yet.";
+  $("took").textContent = "";
+  $("bars").replaceChildren();
+  paint($("seen"), [0], [1, 1], grey);
+  showWhy();
+}
+
+/** Shows what each pixel added to the logit of a class; without arguments, nothing. */
+export function showWhy(attributions = [0], shape = [1, 1], name = "") {
+  paintSigned($("why"), attributions, shape);
+  $("why-text").textContent = name
+    ? `why ${name}: orange spoke for it, blue against`
+    : "why: which pixels spoke for and against";
+}
+
+/** Says what a network that is broken on this page makes of the image. */
+export function showBroken(outputs, classes) {
+  const best = outputs?.indexOf(Math.max(...outputs));
+  $("broken").textContent = outputs
+    ? `The broken network on this page says ${classes[best]}, with ${percent(outputs[best])}.`
+    : "";
+}
