@@ -56,6 +56,14 @@ def train_parser() -> argparse.ArgumentParser:
         help="terminal (a progress bar), lines, json (one object a line), or auto: terminal where "
         "there is one, else lines; default: auto",
     )
+    parser.add_argument(
+        "--progress-every",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="with --log-format json, at least so far apart: a line on the network as it learns, "
+        "with its first layer's weights and its confusion matrix",
+    )
     add_read_options(parser)
     _add_publication(parser)
     _add_survival(parser)
@@ -95,6 +103,8 @@ def job_config(options: argparse.Namespace) -> JobConfig:
         time_limit_s=options.time_limit,
         min_accuracy=options.min_accuracy,
         compare_to=options.compare_to,
+        publishes=not options.no_publish,
+        progress_every_s=options.progress_every,
         with_report=not options.no_report,
         value_range=options.value_range,
     )
@@ -117,6 +127,12 @@ def _add_publication(parser: argparse.ArgumentParser) -> None:
         "--compare-to",
         metavar="NAME[:VERSION|:LABEL]",
         help="publish nothing, and fail, if this version is better on the same test images",
+    )
+    group.add_argument(
+        "--no-publish",
+        action="store_true",
+        help="publish nothing and keep the last checkpoint; later, the same without this flag and "
+        "with --resume publishes what was learned",
     )
     group.add_argument(
         "--no-report", action="store_true", help="publish no report.html beside the weights"
@@ -244,5 +260,13 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainingError(
             f"--checkpoint-every: expected at least 0 seconds, got {options.checkpoint_every:g}"
         )
+    if not options.progress_every >= 0:
+        raise TrainingError(
+            f"--progress-every: expected at least 0 seconds, got {options.progress_every:g}"
+        )
+    if options.progress_every < math.inf and options.log_format != "json":
+        raise TrainingError("--progress-every: expected --log-format json, which has its lines")
+    if options.no_publish and options.checkpoint is None:
+        raise TrainingError("--no-publish: expected --checkpoint, to keep what was learned")
     if options.resume and options.checkpoint is None:
         raise TrainingError("--resume: expected --checkpoint, to know where to look for one")

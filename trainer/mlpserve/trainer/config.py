@@ -30,6 +30,9 @@ class JobConfig:
             nothing is published; None for no such limit.
         compare_to: ``NAME[:VERSION]`` of a version in ``models`` that must not be better on the
             test images, or nothing is published; None for none.
+        publishes: Whether to publish; if not, the last checkpoint is kept, which needs a folder.
+        progress_every_s: How many seconds lie at least between two looks at the network;
+            infinity for no looks.
         with_report: Whether to publish the report beside the weights.
         read_options: What else is said about the data.
         value_range: The range of the data's values; None to find it.
@@ -48,6 +51,8 @@ class JobConfig:
     time_limit_s: float = math.inf
     min_accuracy: float | None = None
     compare_to: str | None = None
+    publishes: bool = True
+    progress_every_s: float = math.inf
     with_report: bool = True
     read_options: ReadOptions = NO_OPTIONS
     value_range: ValueRange | None = None

@@ -29,16 +29,15 @@ from mlpserve.trainer.material import Material, load_material
 from mlpserve.trainer.progress import Display, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
-    Candidate,
     Threshold,
     candidate,
     check_good_enough,
     load_baseline,
     measured_baseline,
     publish_candidate,
-    published_before,
 )
 from mlpserve.trainer.signals import StopSignals
+from mlpserve.trainer.watching import Watch
 
 # A thread that is given less than this in a step is waited for longer than it works.
 _MIN_OPERATIONS_PER_THREAD: Final = 2e8
@@ -66,7 +65,7 @@ def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
 def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
     if config.unless_published and _is_published(config, display):
         return
-    if config.name is not None:
+    if config.name is not None and config.publishes:
         prepare(config.models, _model_name(config.name))
     baseline = (
         None if config.compare_to is None else load_baseline(config.models, config.compare_to)
@@ -75,7 +74,8 @@ def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
     name = config.name
     if name is None:
         name = _model_name(material.dataset.name)
-        prepare(config.models, name)
+        if config.publishes:
+            prepare(config.models, name)
     # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
     # are found and said in our words. Of BLAS one thread: more wait for each other on a busy
     # machine, and the pool's threads each call it.
@@ -85,11 +85,20 @@ def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
             None if baseline is None else measured_baseline(baseline, material.dataset.test),
         )
         training = _Run(config, material, display, signals)
-        version = candidate(training.train(), material, name)
+        outcome = training.train()
+        if not config.publishes:
+            _show_kept(config, display)
+            return
+        version = candidate(outcome, material, name)
         for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
             display.warn(warning)
         check_good_enough(version, threshold)
-        published = _publish(version, config, is_resumed=training.is_resumed)
+        published = publish_candidate(
+            config.models,
+            version,
+            with_report=config.with_report,
+            is_resumed=training.is_resumed,
+        )
     training.end()
     _show_published(published, config, display)
 
@@ -164,23 +173,41 @@ class _Run:
             StoppedError: A stop was wanted; a checkpoint was written first.
         """
         steps, steps_done = training.steps, training.position.steps
+        watch = Watch(
+            training,
+            self._material.train,
+            validation=self._material.validation,
+            spec=self._material.spec,
+            class_labels=self._material.dataset.class_labels,
+            every_s=self._config.progress_every_s,
+            clock=time.monotonic,
+        )
         try:
             self._display.begin(self._material.recipe, steps=steps, steps_done=steps_done)
             while (reason := fit.end_reason()) is None:
                 if self._signals.is_stop_wanted:
+                    self._show_progress(watch, is_last=True)
                     self._save(fit)
                     raise StoppedError
                 record = fit.step()
                 self._display.step(training.position, steps)
                 if record is not None:
                     self._display.epoch(record)
+                self._show_progress(watch, is_last=False)
                 # The last step is worth one of its own: large networks take long to evaluate.
                 is_last = training.position.steps == steps
                 if is_last or time.monotonic() >= self._save_due_s:
                     self._save(fit)
+            self._show_progress(watch, is_last=True)
+            if not self._config.publishes:
+                self._save(fit)
         finally:
             self._display.end()
         return fit.outcome(reason)
+
+    def _show_progress(self, watch: Watch, *, is_last: bool) -> None:
+        if (progress := watch.look(is_last=is_last)) is not None:
+            self._display.progress(progress)
 
     def _save(self, fit: Fit) -> None:
         """Write a checkpoint, where there are any."""
@@ -248,12 +275,13 @@ def _is_published(config: JobConfig, display: Display) -> bool:
     return bool(published)
 
 
-def _publish(version: Candidate, config: JobConfig, *, is_resumed: bool) -> Model:
-    """Publish a version, unless the run did so before it was killed and resumed."""
-    published = published_before(config.models, version) if is_resumed else None
-    if published is not None:
-        return published
-    return publish_candidate(config.models, version, with_report=config.with_report)
+def _show_kept(config: JobConfig, display: Display) -> None:
+    display.event(
+        "kept",
+        f"published nothing; the same without --no-publish and with --resume publishes what "
+        f"{config.checkpoint_folder} holds",
+        checkpoint=config.checkpoint_folder,
+    )
 
 
 def _show_published(model: Model, config: JobConfig, display: Display) -> None:

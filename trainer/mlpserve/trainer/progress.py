@@ -16,6 +16,7 @@ from mlpserve.model.weights import Model
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.training import Position
+from mlpserve.trainer.watching import Progress
 
 LOG_FORMATS: Final = ("auto", "terminal", "lines", "json")
 _UPDATES_PER_EPOCH: Final = 50
@@ -46,6 +47,9 @@ class Display:
 
     def epoch(self, record: EpochRecord) -> None:
         """Show what an epoch found."""
+
+    def progress(self, progress: Progress) -> None:
+        """Show the network as it is between two steps."""
 
     def end(self) -> None:
         """Show no more steps: the training is over, or has failed."""
@@ -149,6 +153,10 @@ class JsonDisplay(Display):
     def epoch(self, record: EpochRecord) -> None:
         """See ``Display.epoch``; all of them, whatever the recipe wants reported."""
         self._print("epoch", **asdict(record))
+
+    def progress(self, progress: Progress) -> None:
+        """See ``Display.progress``."""
+        self._print("progress", **asdict(progress))
 
     def event(self, name: str, text: str, **details: object) -> None:
         """See ``Display.event``."""

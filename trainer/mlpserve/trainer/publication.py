@@ -160,12 +160,22 @@ def check_good_enough(candidate: Candidate, threshold: Threshold) -> None:
         )
 
 
-def publish_candidate(models: Path, candidate: Candidate, *, with_report: bool) -> Model:
+def publish_candidate(
+    models: Path, candidate: Candidate, *, with_report: bool, is_resumed: bool = False
+) -> Model:
     """Publish a version, and beside it the report; return it as it was published.
+
+    Args:
+        models: The models folder.
+        candidate: The version.
+        with_report: Whether to publish the report.
+        is_resumed: Whether its run may have published it already, before it was killed and resumed.
 
     Raises:
         ModelError: It cannot be published.
     """
+    if is_resumed and (published := published_before(models, candidate)) is not None:
+        return published
 
     def attachments(model: Model) -> Mapping[str, bytes]:
         return _report(model, candidate) if with_report else {}

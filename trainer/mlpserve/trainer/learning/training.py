@@ -72,6 +72,10 @@ class Training:
 
     The same recipe, images and number of threads give the same bits, whether or not the training
     was stopped, saved and restored in between.
+
+    Attributes:
+        steps_per_epoch: How many steps an epoch has.
+        position: Where it is.
     """
 
     def __init__(
@@ -114,23 +118,23 @@ class Training:
             for _ in range(pool.size)
         ]
         self._batches = _batches(recipe, images, spec, pool, sizes or SIZES)
-        self._steps_per_epoch = len(self._batches)
+        self.steps_per_epoch = len(self._batches)
         self.position = Position()
 
     @property
     def steps(self) -> int:
         """Return how many steps the whole training has."""
-        return self._recipe.epochs * self._steps_per_epoch
+        return self._recipe.epochs * self.steps_per_epoch
 
     @property
     def epoch(self) -> int:
         """Return the index of the epoch of the next step."""
-        return self.position.steps // self._steps_per_epoch
+        return self.position.steps // self.steps_per_epoch
 
     @property
     def is_between_epochs(self) -> bool:
         """Return whether the last step ended an epoch."""
-        return self.position.steps % self._steps_per_epoch == 0
+        return self.position.steps % self.steps_per_epoch == 0
 
     @property
     def network(self) -> Network:
@@ -151,7 +155,7 @@ class Training:
         """
         if self.is_between_epochs:
             self.position = Position(self.position.steps)
-        epoch, index = divmod(self.position.steps, self._steps_per_epoch)
+        epoch, index = divmod(self.position.steps, self.steps_per_epoch)
         batch = self._batches.batch(epoch, index)
         results = self._pool.run(lambda thread: self._pass(batch, thread))
         self._pool.run(self._update)
