@@ -26,6 +26,7 @@ from mlpserve.server.settings.sources import (
 )
 from mlpserve.server.system import signals
 from mlpserve.server.system.descriptors import raise_limit, warn_of_few
+from mlpserve.server.system.environment import settle
 from mlpserve.server.system.memory import trim_memory
 from mlpserve.server.system.ports import address
 from mlpserve.server.system.threads import watch_threads
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.print_config:
             print_lines([as_toml(config, sources)])
         else:
+            config = replace(config, workers=config.workers or _default_workers(config))
             _prepare(config)
             _serve(config)
     except (StartError, ModelError, OutputError) as error:
@@ -73,13 +75,19 @@ def _healthcheck(config: ServerConfig, options: argparse.Namespace) -> int:
     return 0 if problem is None else failed(_PROGRAM, problem)
 
 
+def _default_workers(config: ServerConfig) -> int:
+    return 1 if config.is_path else max(1, granted_processors() // config.threads)
+
+
 def _prepare(config: ServerConfig) -> None:
     """Prepare this process, and those that it starts."""
-    signals.block()  # before the log, which has a thread
-    log_to_stderr(config.log_format, config.log_level)
+    signals.block()  # before there are threads, as all that is above the log
     # gRPC's core writes past our log, and as often as callers like: also what they sent, as it is,
     # newlines and all.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if config.workers == 1:
+        settle(blas_environment(config.threads))
+    log_to_stderr(config.log_format, config.log_level)
     watch_threads()
     raise_limit()
     warn_of_few(config.max_connections)
@@ -91,9 +99,6 @@ def _prepare(config: ServerConfig) -> None:
 
 def _serve(config: ServerConfig) -> None:
     """Serve, in this process or in several, until a signal says to stop."""
-    several = 1 if config.is_path else granted_processors() // config.threads
-    workers = config.workers or max(1, several)
-    config = replace(config, workers=workers)
     server, aggregate = _built(config)
     endpoint = open_endpoint(config, aggregate)
     if _has_started(server):
@@ -127,8 +132,7 @@ def _built(config: ServerConfig) -> tuple["Server | Supervisor", Aggregate[Any]]
         supervisor = Supervisor(config)
         return supervisor, supervisor.aggregate
     trim_memory()
-    os.environ.update(blas_environment(config.threads))
-    # Not before the signals are blocked: NumPy and gRPC start threads.
+    # Not before the signals are blocked: gRPC starts threads.
     from mlpserve.server.server import Server  # noqa: PLC0415
 
     server = Server(config)

@@ -6,7 +6,6 @@ import signal
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -16,12 +15,12 @@ import pytest
 from fault_table import NoteFault
 from mlpserve.model.network import Network
 from mlpserve.v1 import prediction_pb2_grpc
+from processes import connections, suspend
 from steady_load import REQUEST, SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 CLIENTS = 8
-OPEN = "01"  # the state of a connection
 SLACK_S = 10  # what a machine that does other things as well may add
 SHORT_TIMEOUT_S = 2  # so that a test may wait for it; and a busy machine seldom takes as long
 ANSWERS_WITHOUT_A_PAUSE = 5  # that a client gets in ten seconds, however busy the machine is
@@ -32,21 +31,12 @@ def stopped(processes: Iterable[int]) -> Iterator[None]:
     """Keep processes from running for a while."""
     held = list(processes)
     for process in held:
-        os.kill(process, signal.SIGSTOP)
+        suspend(process)
     try:
         yield
     finally:
         for process in held:
             os.kill(process, signal.SIGCONT)
-
-
-def connections(process: int, port: int) -> int:
-    """Return how many connections to a port a process has."""
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()]
-    own = {link.removeprefix("socket:[").removesuffix("]") for link in links}
-    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
-    rows = [row.split() for table in tables for row in table]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == OPEN and row[9] in own for row in rows)
 
 
 def newcomers_answered(address: str, count: int) -> int:
@@ -121,7 +111,7 @@ def test_a_worker_that_gives_no_heartbeat_is_replaced_and_counted(
         load = SteadyLoad(server.address, network, clients=CLIENTS, retries=retries)
         load.wait_for_answers()
         hung, kept = server.workers()
-        os.kill(hung, signal.SIGSTOP)
+        suspend(hung)
         server.wait_for_line("it gave no heartbeat for 2 s, and was killed")
         load.wait_for_answers()
         figures = load.stop()

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
-from processes import children
+from processes import children, suspend
 
 TIMEOUT_S = 30.0
 
@@ -111,7 +111,7 @@ def test_a_worker_that_hangs_keeps_nobody_from_the_metrics_of_the_others(server:
     server.predict(20)
     server.wait_until("mlpserve_requests_total", lambda value: value == 20)
     stopped = server.workers()[0]
-    os.kill(stopped, signal.SIGSTOP)
+    suspend(stopped)
     try:
         started_s = time.monotonic()
         samples = server.samples()

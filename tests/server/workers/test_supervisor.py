@@ -24,7 +24,7 @@ from mlpserve.v1 import (
     prediction_pb2,
     prediction_pb2_grpc,
 )
-from processes import children
+from processes import children, suspend
 
 TIMEOUT_S = 20.0
 FAULTY_WORKER = Path(__file__).with_name("faulty_worker.py")
@@ -136,7 +136,7 @@ def test_a_worker_that_does_not_move_is_replaced_and_nothing_else_is_lost(
     publish("tiny", versions=1)
     supervisor = supervise(load_timeout_s=1.0)
     stopped, moving = workers()
-    os.kill(stopped, signal.SIGSTOP)
+    suspend(stopped)
     publish("tiny", versions=1)
     supervisor.lifecycle.controller.reload()
     assert ask(supervisor) == [2] * 10

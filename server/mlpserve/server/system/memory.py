@@ -56,7 +56,7 @@ class MemoryTrimmer:
 def trim_memory() -> None:
     """Have this process give memory back from now on; not where it has another libc than glibc.
 
-    It starts a thread. To be called before all others are started.
+    It starts a thread. To be called before those are started that serve.
     """
     libc = ctypes.CDLL(None)
     trim = getattr(libc, "malloc_trim", None)

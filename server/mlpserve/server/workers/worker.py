@@ -14,6 +14,7 @@ from typing import Final
 
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system import signals
+from mlpserve.server.system.environment import settle
 from mlpserve.server.system.memory import trim_memory
 from mlpserve.server.system.threads import watch_threads
 from mlpserve.server.telemetry.logs import log_to_stderr
@@ -33,14 +34,15 @@ def main() -> int:
     except ConnectionClosedError:
         return _EXIT_ABANDONED
     config = ServerConfig(**settings["config"])
+    if settings["processor"] is not None:
+        os.sched_setaffinity(0, {settings["processor"]})
+    settle({})  # the supervisor has set the variables
     log_to_stderr(config.log_format, config.log_level)
     watch_threads()
     trim_memory()
     generation = SharedGeneration.attach(descriptor)
     os.close(descriptor)
-    if settings["processor"] is not None:
-        os.sched_setaffinity(0, {settings["processor"]})
-    # Not before the signals are blocked: NumPy and gRPC start threads.
+    # Not before the signals are blocked: gRPC starts threads.
     from mlpserve.server.workers.handlers import WorkerHandlers  # noqa: PLC0415
 
     stopping, abandoned = Event(), Event()
