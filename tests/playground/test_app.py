@@ -41,7 +41,7 @@ def call(
 
 
 def test_a_drawing_is_prepared_and_classified_by_the_version_that_is_named(url: str) -> None:
-    path = f"{url}/api/predict?width=140&height=140&prepare=1&model=digits&version=2"
+    path = f"{url}/api/predict?width=140&height=140&prepare=28&model=digits&version=2"
     status, answer, _ = call(path, SEVEN.tobytes())
     assert status == 200
     assert (answer["model"], answer["version"], answer["label"]) == ("digits", 2, 7)
@@ -83,6 +83,7 @@ def test_a_report_is_shown_without_its_scripts(url: str) -> None:
         ("api/predict?width=9&height=9", bytes(81), 422, "expected 784"),
         ("api/predict?width=28&height=28&version=99", bytes(784), 404, "version 99"),
         ("api/predict?width=28&height=28&model=cats", bytes(784), 404, "cats"),
+        ("api/predict?width=9&height=9&prepare=9999", bytes(81), 422, "a side of at most 512"),
         ("api/predict?width=2000&height=2000", bytes(4_000_000), 413, "at most 1048576 bytes"),
         ("api/network?model=digits&version=99", None, 404, "weights: "),
         ("api/network?model=../digits&version=1", None, 404, "weights: "),

@@ -133,7 +133,7 @@ def test_a_neuron_that_is_pointed_at_shows_its_numbers_and_one_that_is_pressed_i
     page.keyboard.press("Enter")
     expect(page.locator("#neuron h3")).to_have_text("Class 8")
     expect(page.locator("#neuron .formula")).to_contain_text("%")
-    page.get_by_role("button", name="Mend the network").click()
+    page.get_by_role("button", name="Mend all").click()
     expect(page.locator(".neuron.off")).to_have_count(0)
 
 
@@ -186,7 +186,8 @@ def test_all_versions_answer_side_by_side(visitor: Visitor) -> None:
     expect(rows).to_have_count(2)
     for row in rows.all():
         expect(row.locator("td").nth(6)).to_contain_text("%")
-        expect(row.get_by_role("link")).to_have_attribute("href", re.compile("/report/digits/"))
+        report = row.get_by_role("link", name="Report of version")
+        expect(report).to_have_attribute("href", re.compile("/report/digits/"))
 
 
 def test_test_images_are_shown_with_what_they_are(visitor: Visitor) -> None:

@@ -43,6 +43,7 @@ from mlpserve.playground.networks import Networks
 STATIC: Final = Path(__file__).with_name("static")
 # A drawing has 140 x 140 pixels of one byte; a picture that is dropped is made smaller by the page.
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_SIDE: Final = 512
 _STATUSES: Final[tuple[tuple[type[ClientError], int], ...]] = (
     (InvalidRequestError, 422),
     (NotFoundError, 404),
@@ -105,8 +106,8 @@ async def _models(request: Request) -> Response:
 async def _predict(request: Request) -> Response:
     """Classify a picture: ``width`` x ``height`` bytes of grey, light on dark, or dark on light.
 
-    ``prepare=1`` brings it to the form of MNIST's digits first; without it, the picture must have
-    the size that the model takes.
+    ``prepare=28`` brings it to the form of MNIST's digits first, 28 x 28; without it, the picture
+    must have the size that the model takes.
     """
     body = await _bounded_body(request)
     width, height = _whole(request, "width"), _whole(request, "height")
@@ -115,8 +116,11 @@ async def _predict(request: Request) -> Response:
             422, f"body: expected width x height = {width} x {height} bytes, got {len(body)}"
         )
     picture = np.frombuffer(body, np.uint8).reshape(1, height, width)
-    if request.query_params.get("prepare") == "1":
-        picture = await run_in_threadpool(preprocess, picture)
+    side = _whole(request, "prepare", 0)
+    if side > MAX_SIDE:
+        raise HTTPException(422, f"prepare: expected a side of at most {MAX_SIDE}, got {side}")
+    if side:
+        picture = await run_in_threadpool(preprocess, picture, side=side)
     name, version = _model_name(request), _whole(request, "version", 0)
     values = picture_values(picture, await _value_range(request, name, version))
     begun_s = time.perf_counter()

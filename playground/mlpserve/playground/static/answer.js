@@ -8,31 +8,36 @@ export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} 
 export function showAnswer({ model, version, label, probabilities, image, milliseconds }, { classes, inputShape }) {
   $("said").textContent = `It says ${classes[label]}, with ${percent(probabilities[label])}.`;
   $("took").textContent = `${model} version ${version} answered in ${milliseconds.toFixed(1)} ms.`;
+  showBars(classes, probabilities);
+  $("bars").children[label].className = "best";
+  paint($("seen"), image, inputShape, grey);
+}
+
+export function showNoAnswer(reason, classes = []) {
+  $("said").textContent = reason;
+  $("took").textContent = "";
+  showBars(classes);
+  paint($("seen"), [0], [1, 1], grey);
+  showWhy();
+}
+
+function showBars(classes, probabilities) {
   while ($("bars").children.length > classes.length) $("bars").lastChild.remove();
   classes.forEach((name, index) => {
     const bar = $("bars").children[index] ?? $("bars").appendChild(newBar());
     const [title, meter, number] = bar.children;
     title.textContent = name;
-    meter.value = probabilities[index];
+    meter.value = probabilities?.[index] ?? 0;
     meter.setAttribute("aria-label", `Probability of ${name}`);
-    number.textContent = percent(probabilities[index]);
-    bar.className = index === label ? "best" : "";
+    number.textContent = probabilities ? percent(probabilities[index]) : "";
+    bar.className = "";
   });
-  paint($("seen"), image, inputShape, grey);
 }
 
 function newBar() {
   const bar = document.createElement("li");
   bar.append(...["span", "meter", "span"].map((name) => document.createElement(name)));
   return bar;
-}
-
-export function showNoAnswer() {
-  $("said").textContent = "Nothing is drawn yet.";
-  $("took").textContent = "";
-  $("bars").replaceChildren();
-  paint($("seen"), [0], [1, 1], grey);
-  showWhy();
 }
 
 /** Shows what each pixel added to the logit of a class; without arguments, nothing. */

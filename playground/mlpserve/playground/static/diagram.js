@@ -3,9 +3,11 @@
 import { signed } from "./pixels.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 380;
-const COLUMN = 150;
-const INPUT = 112; // width of the image on the left
+const HEIGHT = 380; // of the neurons, below their titles
+const TOP = 34;
+const MAX_COLUMN = 190; // from layer to layer
+const MAX_INPUT = 112; // width of the image on the left
+const NAMES = 36; // width of the names of classes on the right
 const MAX_SHOWN = 20; // neurons of a layer; of more, the most influential
 const MAX_LINES = 60; // between two layers; of more, the strongest
 
@@ -25,7 +27,7 @@ export class Diagram {
   #front = make("g", {}); // the neurons, which stay, so that the focus does
   #neurons = new Map(); // "layer.neuron" -> its <g>
 
-  constructor(svg, { onPoint, onPress }) {
+  constructor(svg, { onPoint, onPress, onResize }) {
     this.#svg = svg;
     svg.append(this.#back, this.#front);
     this.#onPoint = onPoint;
@@ -33,7 +35,11 @@ export class Diagram {
     for (const event of ["pointerover", "focusin"]) {
       svg.addEventListener(event, ({ target }) => this.#ofNeuron(target, this.#onPoint));
     }
-    svg.addEventListener("click", ({ target }) => this.#ofNeuron(target, this.#onPress));
+    new ResizeObserver(onResize).observe(svg);
+    svg.addEventListener("click", ({ target, pointerType }) => {
+      // A finger cannot point without pressing: it has a button instead.
+      if (pointerType !== "touch") this.#ofNeuron(target, this.#onPress);
+    });
     svg.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
@@ -51,25 +57,28 @@ export class Diagram {
    * Draws the network with what `forward` returned of it.
    *
    * @param seen The canvas with the image that the network sees.
+   * @param pointed [layer, neuron] whose lines stand out, or null.
    */
-  draw(network, passes, classes, seen) {
+  draw(network, passes, classes, seen, pointed) {
     const shown = passes.map((_, index) => mostInfluential(network, passes, index));
-    const width = INPUT + COLUMN * passes.length;
-    this.#svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT + 40}`);
+    const { clientWidth } = this.#svg;
+    const input = Math.min(MAX_INPUT, clientWidth / 5);
+    const column = Math.min(MAX_COLUMN, (clientWidth - input - NAMES) / passes.length);
+    const left = (clientWidth - input - NAMES - column * passes.length) / 2;
     const place = (index, position) => ({
-      x: INPUT + 60 + COLUMN * index,
-      y: 34 + (HEIGHT * (position + 0.5)) / shown[index].length,
+      x: left + input + column * (index + 0.8),
+      y: TOP + (HEIGHT * (position + 0.5)) / shown[index].length,
     });
     const lines = make("g", { class: "lines" });
     for (let index = 1; index < passes.length; index++) {
-      for (const line of strongest(network, passes, index, shown)) {
+      for (const line of strongest(network, passes, index, shown, pointed)) {
         const [from, to] = [place(index - 1, line.from), place(index, line.to)];
         lines.append(
           make("line", {
             x1: from.x, y1: from.y, x2: to.x, y2: to.y,
             class: line.value < 0 ? "minus" : "plus",
             "stroke-width": (0.4 + 3.6 * line.strength).toFixed(2),
-            "stroke-opacity": (0.12 + 0.88 * line.strength).toFixed(2),
+            "stroke-opacity": ((0.12 + 0.88 * line.strength) * (line.isFaint ? 0.25 : 1)).toFixed(2),
           }),
         );
       }
@@ -82,6 +91,7 @@ export class Diagram {
           radius: Math.min(11, HEIGHT / chosen.length / 2 - 1),
           shade: passes[index].outputs[neuron] / (index === passes.length - 1 ? 1 : scale),
           name: index === passes.length - 1 ? classes[neuron] : "",
+          isPointed: pointed?.[0] === index && pointed[1] === neuron,
         }),
       );
     });
@@ -94,18 +104,18 @@ export class Diagram {
     });
     const rays = shown[0].map((_, position) => {
       const { x, y } = place(0, position);
-      return make("line", { x1: INPUT, y1: 34 + HEIGHT / 2, x2: x, y2: y, class: "ray" });
+      return make("line", { x1: left + input, y1: TOP + HEIGHT / 2, x2: x, y2: y, class: "ray" });
     });
-    const image = make("image", { x: 0, y: 34 + (HEIGHT - INPUT) / 2, width: INPUT, height: INPUT });
+    const image = make("image", { x: left, y: TOP + (HEIGHT - input) / 2, width: input, height: input });
     image.setAttribute("href", seen.toDataURL());
-    const caption = make("text", { x: INPUT / 2, y: 24 + (HEIGHT - INPUT) / 2, class: "title" });
-    caption.textContent = `image, ${network.layers[0].inputs} values`;
+    const caption = make("text", { x: left + input / 2, y: TOP - 10 + (HEIGHT - input) / 2, class: "title" });
+    caption.textContent = `${network.layers[0].inputs} pixels`;
     this.#back.replaceChildren(...rays, image, caption, lines, ...titles);
     const before = [...this.#front.children];
     if (neurons.some((neuron, position) => neuron !== before[position])) this.#front.replaceChildren(...neurons);
   }
 
-  #neuron(network, passes, index, neuron, { x, y, radius, shade, name }) {
+  #neuron(network, passes, index, neuron, { x, y, radius, shade, name, isPointed }) {
     const key = `${index}.${neuron}`;
     const isOff = network.off[index].has(neuron);
     if (!this.#neurons.has(key)) {
@@ -118,7 +128,7 @@ export class Diagram {
     group.setAttribute("aria-pressed", isOff);
     const called = name ? `class ${name}` : `neuron ${neuron + 1} of layer ${index + 1}`;
     group.setAttribute("aria-label", `${called}, ${isOff ? "off" : value.toFixed(3)}`);
-    group.setAttribute("class", isOff ? "neuron off" : "neuron");
+    group.setAttribute("class", `neuron${isOff ? " off" : ""}${isPointed ? " pointed" : ""}`);
     const [circle, text] = group.children;
     for (const [attribute, set] of Object.entries({ cx: x, cy: y, r: radius, fill: css(isOff ? 0 : shade) })) {
       circle.setAttribute(attribute, set);
@@ -151,19 +161,21 @@ function mostInfluential(network, passes, index) {
   return all.sort((a, b) => influence[b] - influence[a]).slice(0, MAX_SHOWN).sort((a, b) => a - b);
 }
 
-/** Returns the lines to a layer that carry most: what a neuron puts out, times the weight. */
-function strongest(network, passes, index, shown) {
+/** Returns the lines to a layer that carry most, what a neuron puts out times the weight, and those of a neuron. */
+function strongest(network, passes, index, shown, pointed) {
+  const isPointed = (layer, neuron) => pointed?.[0] === layer && pointed[1] === neuron;
   const lines = shown[index].flatMap((to, toPosition) =>
     shown[index - 1].map((from, fromPosition) => ({
       from: fromPosition,
       to: toPosition,
       value: passes[index - 1].outputs[from] * network.weight(index, from, to),
+      isPointed: isPointed(index, to) || isPointed(index - 1, from),
     })),
   );
   lines.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const largest = Math.abs(lines[0]?.value) || 1;
   return lines
-    .slice(0, MAX_LINES)
-    .map((line) => ({ ...line, strength: Math.abs(line.value) / largest }))
+    .filter((line, rank) => line.isPointed || rank < MAX_LINES)
+    .map((line) => ({ ...line, strength: Math.abs(line.value) / largest, isFaint: pointed && !line.isPointed }))
     .filter((line) => line.strength > 0.02);
 }

@@ -9,7 +9,7 @@ import { Diagram } from "./diagram.js";
 import { Network } from "./network.js";
 import { describe } from "./neuron.js";
 import { Pad } from "./pad.js";
-import { readPicture } from "./pictures.js";
+import { listenForPictures } from "./pictures.js";
 import { grey, paint } from "./pixels.js";
 import * as server from "./server.js";
 import { compare, compareNothing, listVersions, reportOf } from "./versions.js";
@@ -30,7 +30,7 @@ const state = {
   timer: null, // until it is asked again which versions there are
 };
 const pad = new Pad($("pad"), $("pen"), () => changed());
-const diagram = new Diagram($("diagram"), { onPoint: point, onPress: turn });
+const diagram = new Diagram($("diagram"), { onPoint: point, onPress: turn, onResize: drawNetwork });
 const newest = new server.Newest(look);
 const details = new server.Newest(lookCloser);
 const refreshed = new server.Newest(refresh);
@@ -52,28 +52,31 @@ function changed() {
 async function look() {
   const chosen = version();
   if (!chosen) return;
-  if (!state.ready && pad.isEmpty) {
-    state.answer = null;
-    showNoAnswer();
-    compareNothing();
-  } else {
-    try {
-      state.answer = await ask(chosen);
-    } catch (error) {
-      return failed(error);
-    }
+  try {
+    state.answer = pad.isEmpty ? null : await ask(chosen);
+  } catch (error) {
+    return failed(error);
+  }
+  if (chosen !== version()) return; // another was chosen meanwhile, and is asked next
+  if (state.answer?.image.some((value) => value > 0)) {
     showAnswer(state.answer, chosen);
     details.want();
+  } else {
+    showNoAnswer(state.answer ? "No digit was found in it." : "Nothing is drawn yet.", chosen.classes);
+    compareNothing();
+    state.answer = null;
   }
   drawNetwork();
   if (state.isAway) showNotice("");
   state.isAway = false;
 }
 
-function ask({ version, inputShape }) {
-  if (state.ready) return server.predict(state.ready, model().name, version, true);
-  const isPrepared = !$("prepare").checked;
-  return server.predict(pad.picture(isPrepared ? inputShape : undefined), model().name, version, isPrepared);
+function ask({ version, inputShape: [height, width] }) {
+  if (state.ready?.height === height && state.ready.width === width) {
+    return server.predict(state.ready, model().name, version);
+  }
+  if (height === width && $("prepare").checked) return server.predict(pad.picture(), model().name, version, width);
+  return server.predict(pad.pictureOf(height, width), model().name, version);
 }
 
 /** Asks why, and what the other versions say, while nothing newer is drawn. */
@@ -113,7 +116,7 @@ function showNotice(text) {
 
 async function loadNetwork() {
   const chosen = version();
-  state.network = state.pointed = null;
+  state.network = state.pointed = state.answer = null;
   diagram.clear();
   $("report").hidden = !chosen?.hasReport;
   $("noise").value = 0;
@@ -130,13 +133,16 @@ async function loadNetwork() {
 /** Computes and draws the network, with what is broken of it, and keeps all in the address. */
 function drawNetwork() {
   const { network } = state;
+  if (!version()) return;
   address.keep({ model: model().name, version: version().version, image: state.answer?.image, network });
   $("mend").disabled = !network?.isBroken;
+  $("turn").disabled = !network || !state.pointed;
+  $("turn").textContent = network?.isOff(state.pointed) ? "Turn neuron on" : "Turn neuron off";
   if (!network) return;
   $("noise").value = network.noise;
   $("noise-value").textContent = network.noise;
   state.passes = network.forward(inputs());
-  diagram.draw(network, state.passes, version().classes, $("seen"));
+  diagram.draw(network, state.passes, version().classes, $("seen"), state.pointed);
   showBroken(network.isBroken && state.answer ? state.passes.at(-1).outputs : null, version().classes);
   showNeuron();
 }
@@ -156,8 +162,9 @@ function showNeuron() {
 }
 
 function point(layer, neuron) {
+  if (state.pointed?.join() === [layer, neuron].join()) return;
   state.pointed = [layer, neuron];
-  showNeuron();
+  drawNetwork();
   details.want();
 }
 
@@ -238,14 +245,15 @@ async function showAddress() {
 function showReady(image) {
   const canvas = document.createElement("canvas");
   paint(canvas, image.bytes, [image.height, image.width], grey);
-  pad.show(canvas, { isSmooth: false });
+  pad.show({ picture: canvas, isSmooth: false });
   state.ready = image;
   newest.want();
 }
 
-async function showPicture(file) {
-  pad.show(await readPicture(file), { isSmooth: true });
+function showPicture(read) {
+  pad.show(read);
   changed();
+  $("truth").textContent = read.remark;
 }
 
 async function showExample(step) {
@@ -268,11 +276,15 @@ const saying = (job) => async (event) => {
   }
 };
 
-$("clear").addEventListener("click", () => (pad.clear(), changed()));
+$("clear").addEventListener("click", () => {
+  pad.clear();
+  state.pointed = null;
+  changed();
+});
 $("next").addEventListener("click", saying(() => showExample(1)));
 $("previous").addEventListener("click", saying(() => showExample(-1)));
 $("prepare").addEventListener("change", () => newest.want());
-$("file").addEventListener("change", saying(({ target }) => target.files[0] && showPicture(target.files[0])));
+listenForPictures($("file"), { onPicture: showPicture, onRefusal: (error) => showNotice(error.message) });
 for (const name of ["model", "version"]) {
   $(name).addEventListener("change", saying(async () => {
     choose($("model").value, name === "version" ? $("version").value : "");
@@ -285,20 +297,9 @@ $("noise").addEventListener("input", ({ target }) => {
   state.network.noise = Number(target.value);
   drawNetwork();
 });
+$("turn").addEventListener("click", () => turn(...state.pointed));
 $("mend").addEventListener("click", () => (state.network.repair(), drawNetwork()));
 addEventListener("hashchange", saying(showAddress));
-addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", saying(async (event) => {
-  event.preventDefault();
-  const file = event.dataTransfer.files[0];
-  if (!file) throw new Error("What was dropped is no file of a picture.");
-  await showPicture(file);
-}));
-addEventListener("paste", saying(async ({ clipboardData }) => {
-  const item = [...clipboardData.items].find(({ type }) => type.startsWith("image/"));
-  if (!item) throw new Error("The clipboard holds no picture.");
-  await showPicture(item.getAsFile());
-}));
 
-showNoAnswer();
+showNoAnswer("Nothing is drawn yet.");
 refreshed.want();

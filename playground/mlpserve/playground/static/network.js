@@ -31,6 +31,10 @@ export class Network {
     return this.noise > 0 || this.off.some((layer) => layer.size > 0);
   }
 
+  isOff(neuron) {
+    return Boolean(neuron && this.off[neuron[0]].has(neuron[1]));
+  }
+
   repair() {
     this.noise = 0;
     this.off = this.layers.map(() => new Set());

@@ -10,14 +10,14 @@ export function describe(panel, network, passes, image, shape, classes, [index, 
   const inputs = index === 0 ? image : passes[index - 1].outputs;
   const terms = Array.from(inputs, (input, i) => ({ i, input, weight: network.weight(index, i, neuron) }));
   const isLast = index === network.layers.length - 1;
-  const off = network.off[index].has(neuron) ? [element("p", "It is turned off: it puts out 0.")] : [];
   panel.replaceChildren(
     element("h3", isLast ? `Class ${classes[neuron]}` : `Neuron ${neuron + 1} of layer ${index + 1}`),
-    formula(layer, passes[index], terms, neuron),
-    ...off,
-    ...(index === 0 ? weightPictures(terms, shape) : largestTerms(terms)),
+    formula(layer, passes[index], terms, neuron, network.off[index].has(neuron)),
+    index === 0 ? weightPictures(terms, shape) : largestTerms(terms),
   );
 }
+
+const number = (value) => value.toFixed(3).replace("-", "−");
 
 function element(name, text) {
   const made = document.createElement(name);
@@ -25,20 +25,21 @@ function element(name, text) {
   return made;
 }
 
-function formula({ activation, bias }, { sums, outputs }, terms, neuron) {
+function formula({ activation, bias }, { sums, outputs }, terms, neuron, isOff) {
   const sum = terms.reduce((total, { input, weight }) => total + input * weight, 0);
   const [z, b] = [sums[neuron], bias[neuron]];
   const made = element("p", "");
   made.className = "formula";
   made.innerHTML = // numbers and the names of activations only
     `<span><var>z</var> = <var>w</var> · <var>x</var> + <var>b</var></span>` +
-    `<span>= ${sum.toFixed(3)} ${b < 0 ? "−" : "+"} ${Math.abs(b).toFixed(3)} = <b>${z.toFixed(3)}</b></span>` +
-    `<span>${activationFormula(activation, z, outputs[neuron], sums)}</span>`;
+    `<span>= ${number(sum)} ${b < 0 ? "−" : "+"} ${number(Math.abs(b))} = <b>${number(z)}</b></span>` +
+    `<span>${activationFormula(activation, z, outputs[neuron], sums)}</span>` +
+    (isOff ? "<span>It is turned off: it puts out 0.</span>" : "");
   return made;
 }
 
 function activationFormula(activation, z, output, sums) {
-  if (activation !== "softmax") return `<var>a</var> = ${activation}(<var>z</var>) = <b>${output.toFixed(3)}</b>`;
+  if (activation !== "softmax") return `<var>a</var> = ${activation}(<var>z</var>) = <b>${number(output)}</b>`;
   const total = sums.reduce((all, sum) => all + Math.exp(sum), 0);
   return (
     `<var>p</var> = e<sup>z</sup> / Σ e<sup>z</sup> = ${Math.exp(z).toPrecision(3)} / ` +
@@ -47,13 +48,14 @@ function activationFormula(activation, z, output, sums) {
 }
 
 function largestTerms(terms) {
-  const list = document.createElement("ol");
+  const [found, list] = [element("div", "The largest terms of w · x:"), element("ol", "")];
   const bySize = [...terms].sort((a, b) => Math.abs(b.input * b.weight) - Math.abs(a.input * a.weight));
   for (const { i, input, weight } of bySize.slice(0, SHOWN_TERMS)) {
-    const numbers = `${weight.toFixed(3)} · ${input.toFixed(3)} = ${(weight * input).toFixed(3)}`;
+    const numbers = `${number(weight)} · ${number(input)} = ${number(weight * input)}`;
     list.append(element("li", `neuron ${i + 1}: ${numbers}`));
   }
-  return [element("p", "The largest terms of w · x:"), list];
+  found.append(list);
+  return found;
 }
 
 function weightPictures(terms, shape) {
@@ -69,5 +71,5 @@ function weightPictures(terms, shape) {
     figure.append(canvas, element("figcaption", caption));
     figures.append(figure);
   }
-  return [figures];
+  return figures;
 }

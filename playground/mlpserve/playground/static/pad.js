@@ -5,14 +5,16 @@ import { greyOf } from "./pixels.js";
 const PEN = 22; // pixels of the canvas
 const KEY_STEP = 8;
 // What is sent has half the canvas's width: enough for 28 x 28, and a quarter of the bytes.
-const SENT = [140, 140];
+const SENT = 140;
+// Around a drawing, since preparation takes what touches the border for no digit.
+const MARGIN = 10;
 
 export class Pad {
   #canvas;
   #context;
   #cursor;
   #onChange;
-  #isEmpty = true;
+  #isDrawing = true; // and no picture
   #pointer = null; // the mouse, finger or pen that draws; others are left out meanwhile
   #last = null; // where it was
   #key = { x: 140, y: 60, isDown: false };
@@ -34,33 +36,49 @@ export class Pad {
   }
 
   get isEmpty() {
-    return this.#isEmpty;
+    return "empty" in this.#canvas.dataset;
   }
 
-  clear(colour = "black") {
-    this.#context.fillStyle = colour;
+  set #isEmpty(isEmpty) {
+    this.#canvas.toggleAttribute("data-empty", isEmpty);
+  }
+
+  clear(paper = "black") {
+    this.#context.fillStyle = paper;
     this.#context.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.#isEmpty = true;
+    this.#isDrawing = true;
     this.#moveKey({ isDown: false });
   }
 
-  /** Puts a picture on the pad, as large as fits. */
-  show(picture, { isSmooth }) {
+  /** Puts a picture on the pad, as large as fits, on paper of a colour. */
+  show({ picture, paper, isSmooth = true }) {
     const { width, height } = this.#canvas;
     const scale = Math.min(width / picture.width, height / picture.height);
     const [w, h] = [picture.width * scale, picture.height * scale];
-    this.clear();
+    this.clear(paper);
     this.#context.imageSmoothingEnabled = isSmooth;
     this.#context.drawImage(picture, (width - w) / 2, (height - h) / 2, w, h);
     this.#isEmpty = false;
+    this.#isDrawing = false;
   }
 
-  /** Returns the drawing as {width, height, bytes}, one byte of grey a pixel. */
-  picture([height, width] = SENT) {
-    const small = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    small.imageSmoothingQuality = "high";
-    small.drawImage(this.#canvas, 0, 0, width, height);
-    return greyOf(small.getImageData(0, 0, width, height));
+  /** Returns what is on the pad as {width, height, bytes}, one byte of grey a pixel. */
+  picture() {
+    return this.#reduced(SENT, SENT, this.#isDrawing ? MARGIN : 0);
+  }
+
+  /** Returns the same in the size that a network takes. */
+  pictureOf(height, width) {
+    return this.#reduced(height, width, 0);
+  }
+
+  #reduced(height, width, margin) {
+    const whole = [width + 2 * margin, height + 2 * margin];
+    const context = new OffscreenCanvas(...whole).getContext("2d", { willReadFrequently: true });
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.#canvas, margin, margin, width, height);
+    return greyOf(context.getImageData(0, 0, ...whole));
   }
 
   #begin(event) {

@@ -12,21 +12,19 @@ export async function ask(path, options) {
   return answer;
 }
 
-const query = (parameters) =>
-  new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== undefined));
+const query = (parameters) => new URLSearchParams(parameters);
 
-/** Classifies a picture, {width, height, bytes}, by one version. */
-export const predict = (picture, model, version, isPrepared) =>
-  ask(
-    `/api/predict?${query({
-      width: picture.width,
-      height: picture.height,
-      model,
-      version,
-      prepare: isPrepared ? 0 : 1,
-    })}`,
-    { method: "POST", body: picture.bytes, headers: { "Content-Type": "application/octet-stream" } },
-  );
+/**
+ * Classifies a picture, {width, height, bytes}, by one version.
+ *
+ * @param side Of the image that it is prepared as, in the form of MNIST's digits; 0 leaves it as it is.
+ */
+export const predict = ({ width, height, bytes }, model, version, side = 0) =>
+  ask(`/api/predict?${query({ width, height, model, version, prepare: side })}`, {
+    method: "POST",
+    body: bytes,
+    headers: { "Content-Type": "application/octet-stream" },
+  });
 
 /** Asks what each pixel of an image added to the logit of a class. */
 export const explain = (image, model, version, label) =>

@@ -23,18 +23,20 @@ function rowOf(model, one, title) {
   const cells = [one.layerSizes.join("-"), one.recipe, one.data, percent(one.testAccuracy, 2), size, "", ""];
   const heading = document.createElement("th");
   heading.scope = "row";
-  heading.textContent = title;
+  heading.append(linkTo(`#${new URLSearchParams({ model, version: one.version })}`, title, `Show version ${title}`));
   row.append(heading);
   for (const text of cells) row.insertCell().textContent = text;
   const report = row.insertCell();
-  if (one.hasReport) {
-    const link = document.createElement("a");
-    link.href = reportOf(model, one.version);
-    link.textContent = "report";
-    link.setAttribute("aria-label", `Report of version ${title}`);
-    report.append(link);
-  }
+  if (one.hasReport) report.append(linkTo(reportOf(model, one.version), "report", `Report of version ${title}`));
   return row;
+}
+
+function linkTo(address, text, label) {
+  const link = document.createElement("a");
+  link.href = address;
+  link.textContent = text;
+  link.setAttribute("aria-label", label);
+  return link;
 }
 
 /**
@@ -50,8 +52,9 @@ export async function compare(models, answer, { inputShape }, isStale) {
     const cells = rows.rows[index]?.cells;
     if (!cells || isStale()) return;
     const isChosen = name === answer.model && one.version === answer.version;
+    rows.rows[index].classList.toggle("chosen", isChosen);
     try {
-      const said = isChosen ? answer : await server.predict(same, name, one.version, true);
+      const said = isChosen ? answer : await server.predict(same, name, one.version);
       cells[COLUMNS.time].textContent = `${said.milliseconds.toFixed(1)} ms`;
       cells[COLUMNS.says].textContent = `${one.classes[said.label]} (${percent(said.probabilities[said.label])})`;
     } catch {
