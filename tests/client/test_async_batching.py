@@ -21,7 +21,7 @@ from mlpserve.client import (
     UnavailableError,
 )
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 FOR_EVER_S = 3600.0
 
 

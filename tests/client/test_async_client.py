@@ -26,7 +26,7 @@ from mlpserve.client import (
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 IMAGES = np.random.default_rng(3).integers(0, 256, (200, 2, 3), np.uint8)
 
 
@@ -207,4 +207,4 @@ def test_where_nothing_listens_waiting_ends_at_the_deadline_and_says_what_was_fo
                 await client.wait_until_ready(timeout_s=0.5)
 
         in_client(target, work)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < WAIT_S

@@ -20,7 +20,7 @@ from mlpserve.client import (
     TimeoutExceededError,
 )
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_a_deadline_holds_while_a_call_waits_and_while_it_is_under_way(
     client: Client, asked: Asked, threads: ThreadPoolExecutor
 ) -> None:
     joined = client.batching()
-    first = under_way(threads, joined, asked, timeout_s=0.5)
-    (second,) = waiting(threads, joined, image(2), timeout_s=0.5)
+    first = under_way(threads, joined, asked, timeout_s=2.0)
+    (second,) = waiting(threads, joined, image(2), timeout_s=2.0)
     with pytest.raises(TimeoutExceededError):
         first.result(WAIT_S)
     with pytest.raises(TimeoutExceededError):

@@ -25,7 +25,7 @@ from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 CLASSES = 256
 
 

@@ -20,7 +20,7 @@ from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2
 
-WAIT_S: Final = 10.0
+WAIT_S: Final = 20.0
 QUICK_MS: Final = 200
 COUNT: Final = 60
 

@@ -25,7 +25,7 @@ from mlpserve.server.settings.config import MANUAL, ServerConfig
 from processes import children
 
 StartServer = Callable[..., Server]
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

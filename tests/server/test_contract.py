@@ -18,7 +18,7 @@ from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 SHORT_S = 0.2
 BURSTS = 5  # of which one is handed over whole, however busy the machine is
 

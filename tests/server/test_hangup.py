@@ -15,7 +15,7 @@ import trustme
 from mlpserve.server.security.tokens import new_token
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 

@@ -16,7 +16,7 @@ from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.system.ports import SharedPort, check_free, listening_sockets
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 60.0
 ELSEWHERE: Final = "192.0.2.1"  # an address for documents, of no machine
 
 

@@ -11,7 +11,7 @@ from mlpserve.v1 import prediction_pb2
 
 BAD: Final = 255  # an image that begins so is refused, with all that came along
 _CLASSES: Final = 256
-_WAIT_S: Final = 10.0
+_WAIT_S: Final = 60.0
 
 
 def image(*first: int, width: int = 6) -> npt.NDArray[np.uint8]:

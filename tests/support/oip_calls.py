@@ -10,7 +10,7 @@ import pytest
 
 from mlpserve.oip import inference_pb2 as pb
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 SERVICE = "inference.GRPCInferenceService"
 DATATYPES = {
     "uint8": "UINT8",

@@ -19,7 +19,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PREDICT: Final = "/mlpserve.v1.PredictionService/Predict"
 PREDICT_STREAM: Final = "/mlpserve.v1.PredictionService/PredictStream"

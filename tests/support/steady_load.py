@@ -11,7 +11,7 @@ import numpy as np
 from mlpserve.model.network import Network
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S: Final = 30.0
+TIMEOUT_S: Final = 60.0
 IMAGES: Final = np.random.default_rng(1).integers(0, 256, (5, 6), np.uint8)
 REQUEST: Final = prediction_pb2.PredictRequest(
     images=prediction_pb2.ImageBatch(

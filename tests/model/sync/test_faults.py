@@ -12,7 +12,7 @@ from mlpserve.model.labels import labels_path, read_labels, set_label
 from mlpserve.model.sync.follower import Follower
 from mlpserve.model.sync.synchronizer import Synchronizer
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 Hooks = dict[str, Callable[[str], None]]
 
 

@@ -18,7 +18,7 @@ from steady_load import SteadyLoad
 RunServer = Callable[..., AbstractContextManager[Any]]
 Publish = Callable[..., None]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 OWN_FILES = 200
 WATCHED_S = 2.0
 

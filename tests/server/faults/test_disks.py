@@ -25,7 +25,7 @@ from steady_load import SteadyLoad
 RunServer = Callable[..., AbstractContextManager[Any]]
 Publish = Callable[..., None]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 SIZE_BYTES = 256 * 1024
 
 

@@ -42,7 +42,7 @@ from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from steady_load import IMAGES, REQUEST
 
-TIMEOUT_S: Final = 2.0
+TIMEOUT_S: Final = 60.0
 IDLE_S: Final = 0.05
 NO_ANSWER: Final = "DEADLINE_EXCEEDED"
 

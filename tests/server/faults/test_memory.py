@@ -28,7 +28,7 @@ from steady_load import REQUEST, SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 WIDTH = 40_000  # of a hidden layer: 80 MB for the 512 images that are computed at once
 ROOM_BYTES = 24 << 20
 ASKED: Final = 20

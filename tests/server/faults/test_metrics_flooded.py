@@ -17,7 +17,7 @@ from steady_load import SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 SIZES: Final = range(1, 8193, 4)
 SCRAPES: Final = 5
 

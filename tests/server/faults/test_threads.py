@@ -27,7 +27,7 @@ from steady_load import REQUEST, SteadyLoad
 RunServer = Callable[..., AbstractContextManager[Any]]
 ListModels = prediction_pb2.ListModelsRequest
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 FAULTY: Final = str(Path(__file__).with_name("faulty_serving.py"))
 CALLERS: Final = 8
 # Threads get stacks of 64 MB, and the process 40 MB: much memory, and not one thread.

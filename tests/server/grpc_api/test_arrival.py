@@ -19,7 +19,7 @@ from raw_http2 import MODEL_INFER, OK, PREDICT, PREDICT_STREAM, RawHttp2, grpc_m
 from steady_load import REQUEST
 
 StartServer = Callable[..., Server]
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 60.0
 CHECK: Final = "/grpc.health.v1.Health/Check"
 WATCH: Final = "/grpc.health.v1.Health/Watch"
 LIST_MODELS: Final = "/mlpserve.v1.PredictionService/ListModels"

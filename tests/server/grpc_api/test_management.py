@@ -25,7 +25,7 @@ from mlpserve.v1 import (
     prediction_pb2_grpc,
 )
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 Publish = Callable[..., None]
 RunServer = Callable[..., AbstractContextManager[Any]]

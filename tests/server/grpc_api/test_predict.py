@@ -26,7 +26,7 @@ from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE = "mlpserve.v1.PredictionService"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from mlpserve.server.grpc_api.streaming import ReadAhead
 
 MOST = 3
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 def later(value: int) -> Callable[[], int]:

@@ -17,7 +17,7 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from raw_http2 import OK, PREDICT, PREDICT_STREAM, RawHttp2, grpc_message
 from steady_load import REQUEST
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 60.0
 SHORT_MS: Final = 300
 CONNECTIONS: Final = 4
 

@@ -33,7 +33,7 @@ from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import model_statistics
 
 MAX_BATCH_ROWS = 8
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 TRAINING = Training("fast", {}, 0, "pets", "sha256:0", 0.9, 0.9, datetime(2024, 1, 1, tzinfo=UTC))
 LAYER = Layer(np.zeros((2, 2), np.float32), np.zeros(2, np.float32), "softmax")
 METADATA = Metadata("echo", 1, (2, 2), ("softmax",), InputSpec((1, 2)), ("a", "b"), TRAINING)

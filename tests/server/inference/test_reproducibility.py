@@ -22,7 +22,7 @@ from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SIZES = (300, 40, 10)
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.values import Shares
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 USERS = [f"user-{number}" for number in range(40)]
 SHARES = st.dictionaries(
     st.sampled_from(["stable", "canary", "old", "new"]), st.integers(1, 1000), min_size=1

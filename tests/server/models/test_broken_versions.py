@@ -28,7 +28,7 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 Arrays = dict[str, npt.NDArray[Any]]
 Breaks = Callable[[Path, Model], None]
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 IMAGES = np.random.default_rng(11).integers(0, 256, (6, 2, 3), np.uint8)
 
 

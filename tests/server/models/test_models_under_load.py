@@ -26,7 +26,7 @@ from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 CLIENTS: Final = 4
 CHANNELS: Final = 3  # of each client; each may lead to another worker
 IMAGES: Final = np.random.default_rng(1).integers(0, 256, (5, 6), np.uint8)

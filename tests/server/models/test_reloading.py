@@ -29,8 +29,8 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 Stub = prediction_pb2_grpc.PredictionServiceStub
 StartServer = Callable[..., Server]
 Publish = Callable[..., None]
-TIMEOUT_S = 20.0
-SOON_S = 2.0
+TIMEOUT_S = 60.0
+SOON_S = 10.0
 IMAGE = prediction_pb2.ImageBatch(
     count=1, data_type=prediction_pb2.DATA_TYPE_UINT8, data=bytes([9] * 6)
 )

@@ -9,7 +9,7 @@ import pytest
 
 from mlpserve.server.models.watcher import Watcher
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Reloads:

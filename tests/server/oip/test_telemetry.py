@@ -16,7 +16,7 @@ from mlpserve.server.telemetry.metrics import BATCH_ROWS, REQUESTS
 from mlpserve.server.telemetry.snapshots import Value
 from oip_calls import call, infer, raw_request
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 INFER = "/v2/models/tiny/infer"
 ROUTE = "POST /v2/models/{name}/infer"
 Post = Callable[..., http.client.HTTPResponse]

@@ -20,7 +20,7 @@ triton_http = pytest.importorskip("tritonclient.http", reason=REASON)
 triton_http_aio = pytest.importorskip("tritonclient.http.aio", reason=REASON)
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 Images = npt.NDArray[np.uint8]
 
 

@@ -22,7 +22,7 @@ from mlpserve.v1 import prediction_pb2
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from oip_calls import call, infer, raw_outputs, raw_request, typed_request
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 WHOLE = {
     "sixteen": (ValueRange(0, 16), ["u1", "i1", "<u2", "<i4", "<i8", "<f2", "<f4", "<f8"]),
     "mask": (ValueRange(0, 1), ["u1", "<i8", "<f2", "<f4"]),

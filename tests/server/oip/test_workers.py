@@ -12,7 +12,7 @@ import pytest
 
 from processes import children
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 CONNECTIONS = 40
 
 

@@ -24,7 +24,7 @@ from mlpserve.server.telemetry.metrics import QUEUE_ROWS
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE = "/mlpserve.v1.PredictionService/"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 ONE_IMAGE = prediction_pb2.ImageBatch(
     count=1, data_type=prediction_pb2.DATA_TYPE_UINT8, data=bytes(6)
 )

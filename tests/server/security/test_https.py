@@ -17,7 +17,7 @@ from mlpserve.server.oip.http.limits import MAX_CONNECTIONS
 from mlpserve.server.security.reloading_files import ReloadingFiles
 from mlpserve.server.server import Server
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 SILENT = 2 * MAX_CONNECTIONS
 StartServer = Callable[..., Server]
 

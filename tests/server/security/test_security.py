@@ -32,7 +32,7 @@ from mlpserve.server.server import Server
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 StartServer = Callable[..., Server]
 REQUEST = prediction_pb2.PredictRequest(
     images=prediction_pb2.ImageBatch(

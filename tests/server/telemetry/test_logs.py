@@ -26,7 +26,7 @@ from mlpserve.server.telemetry.rate_limit import RateLimit
 from mlpserve.server.telemetry.request_log import RequestLog
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 OWN_ID = re.compile(r"[0-9a-f]{16}")
 
 

@@ -21,7 +21,7 @@ from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 REPOSITORY = Path(__file__).parents[3]
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 Page = dict[str, dict[tuple[tuple[str, str], ...], float]]
 

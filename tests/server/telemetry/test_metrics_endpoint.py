@@ -17,7 +17,7 @@ from mlpserve.server.telemetry.endpoint import MetricsEndpoint, open_endpoint
 from mlpserve.server.telemetry.metrics import METRICS
 from mlpserve.server.telemetry.snapshots import Aggregate
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mlpserve.client import Client
 from mlpserve.server.server import Server
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 Received = SimpleQueue[trace_service_pb2.ExportTraceServiceRequest]

@@ -22,7 +22,7 @@ from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.recorder import Recorder
 from oip_calls import infer, raw_request, refusal
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 INFER = "/v2/models/tiny/infer"
 STRANGERS = 100
 BEGINNING = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR) ")

@@ -10,7 +10,7 @@ from mlpserve.server.errors import NotServedError, ShortageError
 from mlpserve.server.workers.connection import Connection, ConnectionClosedError, connection_pair
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 Handlers = dict[str, Handler]
 Pair = tuple[RpcChannel, RpcChannel]

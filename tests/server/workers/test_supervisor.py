@@ -26,7 +26,7 @@ from mlpserve.v1 import (
 )
 from processes import children, suspend
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 FAULTY_WORKER = Path(__file__).with_name("faulty_worker.py")
 LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
 

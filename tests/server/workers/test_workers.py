@@ -19,7 +19,7 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.system.ports import SharedPort, check_free
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 RunServer = Callable[..., AbstractContextManager[Any]]

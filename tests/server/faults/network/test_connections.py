@@ -42,7 +42,7 @@ def test_silent_connections_leave_room_for_others_up_to_the_limit_and_are_closed
             connection.receive(timeout_s=TIMEOUT_S)
             assert connection.is_closed
         took_s = time.monotonic() - began_s
-        assert took_s < HANDSHAKE_TIMEOUT_S + 5
+        assert took_s < 2 * HANDSHAKE_TIMEOUT_S
         assert first[0].goaway is not None
         assert "timeout" in first[0].goaway[1]
         assert is_answered(server.address)

@@ -17,7 +17,7 @@ from mlpserve.server.inference.shadow import Shadow
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair, shadow_counts
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 PAIR = ShadowPair("tiny", 1, 2)
 Rows = npt.NDArray[np.uint8]
 

@@ -27,7 +27,7 @@ from mlpserve.server.settings.config import ServerConfig
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from processes import connections, suspend
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 Rows = npt.NDArray[np.uint8]
 
