@@ -14,6 +14,7 @@ DOCUMENTED = [
     "BatchingClient",
     "Client",
     "ClientError",
+    "Explanations",
     "HealthStatus",
     "InvalidRequestError",
     "ModelInfo",

@@ -145,5 +145,10 @@ def test_an_explanation_sums_to_what_the_image_changed_in_the_logit(url: str, di
     inputs = np.stack([image / 255, np.zeros(784)]).astype(network.parameters[0].dtype)
     seen, black = logits(network, inputs)[:, 4]
     assert sum(answer["attributions"]) == pytest.approx(seen - black, abs=0.05)
-    assert call(path, bytes(783))[0] == 404
-    assert call(path.replace("class=4", "class=10"), image.tobytes())[0] == 404
+    for asked, body, message in (
+        (path, bytes(783), "images.data: expected 784 bytes"),
+        (path, b"", "images: expected"),
+        (path.replace("class=4", "class=10"), image.tobytes(), "classes: expected from 0 to 9"),
+    ):
+        status, answer, _ = call(asked, body)
+        assert (status, message in answer["error"]) == (422, True), answer

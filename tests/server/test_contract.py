@@ -186,6 +186,79 @@ def test_calls_that_are_cancelled_while_others_of_their_burst_are_computed_are_n
     assert held.rows == [[1], [60, 60], [5]]
 
 
+def explain_request(count: int) -> prediction_pb2.ExplainRequest:
+    """Return a request that counts as eight rows an image."""
+    return prediction_pb2.ExplainRequest(images=request(count).images, steps=8)
+
+
+@pytest.fixture
+def server_of_small_passes(start_server: Callable[..., Server]) -> Server:
+    return start_server(max_batch_images=64, max_batch_rows=16)
+
+
+def test_a_prediction_behind_an_explanation_waits_for_one_pass(
+    server_of_small_passes: Server, held: HeldPasses
+) -> None:
+    with grpc.insecure_channel(server_of_small_passes.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        for _ in range(BURSTS):
+            explained = stub.Explain.future(explain_request(8), timeout=TIMEOUT_S)
+            held.wait_for_one()
+            predicted = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+            code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # the other has arrived
+            held.let_go()
+            assert predicted.result().model_version == 2
+            assert len(explained.result().classes) == 8 * 4
+            # On a busy machine gRPC may hand over the call only after the next pass has begun.
+            if held.rows[1] == [1]:
+                break
+            held.hold_again()
+    assert held.rows == [[2], [1], [2], [2], [2]]
+
+
+def test_explanations_of_one_kind_go_through_the_network_together_and_others_do_not(
+    server_of_small_passes: Server, held: HeldPasses
+) -> None:
+    other = explain_request(1)
+    other.steps = 5
+    requests = [other, explain_request(1), explain_request(1)]
+    with grpc.insecure_channel(server_of_small_passes.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        for _ in range(BURSTS):
+            first = stub.Predict.future(request(1), timeout=TIMEOUT_S)
+            held.wait_for_one()
+            calls = [stub.Explain.future(asked, timeout=TIMEOUT_S) for asked in requests]
+            code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # the others have arrived
+            held.let_go()
+            assert first.result().model_version == 2
+            assert [len(call.result().classes) for call in calls] == [4, 4, 4]
+            if len(held.rows) == 3:  # as above
+                break
+            held.hold_again()
+    assert sorted(held.rows) == [[1], [1], [1, 1]]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["deadline", "cancelled"])
+def test_what_is_left_of_an_explanation_that_nobody_waits_for_is_not_computed(
+    server_of_small_passes: Server, held: HeldPasses, *, is_cancelled: bool
+) -> None:
+    with grpc.insecure_channel(server_of_small_passes.address) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        timeout_s = TIMEOUT_S if is_cancelled else 1.0  # enough for the first two passes to begin
+        explained = stub.Explain.future(explain_request(8), timeout=timeout_s)
+        held.wait_for_one()
+        held.let_one_go()  # so that the lane knows that it is to be told
+        held.wait_for_one()
+        if is_cancelled:
+            explained.cancel()
+        else:
+            assert explained.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        code_of(lambda: stub.Predict(request(3), timeout=SHORT_S))  # so has the end of the other
+        held.let_go()
+        stub.Predict(request(5), timeout=TIMEOUT_S)
+    assert held.rows == [[2], [2], [5]]
+
+
 def test_a_full_queue_refuses_at_once_and_what_waits_in_it_is_answered(
     start_server: Callable[..., Server], model: Model
 ) -> None:

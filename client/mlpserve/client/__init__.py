@@ -27,6 +27,7 @@ from mlpserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from mlpserve.client.explanations import Explanations
 from mlpserve.client.photographs import preprocess
 from mlpserve.client.predictions import Predictions, ServerTimings, TopClasses
 from mlpserve.client.results import (
@@ -43,6 +44,7 @@ __all__ = [
     "BatchingClient",
     "Client",
     "ClientError",
+    "Explanations",
     "HealthStatus",
     "InvalidRequestError",
     "ModelInfo",

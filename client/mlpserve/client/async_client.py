@@ -26,6 +26,7 @@ from mlpserve.client.batching import DEFAULT_MAX_ROWS
 from mlpserve.client.channel import checked_target, means_several, open_async_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core
 from mlpserve.client.errors import ClientError
+from mlpserve.client.explanations import Explanations
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
@@ -155,6 +156,43 @@ class AsyncClient:
             version=version,
             label=label,
             timeout_s=timeout_s,
+            class_names=class_names,
+            timings=timings,
+        )
+
+    async def explain(
+        self,
+        images: npt.ArrayLike,
+        *,
+        classes: npt.ArrayLike | None = None,
+        method: str | None = None,
+        steps: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+        max_images_per_request: int | None = None,
+        class_names: bool = False,
+        timings: bool = False,
+    ) -> Explanations:
+        """Say what in images spoke for a class, or against it; see ``Client.explain``.
+
+        Raises:
+            InvalidRequestError: The images are not what the model takes, or another argument is out
+                of its range.
+            ServerFaultError: The server is too old to explain.
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return await self._core.explain(
+            images,
+            classes=classes,
+            method=method,
+            steps=steps,
+            model=model,
+            version=version,
+            label=label,
+            timeout_s=timeout_s,
+            max_images_per_request=max_images_per_request,
             class_names=class_names,
             timings=timings,
         )

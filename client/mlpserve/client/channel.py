@@ -15,7 +15,7 @@ from mlpserve.client.proxies import is_loopback
 _URI_SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _SERVICE: Final = "mlpserve.v1.PredictionService"
 # Not PredictStream: the core of the client sees to it.
-_RETRIED_METHODS: Final = ("Predict", "GetModel", "ListModels")
+_RETRIED_METHODS: Final = ("Predict", "Explain", "GetModel", "ListModels")
 _SERVICE_CONFIG: Final = {
     # Over all addresses that the target's name has, not only the first.
     "loadBalancingConfig": [{"round_robin": {}}],

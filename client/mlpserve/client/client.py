@@ -16,6 +16,7 @@ from mlpserve.client.batching import DEFAULT_MAX_ROWS, BatchingClient
 from mlpserve.client.channel import checked_target, means_several, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, run
 from mlpserve.client.errors import invalid_argument
+from mlpserve.client.explanations import Explanations
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
@@ -196,6 +197,65 @@ class Client:
                 version=version,
                 label=label,
                 timeout_s=timeout_s,
+                class_names=class_names,
+                timings=timings,
+            )
+        )
+
+    def explain(
+        self,
+        images: npt.ArrayLike,
+        *,
+        classes: npt.ArrayLike | None = None,
+        method: str | None = None,
+        steps: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+        max_images_per_request: int | None = None,
+        class_names: bool = False,
+        timings: bool = False,
+    ) -> Explanations:
+        """Say how much each value of images spoke for a class, or against it.
+
+        An explanation takes the server as long as many predictions. Many images are sent as several
+        requests, which one version answers, as for ``predict``.
+
+        Args:
+            images: As for ``predict``.
+            classes: The index of the class to explain: one for all images, or (N,), one for each.
+                -1, and None for all, means the most probable.
+            method: "integrated_gradients", whose attributions sum to what an image changed in the
+                logit of the class, or the quicker "gradient_times_input".
+            steps: Of integrated gradients: in so many points they are computed, 1 to 256, and 20
+                where it is None. With more, ``Explanations.errors`` are smaller.
+            model: As for ``predict``.
+            version: As for ``predict``.
+            label: As for ``predict``.
+            timeout_s: As for ``predict``.
+            max_images_per_request: The most images to send as one request; without it, so many that
+                images times steps are 1024. A server allows ``ModelInfo.max_batch_images``.
+            class_names: As for ``predict``; the names are those of ``Explanations.predictions``.
+            timings: As for ``predict``.
+
+        Raises:
+            InvalidRequestError: The images are not what the model takes, or another argument is out
+                of its range.
+            ServerFaultError: The server is too old to explain.
+            ClientError: The call failed; see ``mlpserve.client.errors``.
+        """
+        return run(
+            self._core.explain(
+                images,
+                classes=classes,
+                method=method,
+                steps=steps,
+                model=model,
+                version=version,
+                label=label,
+                timeout_s=timeout_s,
+                max_images_per_request=max_images_per_request,
                 class_names=class_names,
                 timings=timings,
             )

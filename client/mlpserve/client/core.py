@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -23,11 +23,13 @@ from mlpserve.client.channel import trace_metadata
 from mlpserve.client.errors import (
     ClientError,
     NotFoundError,
+    ServerFaultError,
     TimeoutExceededError,
     UnavailableError,
     client_error,
     pushback_s,
 )
+from mlpserve.client.explanations import Explanations, join_explanations, read_explanations
 from mlpserve.client.hedging import MAX_HEDGED_BYTES, Hedging
 from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
 from mlpserve.client.proxies import described
@@ -35,6 +37,7 @@ from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
     ModelSelector,
     encode_request,
+    explain,
     get_model_request,
     select,
     split,
@@ -51,6 +54,7 @@ from mlpserve.client.transports import Metadata, Pending, Transport
 from mlpserve.v1 import prediction_pb2
 
 DEFAULT_TIMEOUT_S: Final = 30.0
+_EXPLAINS_SINCE: Final = "0.1.0"
 # So many requests of one array are under way at once: one is computed while others travel. Of small
 # ones, of which Python and not the network is the limit, twice as many keep the server busy.
 _MAX_IN_FLIGHT: Final = 4
@@ -59,6 +63,7 @@ _SMALL_BYTES: Final = 128 * 1024
 _SERVICE: Final = "/mlpserve.v1.PredictionService/"
 PREDICT: Final = f"{_SERVICE}Predict"
 PREDICT_STREAM: Final = f"{_SERVICE}PredictStream"
+EXPLAIN: Final = f"{_SERVICE}Explain"
 GET_MODEL: Final = f"{_SERVICE}GetModel"
 LIST_MODELS: Final = f"{_SERVICE}ListModels"
 HEALTH: Final = "/grpc.health.v1.Health/Check"
@@ -150,30 +155,88 @@ class Core:
             if len(batch) < len(rows):
                 # The version that answered first is the one that the rest is asked of.
                 pinned = replace(selector, version=found.model_version, label="")
-                rest = await self._pipelined(batches, pinned, deadline_s)
+                requests = ((len(batch), encode_request(batch, pinned)) for batch in batches)
+                rest = await self._pipelined(PREDICT, requests, read_predictions, deadline_s)
                 found = join_predictions([found, *rest])
         return await self._named(found, deadline_s) if is_named else found
 
-    async def _pipelined(
-        self, batches: Iterable[npt.NDArray[Any]], selector: ModelSelector, deadline_s: float
-    ) -> list[Predictions]:
-        """Send batches, several at once, and return their answers in order."""
-        found: list[Predictions] = []
-        under_way: deque[tuple[int, Pending]] = deque()
+    async def explain(
+        self,
+        images: npt.ArrayLike,
+        *,
+        classes: npt.ArrayLike | None = None,
+        method: str | None = None,
+        steps: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+        max_images_per_request: int | None = None,
+        class_names: bool = False,
+        timings: bool = False,
+    ) -> Explanations:
+        """Explain images."""
+        deadline_s = self._deadline_s(timeout_s)
+        selector = select(model, version, label, with_timings=timings)
+        is_named = checked_flag(class_names, "class_names")
+        rows = as_wire_array(images)
+        explained = explain(method, steps, classes, len(rows))
+        batches = explained.split(rows, max_images=max_images_per_request)
+        with self._translated():
+            count, request = next(explained.requests(batches, selector))
+            answer = await self._ask_to_explain(request, deadline_s)
+            found = read_explanations(answer, count)
+            if count < len(rows):
+                # As for predictions.
+                pinned = replace(selector, version=found.predictions.model_version, label="")
+                requests = explained.requests(batches, pinned)
+                rest = await self._pipelined(EXPLAIN, requests, read_explanations, deadline_s)
+                found = join_explanations([found, *rest])
+        if not is_named:
+            return found
+        return replace(found, predictions=await self._named(found.predictions, deadline_s))
+
+    async def _ask_to_explain(self, request: bytes, deadline_s: float) -> bytes:
+        ask = self._transport.ask
         try:
-            for batch in batches:
-                is_small = batch.nbytes <= _SMALL_BYTES
-                if len(under_way) >= (_MAX_SMALL_IN_FLIGHT if is_small else _MAX_IN_FLIGHT):
-                    found.append(await _next_answer(under_way))
+            return await ask(EXPLAIN, request, _remaining_s(deadline_s), self._metadata())
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            raise ServerFaultError(
+                f"{self._target}: UNIMPLEMENTED: {error.details()}; Explain came with mlpserve "
+                f"{_EXPLAINS_SINCE}, so the server seems to be older: it must be updated"
+            ) from error
+
+    async def _pipelined(
+        self,
+        method: str,
+        requests: Iterable[tuple[int, bytes]],
+        read: Callable[[bytes, int], ResultT],
+        deadline_s: float,
+    ) -> list[ResultT]:
+        """Send requests about so many images, several at once, and return their answers in order.
+
+        The next request is asked for when there is room for it under way.
+        """
+        found: list[ResultT] = []
+        under_way: deque[tuple[int, Pending]] = deque()
+
+        async def take_next() -> None:
+            count, call = under_way.popleft()
+            found.append(read(await call.answer(), count))
+
+        try:
+            for count, request in requests:
                 call = self._transport.start(
-                    PREDICT,
-                    encode_request(batch, selector),
-                    _remaining_s(deadline_s),
-                    self._metadata(),
+                    method, request, _remaining_s(deadline_s), self._metadata()
                 )
-                under_way.append((len(batch), call))
+                under_way.append((count, call))
+                is_small = len(request) <= _SMALL_BYTES
+                if len(under_way) >= (_MAX_SMALL_IN_FLIGHT if is_small else _MAX_IN_FLIGHT):
+                    await take_next()
             while under_way:
-                found.append(await _next_answer(under_way))
+                await take_next()
         finally:
             for _, call in under_way:
                 call.cancel()
@@ -342,11 +405,6 @@ class Core:
 def _is_broken(error: grpc.RpcError) -> bool:
     """Return whether a stream ended so that another may go on with it."""
     return error.code() in _RETRIED_STATUSES or error.details() == _SENT_TOO_LATE
-
-
-async def _next_answer(under_way: deque[tuple[int, Pending]]) -> Predictions:
-    count, call = under_way.popleft()
-    return read_predictions(await call.answer(), count)
 
 
 def _remaining_s(deadline_s: float) -> float:

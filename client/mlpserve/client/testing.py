@@ -29,6 +29,7 @@ _MAX_IMAGES: Final = 8192
 _LIMITS: Final = (("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0))
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _MS_PER_S: Final = 1000
+_TINY: Final = np.float32(1e-6)
 _LOOK_S: Final = 0.1
 _HEALTH: Final = "grpc.health.v1.Health"
 _SERVING: Final = b"\x08\x01"  # as a HealthCheckResponse is encoded
@@ -36,7 +37,11 @@ _DTYPES: Final[dict[prediction_pb2.DataType, np.dtype[Any]]] = {
     prediction_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
     prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
 }
-_Request = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
+_Request = (
+    prediction_pb2.PredictRequest
+    | prediction_pb2.PredictStreamRequest
+    | prediction_pb2.ExplainRequest
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,7 @@ class ReceivedCall:
     """A call that a ``FakeServer`` received; each batch of a stream is one.
 
     Attributes:
-        method: ``Predict``, ``PredictStream``, ``GetModel`` or ``ListModels``.
+        method: ``Predict``, ``PredictStream``, ``Explain``, ``GetModel`` or ``ListModels``.
         model: The model that was asked for; empty for the only one.
         version: The version that was asked for; 0 for none.
         label: The label that was asked for; empty for none.
@@ -227,6 +232,23 @@ class FakeServer:
         network = self._network or _TinyNetwork(images.shape[1], len(self.class_labels))
         return network.probabilities(scaled)
 
+    def explanations(
+        self, images: npt.NDArray[Any], classes: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return (N, D) attributions, and the (N,) logits of classes and of the darkest image.
+
+        They are made up, but complete: what an image changed in the logit, the logarithm of its
+        probability here, is shared among its values by how bright they are.
+        """
+        values = images.astype(np.float32) + _TINY
+        shares = values / values.sum(axis=1, keepdims=True)
+        found = (self.probabilities(each) for each in (images, np.zeros_like(images)))
+        chosen = classes[:, np.newaxis]
+        logits, baseline = (
+            np.log(np.take_along_axis(each, chosen, axis=1) + _TINY) for each in found
+        )
+        return shares * (logits - baseline), logits[:, 0], baseline[:, 0]
+
     def description(self) -> prediction_pb2.Model:
         """Return what the server says of its model."""
         version = prediction_pb2.ModelVersion(
@@ -262,6 +284,31 @@ class _Servicer(prediction_pb2_grpc.PredictionServiceServicer):
         for request in request_iterator:
             answer = self._answer("PredictStream", request, context)
             yield prediction_pb2.PredictStreamResponse(**answer)
+
+    def Explain(
+        self, request: prediction_pb2.ExplainRequest, context: grpc.ServicerContext
+    ) -> prediction_pb2.ExplainResponse:
+        answer = self._answer("Explain", request, context)
+        images = _images(request.images, context, self._fake.input_shape)
+        labels = np.frombuffer(answer["labels"], "<i4")
+        wanted = (
+            np.frombuffer(request.classes, "<i4") if request.classes else np.full(len(images), -1)
+        )
+        classes = np.where(wanted < 0, labels, wanted)
+        if len(wanted) != len(images) or classes.max() >= len(self._fake.class_labels):
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"classes: expected {len(images)} indices below {len(self._fake.class_labels)}, "
+                f"got {wanted.tolist()[:10]}",
+            )
+        attributions, logits, baseline_logits = self._fake.explanations(images, classes)
+        return prediction_pb2.ExplainResponse(
+            **answer,
+            attributions=attributions.astype("<f4").tobytes(),
+            classes=classes.astype("<i4").tobytes(),
+            logits=logits.astype("<f4").tobytes(),
+            baseline_logits=baseline_logits.astype("<f4").tobytes(),
+        )
 
     def GetModel(
         self, request: prediction_pb2.GetModelRequest, context: grpc.ServicerContext

@@ -9,11 +9,12 @@ to ``A_(L-1)`` is column c of ``W_L``, and by the chain rule, from the last laye
 
     D_L = one-hot(c)      D_i = (D_(i+1) @ W_(i+1).T) * f_i'(Z_i)      dX = D_1 @ W_1.T
 
-Gradient times input, ``X * dX``: to first order, what the logit would lose if a value were 0.
+Gradient times input, ``(X - B) * dX``: to first order, what the logit would lose if a value were
+that of a baseline B, an image that shows nothing.
 Source: Shrikumar et al., Not Just a Black Box (2016).
 
 Integrated gradients. The gradient says nothing where a unit is saturated, so it is averaged along
-the straight line from a baseline B, an image that shows nothing, to X:
+the straight line from B to X:
 
     (X - B) * integral over a from 0 to 1 of dX(B + a (X - B))
 
@@ -79,11 +80,22 @@ def gradients(
 
 
 def gradient_times_input(
-    network: Network, inputs: FloatArray, classes: npt.NDArray[np.integer[Any]]
+    network: Network,
+    inputs: FloatArray,
+    classes: npt.NDArray[np.integer[Any]],
+    *,
+    baseline: float = 0.0,
 ) -> FloatArray:
-    """Return the (N, D) products of inputs and gradients; arguments as for ``gradients``."""
+    """Return the (N, D) products of gradients and of inputs above a baseline.
+
+    Args:
+        network: The network.
+        inputs: (N, D) values, of the parameters' dtype.
+        classes: (N,) one class for each image, from 0 to K - 1.
+        baseline: The value of all pixels of the image that shows nothing: 0 is black.
+    """
     attributions = gradients(network, inputs, classes)
-    attributions *= inputs
+    attributions *= inputs - inputs.dtype.type(baseline)
     return attributions
 
 
@@ -102,7 +114,7 @@ def integrated_gradients(
         inputs: (N, D) values, of the parameters' dtype.
         classes: (N,) one class for each image, from 0 to K - 1.
         steps: m above, at least 1; of more, the sums differ less from what they are to be.
-        baseline: The value of all pixels of the image that shows nothing: 0 is black.
+        baseline: As for ``gradient_times_input``.
     """
     first = network.layers[0]
     dtype = inputs.dtype
@@ -123,6 +135,43 @@ def integrated_gradients(
         np.matmul(mean, first.weights.T, out=attributions[rows])
         attributions[rows] *= differences
     return attributions
+
+
+def explanations(
+    network: Network,
+    inputs: FloatArray,
+    classes: npt.NDArray[np.integer[Any]],
+    *,
+    steps: int,
+    baseline: float,
+    rows_at_once: int,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return attributions, and what they are to sum to.
+
+    Args:
+        network: As for ``integrated_gradients``.
+        inputs: As there.
+        classes: As there.
+        steps: As there; 0 for ``gradient_times_input``.
+        baseline: As there.
+        rows_at_once: So many images are computed together, which their last bits depend on.
+
+    Returns:
+        (N, D) attributions; (N,) the logits of the classes; and (N,) those of the baseline.
+    """
+    attributions, of_images = np.empty_like(inputs), np.empty_like(inputs, shape=len(inputs))
+    with np.errstate(over="ignore", invalid="ignore"):  # of weights near the end of the dtype
+        for start in range(0, len(inputs), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            block, chosen = inputs[rows], classes[rows]
+            of_images[rows] = logits(network, block)[np.arange(len(block)), chosen]
+            attributions[rows] = (
+                integrated_gradients(network, block, chosen, steps=steps, baseline=baseline)
+                if steps
+                else gradient_times_input(network, block, chosen, baseline=baseline)
+            )
+        of_baseline = logits(network, np.full_like(inputs[:1], baseline))[0]
+    return attributions, of_images, of_baseline[classes]
 
 
 def _first_layer_delta(

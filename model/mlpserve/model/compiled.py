@@ -15,14 +15,15 @@ at hand; with larger blocks it was not.
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.activations import FloatArray
+from mlpserve.model.attribution import explanations
 from mlpserve.model.metadata import Metadata
-from mlpserve.model.network import Layer, largest_sums
+from mlpserve.model.network import Layer, Network, largest_sums
 from mlpserve.model.weights import Model
 
 Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -32,6 +33,7 @@ DEFAULT_BLOCK_ROWS: Final = 512
 _REPRODUCIBLE_ROWS: Final = 8
 _FLOAT32_BYTES: Final = 4
 _MAX_VIEWS: Final = 4096
+MOST_PROBABLE: Final = -1  # in the place of the index of a class
 _LARGEST_SUM: Final = float(np.finfo(np.float32).max) / 2
 
 
@@ -78,16 +80,36 @@ class Classified(NamedTuple):
     labels: npt.NDArray[np.int32]
 
 
+class Attributions(NamedTuple):
+    """What spoke for a class of each image of one request, and against it, as it is sent.
+
+    All are bytes of little-endian values.
+
+    Attributes:
+        values: (N, D) float32: what each value added to the logit of the class.
+        logits: (N,) float32: the logit of the class.
+        baseline_logits: (N,) float32: that of the darkest image.
+        classes: (N,) int32: the index of the class.
+    """
+
+    values: bytes
+    logits: bytes
+    baseline_logits: bytes
+    classes: bytes
+
+
 class Answer(NamedTuple):
     """What a network says of the images of one request, as it is sent.
 
     Attributes:
         probabilities: (N, K) float32, little-endian, as bytes.
         labels: (N,) int32, little-endian, as bytes: the index of each row's highest probability.
+        attributions: What spoke for a class; None where nobody asked.
     """
 
     probabilities: bytes
     labels: bytes
+    attributions: Attributions | None = None
 
 
 class CompiledModel:
@@ -159,6 +181,55 @@ class CompiledModel:
             )
             for start, end in pairwise(ends)
         ]
+
+    def explanations(
+        self,
+        batches: Sequence[Images],
+        classes: Sequence[npt.NDArray[np.int32]],
+        steps: int,
+        workspace: Workspace,
+    ) -> list[Answer]:
+        """Answer the batches of several requests, and say what spoke for a class in each image.
+
+        Args:
+            batches: As for ``classify``.
+            classes: (N,) of each batch the indices of the classes to explain, or ``MOST_PROBABLE``.
+            steps: As for ``integrated_gradients``; 0 for ``gradient_times_input``.
+            workspace: As for ``classify``.
+
+        Returns:
+            The answer to each batch, in their order, with attributions.
+        """
+        answers = self.answers(batches, workspace)
+        labels = np.concatenate([np.frombuffer(answer.labels, "<i4") for answer in answers])
+        wanted = np.concatenate(classes)
+        chosen = np.where(wanted == MOST_PROBABLE, labels, wanted)
+        arrays = self._attributions(np.concatenate(batches), chosen, steps)
+        ends = accumulate(map(len, batches), initial=0)
+        return [
+            answer._replace(
+                attributions=Attributions(*(array[start:end].tobytes() for array in arrays))
+            )
+            for answer, (start, end) in zip(answers, pairwise(ends), strict=True)
+        ]
+
+    def _attributions(
+        self, images: npt.NDArray[Any], classes: npt.NDArray[np.int32], steps: int
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Return the arrays whose bytes ``Attributions`` has; see ``explanations``."""
+        layers = self._uint8_layers if images.dtype == np.uint8 else self._float32_layers
+        baseline, _ = self.metadata.input.limits(images.dtype)
+        floats = explanations(
+            Network(tuple(layers)),
+            images.astype(np.float32, copy=False),
+            classes,
+            steps=steps,
+            baseline=baseline,
+            # Alone, an image has the same bits in any company.
+            rows_at_once=len(images) if self._rows_at_once == 1 else 1,
+        )
+        of_floats = (array.astype("<f4", copy=False) for array in floats)
+        return *of_floats, classes.astype("<i4", copy=False)
 
     def _run(self, layers: Sequence[Layer], inputs: Floats, workspace: Workspace) -> Floats:
         """Return the (K, N) probabilities of one block of inputs, in the workspace."""

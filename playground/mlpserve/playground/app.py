@@ -151,17 +151,15 @@ async def _value_range(request: Request, name: str, version: int) -> tuple[float
 
 async def _explain(request: Request) -> Response:
     """Return what each pixel of a prepared image added to the logit of a class."""
-    networks: Networks = request.app.state.networks
     image = np.frombuffer(await _bounded_body(request), np.uint8)
     name, version = _model_name(request), _whole(request, "version")
-    found = await run_in_threadpool(
-        networks.explain, name, version, image, _whole(request, "class")
+    values = picture_values(image[np.newaxis], await _value_range(request, name, version))
+    found = await _client(request).explain(
+        values, classes=_whole(request, "class"), model=name, version=version
     )
-    if found is None:
-        raise HTTPException(
-            404, f"explanation: the image does not fit, or {networks.absence(name, version)}"
-        )
-    return JSONResponse({"attributions": [round(float(value), 6) for value in found]})
+    return JSONResponse(
+        {"attributions": [round(float(value), 6) for value in found.attributions[0]]}
+    )
 
 
 async def _network(request: Request) -> Response:

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.model.attribution import integrated_gradients
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import weights_path
 from mlpserve.model.weights import Model, load_model
@@ -62,33 +61,6 @@ class Networks:
             }
             for layer in model.network.layers
         ]
-
-    def explain(
-        self, name: str, version: int, image: npt.NDArray[np.uint8], class_index: int
-    ) -> npt.NDArray[np.floating[Any]] | None:
-        """Return what each pixel of an image added to the logit of a class.
-
-        Args:
-            name: The model.
-            version: Its version.
-            image: (D,) grey values from 0 to 255, as the page has them.
-            class_index: From 0 to K - 1.
-
-        Returns:
-            (D,) integrated gradients from a black image; None where the weights are not at hand, or
-            the image or the class does not fit them.
-        """
-        model = self._model(name, version)
-        if model is None:
-            return None
-        sizes = model.network.layer_sizes
-        if len(image) != sizes[0] or class_index >= sizes[-1]:
-            return None
-        dtype = model.network.parameters[0].dtype
-        inputs = (image / np.iinfo(np.uint8).max).astype(dtype)[np.newaxis]
-        found: npt.NDArray[np.floating[Any]]
-        (found,) = integrated_gradients(model.network, inputs, np.array([class_index]))
-        return found
 
     def _load(self, name: str, version: int) -> Model | None:
         path = self._path(name, version)

@@ -15,9 +15,18 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
     DATA_TYPE_UINT8: _ClassVar[DataType]
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
+
+class ExplanationMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPLANATION_METHOD_UNSPECIFIED: _ClassVar[ExplanationMethod]
+    EXPLANATION_METHOD_GRADIENT_TIMES_INPUT: _ClassVar[ExplanationMethod]
+    EXPLANATION_METHOD_INTEGRATED_GRADIENTS: _ClassVar[ExplanationMethod]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_FLOAT32: DataType
+EXPLANATION_METHOD_UNSPECIFIED: ExplanationMethod
+EXPLANATION_METHOD_GRADIENT_TIMES_INPUT: ExplanationMethod
+EXPLANATION_METHOD_INTEGRATED_GRADIENTS: ExplanationMethod
 
 class ImageBatch(_message.Message):
     __slots__ = ("count", "data_type", "data")
@@ -56,6 +65,48 @@ class PredictResponse(_message.Message):
     labels: bytes
     timings: Timings
     def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings", "method", "steps", "classes")
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
+    WITH_TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    model_name: str
+    model_version: int
+    images: ImageBatch
+    model_label: str
+    with_timings: bool
+    method: ExplanationMethod
+    steps: int
+    classes: bytes
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ..., method: _Optional[_Union[ExplanationMethod, str]] = ..., steps: _Optional[int] = ..., classes: _Optional[bytes] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings", "attributions", "classes", "logits", "baseline_logits")
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    model_name: str
+    model_version: int
+    probabilities: bytes
+    labels: bytes
+    timings: Timings
+    attributions: bytes
+    classes: bytes
+    logits: bytes
+    baseline_logits: bytes
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., attributions: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., baseline_logits: _Optional[bytes] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_s", "compute_s")

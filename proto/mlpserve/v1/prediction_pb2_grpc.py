@@ -47,6 +47,11 @@ class PredictionServiceStub(object):
                 request_serializer=mlpserve_dot_v1_dot_prediction__pb2.PredictStreamRequest.SerializeToString,
                 response_deserializer=mlpserve_dot_v1_dot_prediction__pb2.PredictStreamResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/mlpserve.v1.PredictionService/Explain',
+                request_serializer=mlpserve_dot_v1_dot_prediction__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=mlpserve_dot_v1_dot_prediction__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/mlpserve.v1.PredictionService/GetModel',
                 request_serializer=mlpserve_dot_v1_dot_prediction__pb2.GetModelRequest.SerializeToString,
@@ -89,6 +94,20 @@ class PredictionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Says how much each value of some images spoke for a class, or against it.
+
+        An explanation takes the time of many predictions. It is computed in parts, between which the
+        server answers others; of one caller, predictions come first.
+
+        Errors:
+        INVALID_ARGUMENT, NOT_FOUND: as for Predict.
+        UNIMPLEMENTED: the server is older than this rpc, which came with 0.1.0.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes one model: what it takes, what it answers, how it was made.
 
@@ -121,6 +140,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.PredictStream,
                     request_deserializer=mlpserve_dot_v1_dot_prediction__pb2.PredictStreamRequest.FromString,
                     response_serializer=mlpserve_dot_v1_dot_prediction__pb2.PredictStreamResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=mlpserve_dot_v1_dot_prediction__pb2.ExplainRequest.FromString,
+                    response_serializer=mlpserve_dot_v1_dot_prediction__pb2.ExplainResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -190,6 +214,33 @@ class PredictionService(object):
             '/mlpserve.v1.PredictionService/PredictStream',
             mlpserve_dot_v1_dot_prediction__pb2.PredictStreamRequest.SerializeToString,
             mlpserve_dot_v1_dot_prediction__pb2.PredictStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpserve.v1.PredictionService/Explain',
+            mlpserve_dot_v1_dot_prediction__pb2.ExplainRequest.SerializeToString,
+            mlpserve_dot_v1_dot_prediction__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

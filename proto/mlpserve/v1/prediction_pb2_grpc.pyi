@@ -46,6 +46,16 @@ class PredictionServiceStub:
 
     Errors: as for Predict.
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.ExplainRequest, _prediction_pb2.ExplainResponse]
+    """Says how much each value of some images spoke for a class, or against it.
+
+    An explanation takes the time of many predictions. It is computed in parts, between which the
+    server answers others; of one caller, predictions come first.
+
+    Errors:
+      INVALID_ARGUMENT, NOT_FOUND: as for Predict.
+      UNIMPLEMENTED: the server is older than this rpc, which came with 0.1.0.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.GetModelRequest, _prediction_pb2.GetModelResponse]
     """Describes one model: what it takes, what it answers, how it was made.
 
@@ -91,6 +101,22 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         error ends the call; the responses before it are good.
 
         Errors: as for Predict.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _prediction_pb2.ExplainRequest,
+        context: _grpc.ServicerContext,
+    ) -> _prediction_pb2.ExplainResponse:
+        """Says how much each value of some images spoke for a class, or against it.
+
+        An explanation takes the time of many predictions. It is computed in parts, between which the
+        server answers others; of one caller, predictions come first.
+
+        Errors:
+          INVALID_ARGUMENT, NOT_FOUND: as for Predict.
+          UNIMPLEMENTED: the server is older than this rpc, which came with 0.1.0.
         """
 
     @_abc_1.abstractmethod

@@ -134,10 +134,18 @@ class App:
 
     def hot_handler(self) -> tuple[list[str], HotHandler]:
         """Return the full names of the hot methods, and what answers them in the fast lane."""
-        methods = [f"/{SERVICE_NAME}/Predict", f"/{OIP_SERVICE_NAME}/{MODEL_INFER}"]
+        methods = [
+            f"/{SERVICE_NAME}/Predict",
+            f"/{SERVICE_NAME}/Explain",
+            f"/{OIP_SERVICE_NAME}/{MODEL_INFER}",
+        ]
         recorder = self._telemetry.recorder()
         handler = HotHandler(
-            {"Predict": self.messages.parse_predict, MODEL_INFER: self.inference.parse},
+            {
+                "Predict": self.messages.parse_predict,
+                "Explain": self.messages.parse_explain,
+                MODEL_INFER: self.inference.parse,
+            },
             self._router,
             queue=self._new_queue(recorder),
             workspace=self._new_workspace(),

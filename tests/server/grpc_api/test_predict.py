@@ -288,7 +288,7 @@ def test_reflection_shows_the_contract_to_tools_that_do_not_have_it(channel: grp
     assert SERVICE in database.get_services()
     pool = descriptor_pool.DescriptorPool(database)
     methods = pool.FindServiceByName(SERVICE).methods_by_name
-    assert set(methods) == {"Predict", "PredictStream", "GetModel", "ListModels"}
+    assert set(methods) == {"Predict", "PredictStream", "Explain", "GetModel", "ListModels"}
 
 
 def test_a_health_watch_sees_the_server_stop_and_open_calls_are_answered(
@@ -335,7 +335,7 @@ def test_a_port_that_is_taken_is_said_to_be(models: Path, server: Server) -> Non
         Server(ServerConfig(models=models, port=server.port))
 
 
-@pytest.mark.parametrize("method", ["Predict", "GetModel", "ListModels"])
+@pytest.mark.parametrize("method", ["Predict", "Explain", "GetModel", "ListModels"])
 def test_bytes_that_are_no_message_are_the_callers_fault(
     channel: grpc.Channel, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:

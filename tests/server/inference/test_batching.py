@@ -92,7 +92,7 @@ class Caller:
 def request(model: CompiledModel, images: Images, **others: Any) -> ParsedRequest[Answer]:
     """Return a request whose response is the answer itself."""
     return ParsedRequest(
-        model, images, lambda answer: answer, **{"record": RequestRecord(), **others}
+        model, images, len(images), lambda answer: answer, **{"record": RequestRecord(), **others}
     )
 
 

@@ -37,6 +37,7 @@ class Asker:
         return ParsedRequest(
             MODEL,
             images,
+            rows,
             lambda answer: answer,
             record,
             is_wanted=self.is_wanted,

@@ -79,6 +79,29 @@ def test_json_is_answered_with_the_bits_of_model_infer(
         assert np.array(found[name]["data"], dtype).tobytes() == same[name]
 
 
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_attributions_come_when_they_are_named(
+    ask: Ask, server: Server, images: Images, *, is_binary: bool
+) -> None:
+    parameters = {"steps": 4, "class": 1}
+    named = {"name": "attributions", "parameters": {**parameters, "binary_data": is_binary}}
+    status, answer = ask(INFER, {"inputs": [described(images)], "outputs": [named]})
+    assert status == 200
+    request = raw_request(images)
+    asked = request.outputs.add(name="attributions")
+    for name, value in parameters.items():
+        asked.parameters[name].int64_param = value
+    with grpc.insecure_channel(server.address) as channel:
+        same = raw_outputs(infer(channel, request))["attributions"]
+    if is_binary:
+        length, content = answer
+        assert content[length:] == same
+    else:
+        (tensor,) = answer["outputs"]
+        assert (tensor["datatype"], tensor["shape"]) == ("FP32", [5, 6])
+        assert np.array(tensor["data"], "<f4").tobytes() == same
+
+
 def test_lists_may_be_nested_or_flat(ask: Ask, images: Images) -> None:
     nested = ask(INFER, {"inputs": [described(images)]})
     flat = ask(INFER, {"inputs": [described(images, data=images.ravel().tolist())]})

@@ -125,6 +125,42 @@ def test_only_the_outputs_that_are_asked_for_come_in_their_order(
         assert len(response.raw_output_contents) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "fields"),
+    [
+        ({"steps": 8}, {"steps": 8}),
+        (
+            {"steps": 3, "class": 2, "method": "integrated_gradients"},
+            {"steps": 3, "classes": np.full(5, 2, "<i4").tobytes()},
+        ),
+        (
+            {"method": "gradient_times_input"},
+            {"method": prediction_pb2.EXPLANATION_METHOD_GRADIENT_TIMES_INPUT},
+        ),
+    ],
+    ids=str,
+)
+def test_attributions_are_those_of_explain(
+    channel: grpc.Channel, images: Images, parameters: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    request = output("attributions", **parameters)(images)
+    request.outputs.add(name="labels")
+    response = infer(channel, request)
+    described = [(each.name, each.datatype, list(each.shape)) for each in response.outputs]
+    assert described == [("attributions", "FP32", [5, 6]), ("labels", "INT32", [5])]
+    batch = prediction_pb2.ImageBatch(
+        count=5, data_type=prediction_pb2.DATA_TYPE_UINT8, data=images.tobytes()
+    )
+    stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+    explained = stub.Explain(
+        prediction_pb2.ExplainRequest(images=batch, **fields), timeout=TIMEOUT_S
+    )
+    assert raw_outputs(response) == {
+        "attributions": explained.attributions,
+        "labels": explained.labels,
+    }
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
 def test_classification_tells_the_most_probable_classes_with_their_labels(
     channel: grpc.Channel, model: Model, images: Images, count: int
@@ -249,6 +285,21 @@ REFUSED: list[tuple[Callable[[Images], pb.ModelInferRequest], str, str]] = [
     (output("labels", classification=1), "INVALID_ARGUMENT", "with 'probabilities' only"),
     (output("probabilities", classification=-1), "INVALID_ARGUMENT", "classification: expected"),
     (output("probabilities", classification="1"), "INVALID_ARGUMENT", "invalid value type for"),
+    (output("attributions"), "INVALID_ARGUMENT", "from 1 to 3 images to explain in 20 steps"),
+    (output("attributions", steps=0), "INVALID_ARGUMENT", "steps: expected from 1 to 256, got 0"),
+    (output("attributions", steps="x"), "INVALID_ARGUMENT", "invalid value type for 'steps'"),
+    (output("attributions", method="lime"), "INVALID_ARGUMENT", "or gradient_times_input, got li"),
+    (
+        output("attributions", method="gradient_times_input", steps=8),
+        "INVALID_ARGUMENT",
+        "steps: expected none with gradient_times_input",
+    ),
+    (
+        output("attributions", **{"steps": 8, "class": 3}),
+        "INVALID_ARGUMENT",
+        "class: expected from 0 to 2, or -1 for the most probable, got 3",
+    ),
+    (output("attributions", classification=1), "INVALID_ARGUMENT", "with 'probabilities' only"),
     (output("probabilities", shared_memory_region="x"), "UNIMPLEMENTED", "shared memory"),
     (in_shared_memory, "UNIMPLEMENTED", "shared memory is not supported"),
     (lambda i: with_parameters(raw_request(i), sequence_id=7), "UNIMPLEMENTED", "sequence_id"),

@@ -120,7 +120,7 @@ def test_the_server_and_its_models_describe_themselves(over_grpc: Any, over_http
         metadata = client.get_model_metadata("tiny", **options)
         assert metadata["versions"] == ["2", "1"]
         assert [each["name"] for each in metadata["inputs"]] == ["images"]
-        assert [each["datatype"] for each in metadata["outputs"]] == ["FP32", "INT32"]
+        assert [each["datatype"] for each in metadata["outputs"]] == ["FP32", "INT32", "FP32"]
     config = over_grpc.get_model_config("tiny").config
     assert (config.max_batch_size, list(config.input[0].dims)) == (64, [6])
     assert list(over_http.get_model_config("tiny")["output"][0]["dims"]) == [3]

@@ -189,6 +189,8 @@ def test_every_method_but_health_asks_for_a_token(
             question = reflection_pb2.ServerReflectionRequest(list_services="")
             yield lambda: stub.Predict(REQUEST, **options)
             yield lambda: list(stub.PredictStream(iter([STREAMED]), **options))
+            explain = prediction_pb2.ExplainRequest(images=REQUEST.images, steps=1)
+            yield lambda: stub.Explain(explain, **options)
             yield lambda: stub.GetModel(prediction_pb2.GetModelRequest(), **options)
             yield lambda: stub.ListModels(prediction_pb2.ListModelsRequest(), **options)
             yield lambda: list(reflection.ServerReflectionInfo(iter([question]), **options))

@@ -93,9 +93,8 @@ async function lookCloser() {
 
 /** Shows which pixels spoke for the answer, or for the class that is pointed at, and which against. */
 async function explain(answer, { version, classes, inputShape }) {
-  if (!state.network) return showWhy();
   const [layer, neuron] = state.pointed ?? [];
-  const label = layer === state.network.layers.length - 1 ? neuron : answer.label;
+  const label = state.network && layer === state.network.layers.length - 1 ? neuron : answer.label;
   const { attributions } = await server.explain(answer.image, answer.model, version, label);
   showWhy(attributions, inputShape, classes[label]);
 }

@@ -13,6 +13,7 @@ from mlpserve.model.compiled import Answer, CompiledModel
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
+from mlpserve.server.grpc_api.explaining import with_explanation
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
 from mlpserve.server.inference.request import ParsedRequest
@@ -31,8 +32,17 @@ _DTYPES: Final[Mapping[prediction_pb2.DataType, ImageDType]] = {
 _MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
 _NS_PER_S: Final = 1_000_000_000
 _Message = TypeVar("_Message", bound=Message)
-_PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
-_PredictResponse: TypeAlias = prediction_pb2.PredictResponse | prediction_pb2.PredictStreamResponse
+# They have the same fields, but for what is explained.
+_PredictRequest: TypeAlias = (
+    prediction_pb2.PredictRequest
+    | prediction_pb2.PredictStreamRequest
+    | prediction_pb2.ExplainRequest
+)
+_PredictResponse: TypeAlias = (
+    prediction_pb2.PredictResponse
+    | prediction_pb2.PredictStreamResponse
+    | prediction_pb2.ExplainResponse
+)
 
 
 class PredictionMessages:
@@ -86,6 +96,14 @@ class PredictionMessages:
         message = parsed(prediction_pb2.PredictStreamRequest, data)
         return self._request(message, record, key, prediction_pb2.PredictStreamResponse)
 
+    def parse_explain(
+        self, data: bytes, record: RequestRecord, key: SplitKey = None
+    ) -> ParsedRequest[bytes]:
+        """Return the request that an ExplainRequest is; as ``parse_predict``."""
+        message = parsed(prediction_pb2.ExplainRequest, data)
+        request = self._request(message, record, key, prediction_pb2.ExplainResponse)
+        return with_explanation(request, message, max_rows=self._max_images(request.model))
+
     def _request(
         self,
         message: _PredictRequest,
@@ -116,7 +134,7 @@ class PredictionMessages:
                 timings=_timings(record) if with_timings else None,
             ).SerializeToString()
 
-        return ParsedRequest(model, images, encode, record)
+        return ParsedRequest(model, images, len(images), encode, record)
 
     def get_model(self, data: bytes) -> bytes:
         """Return the response to a GetModelRequest; errors as for ``parse_predict``."""

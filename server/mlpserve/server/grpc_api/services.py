@@ -22,6 +22,7 @@ def prediction_service(messages: PredictionMessages, servicer: Servicer) -> grpc
         {
             "Predict": servicer.predict("Predict", messages.parse_predict),
             "PredictStream": servicer.stream("PredictStream", messages.parse_stream_request),
+            "Explain": servicer.predict("Explain", messages.parse_explain),
             "GetModel": servicer.unary("GetModel", messages.get_model),
             "ListModels": servicer.unary("ListModels", messages.list_models),
         },

@@ -31,14 +31,15 @@ def run_batch(
     """Run one pass over what ``RowQueue.take`` returned, and give each request its outcome.
 
     Args:
-        batch: Requests of one model and data type.
+        batch: Requests of one model and data type, all to be explained alike, or none of them.
         workspace: What to compute in.
         recorder: Has the pass counted.
         shadow: What is offered the answers when they are given; None for nothing.
 
     Returns:
-        The timing of the pass; None where there was nothing to do, or it failed. Never raises: an
-        error is the outcome of all requests that have none yet.
+        The timing of the pass; None where it tells nothing of the next: where there was nothing to
+        do, it failed, or it explained. Never raises: an error is the outcome of all requests that
+        have none yet.
     """
     if not batch:
         return None
@@ -60,7 +61,7 @@ def _run_batch(
 ) -> BatchTiming | None:
     model, clock, started_ns = batch[0].model, recorder.clock, recorder.clock()
     try:
-        answers = model.answers([request.images for request in batch], workspace)
+        answers = _answers(batch, workspace)
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
         if isinstance(error, MemoryError) and len(batch) > 1:  # alone, some may go through
             for request in batch:
@@ -77,9 +78,21 @@ def _run_batch(
     for request, answer in zip(batch, answers, strict=True):
         request.finish(answer)
     recorder.replied(model, timing)
+    if batch[0].explanation is not None:
+        return None
     if shadow is not None:
         _offer(shadow, batch, answers)
     return timing
+
+
+def _answers(batch: Sequence[ParsedRequest[Any]], workspace: Workspace) -> list[Answer]:
+    model, explanation = batch[0].model, batch[0].explanation
+    images = [request.images for request in batch]
+    if explanation is None:
+        return model.answers(images, workspace)
+    wanted = [request.explanation for request in batch if request.explanation is not None]
+    classes = [each.classes for each in wanted]
+    return model.explanations(images, classes, explanation.steps, workspace)
 
 
 def _timing(batch: Sequence[ParsedRequest[Any]], started_ns: int, ended_ns: int) -> BatchTiming:
@@ -151,7 +164,7 @@ class Batcher:
         metadata = request.model.metadata
         self._recorder.read(request.record, metadata.name, metadata.version)
         with self._changed:
-            while not self._queue.has_room(len(request.images), request.record.caller):
+            while not self._queue.has_room(request.rows, request.record.caller):
                 if not self._is_running:
                     # Whoever submitted these may be slow to come for their answers.
                     self._run_pass()

@@ -21,6 +21,7 @@ from time import monotonic_ns
 from typing import Any, Final, TypeAlias
 
 from mlpserve.server.errors import ExpiredError, OverloadedError
+from mlpserve.server.inference.explanation import in_parts
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.pace import Pace
 from mlpserve.server.inference.request import ParsedRequest
@@ -102,13 +103,13 @@ class RowQueue:
         return self._room.is_free(caller, rows)
 
     def put(self, request: _Request) -> None:
-        """Let a request wait for its turn.
+        """Let a request wait for its turn; an explanation in parts, each for a turn of its own.
 
         Raises:
             OverloadedError: It does not fit; it was not put.
             ExpiredError: Its deadline will pass before it is computed; it was not put.
         """
-        rows, record = len(request.images), request.record
+        rows, record = request.rows, request.record
         caller = record.caller
         if not self.has_room(rows, caller):
             self._drop_all_unwanted()
@@ -117,6 +118,14 @@ class RowQueue:
         waiting = self._room.taken
         if waiting and (waiting + rows) * self._pace.seconds_per_row > record.remaining_s:
             self._check_time(request)
+        if request.explanation is None:
+            self._join(request)
+        else:
+            for part in in_parts(request, self._max_batch_rows):
+                self._join(part)
+
+    def _join(self, request: _Request) -> None:
+        rows, caller = request.rows, request.record.caller
         number = next(self._numbers)
         place = (request.priority, number, request)
         try:
@@ -172,7 +181,7 @@ class RowQueue:
             line.start = tag
             if line.waiting:
                 self._give_turn(line)
-            is_too_much = rows + len(request.images) > self._max_batch_rows
+            is_too_much = rows + request.rows > self._max_batch_rows
             if group and (is_too_much or not request.goes_with(group[0])):
                 passed_over.append((line, place))
                 if len(passed_over) == _MAX_PASSED_OVER:
@@ -180,14 +189,14 @@ class RowQueue:
                 continue
             self._waiting -= 1
             self._virtual_time = max(self._virtual_time, tag)
-            self._room.give_back(request.record.caller, len(request.images))
+            self._room.give_back(request.record.caller, request.rows)
             if request.has_timed_out(now_ns) or not request.is_wanted():
                 self._drop_unwanted_one(request, now_ns)
             elif self._waiting and request.left_s(now_ns) < pass_s * _MARGIN:
                 self._drop(request, ExpiredError(_LATE.format(1000 * pass_s)))
             else:
                 group.append(request)
-                rows += len(request.images)
+                rows += request.rows
         if passed_over:
             self._put_back(passed_over)
         self._forget_old_lines()
@@ -230,7 +239,7 @@ class RowQueue:
                     line.waiting.append(place)
                 else:
                     self._waiting -= 1
-                    self._room.give_back(request.record.caller, len(request.images))
+                    self._room.give_back(request.record.caller, request.rows)
                     self._drop_unwanted_one(request, now_ns)
             if len(line.waiting) < len(waiting):
                 heapify(line.waiting)
@@ -240,7 +249,7 @@ class RowQueue:
         """Have the next request of a line, if any, wait for its turn; no other of it does then."""
         line.turn = None
         if line.waiting:
-            tag = line.start + len(line.waiting[0][-1].images)
+            tag = line.start + line.waiting[0][-1].rows
             line.turn = turn = (tag, next(self._numbers), line)
             heappush(self._turns, turn)
 
@@ -248,7 +257,7 @@ class RowQueue:
         """Give requests their places back, as if the others had been before them."""
         for line, place in passed_over:
             heappush(line.waiting, place)
-            line.start -= len(place[-1].images)
+            line.start -= place[-1].rows
         for line in {line for line, _ in passed_over}:
             self._give_turn(line)
 
@@ -270,7 +279,7 @@ class RowQueue:
 
     def _refuse_for_room(self, request: _Request) -> None:
         self._count_failed(request)
-        room, rows = self._room, len(request.images)
+        room, rows = self._room, request.rows
         raise OverloadedError(
             f"the server is busy: {room.taken} images wait, {room.taken_by(request.record.caller)} "
             f"of them yours, and these {rows} do not fit; at most {room.most} may wait, and of one "
@@ -280,7 +289,7 @@ class RowQueue:
     def _check_time(self, request: _Request) -> None:
         """Refuse a request that will be late, in its caller's fair share of the turns."""
         record, room = request.record, self._room
-        first = room.before(record.caller, room.taken_by(record.caller) + len(request.images))
+        first = room.before(record.caller, room.taken_by(record.caller) + request.rows)
         expected_s = first * self._pace.seconds_per_row
         if expected_s > record.remaining_s:
             self._count_failed(request)

@@ -9,7 +9,10 @@ protocol.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from mlpserve.model.compiled import Answer, CompiledModel, Images
 from mlpserve.server.inference.registry import SplitKey
@@ -29,6 +32,27 @@ def _always() -> bool:
     return True
 
 
+class Explanation(NamedTuple):
+    """What is to be explained of the images of a request; see ``CompiledModel.explanations``.
+
+    Attributes:
+        steps: Those of integrated gradients; 0 for gradient times input.
+        classes: (N,) the index of the class of each image, or ``MOST_PROBABLE``.
+    """
+
+    steps: int
+    classes: npt.NDArray[np.int32]
+
+    @property
+    def rows_per_image(self) -> int:
+        """Return as how many rows an image counts: about so many predictions it costs."""
+        return self.steps or 1
+
+    def of(self, images: slice) -> "Explanation":
+        """Return what is to be explained of some of the images."""
+        return self._replace(classes=self.classes[images])
+
+
 @dataclass(eq=False, slots=True)
 class ParsedRequest(Generic[_ResponseT]):
     """A batch of images of one caller, found good, on its way through the queue.
@@ -36,11 +60,14 @@ class ParsedRequest(Generic[_ResponseT]):
     Attributes:
         model: The model version that is asked.
         images: (N, D), N at least 1, uint8, or float32 from 0 to 1.
+        rows: As how many rows it counts in the queue and in a pass: one an image, but for
+            explanations.
         encode: Writes the response that carries the answer.
         record: Who asks, when the request came, and for how long the caller waits.
         priority: From ``HIGHEST_PRIORITY`` to ``LOWEST_PRIORITY``; of one caller's requests a
             higher one has its turn first.
         timeout_ns: So long after its arrival it may wait for its turn; 0 for no limit.
+        explanation: What is to be explained; None where the images are classified only.
         is_wanted: Whether anybody still waits for the answer.
         on_outcome: Called once, with this request and its outcome; None where somebody waits for it
             in ``Batcher.wait``.
@@ -49,10 +76,12 @@ class ParsedRequest(Generic[_ResponseT]):
 
     model: CompiledModel
     images: Images
+    rows: int
     encode: Callable[[Answer], _ResponseT]
     record: RequestRecord
     priority: int = NORMAL_PRIORITY
     timeout_ns: int = 0
+    explanation: Explanation | None = None
     is_wanted: Callable[[], bool] = _always
     on_outcome: "Callable[[ParsedRequest[Any], Outcome], None] | None" = None
     outcome: Outcome | None = None
@@ -67,7 +96,12 @@ class ParsedRequest(Generic[_ResponseT]):
 
     def goes_with(self, other: "ParsedRequest[Any]") -> bool:
         """Return whether both can go through a network together."""
-        return self.model is other.model and self.images.dtype == other.images.dtype
+        if self.model is not other.model or self.images.dtype != other.images.dtype:
+            return False
+        own, others = self.explanation, other.explanation
+        if own is None or others is None:
+            return own is others
+        return own.steps == others.steps
 
     def finish(self, outcome: Outcome) -> None:
         """Set the outcome, and hand it to whoever is to be called."""

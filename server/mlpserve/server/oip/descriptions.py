@@ -9,7 +9,13 @@ from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.folder import VersionKey
 from mlpserve.oip import inference_pb2
 from mlpserve.server.inference.request import LOWEST_PRIORITY, NORMAL_PRIORITY
-from mlpserve.server.oip.tensors import DATATYPES, INPUT_NAME, LABELS, PROBABILITIES
+from mlpserve.server.oip.tensors import (
+    ATTRIBUTIONS,
+    DATATYPES,
+    INPUT_NAME,
+    LABELS,
+    PROBABILITIES,
+)
 from mlpserve.server.telemetry.statistics import BatchCounts, ModelStatistics
 
 PLATFORM: Final = "mlpserve"
@@ -38,6 +44,7 @@ def metadata_message(
         outputs=[
             _Tensor(name=PROBABILITIES, datatype=DATATYPES[PROBABILITIES], shape=[-1, classes]),
             _Tensor(name=LABELS, datatype=DATATYPES[LABELS], shape=[-1]),
+            _Tensor(name=ATTRIBUTIONS, datatype=DATATYPES[ATTRIBUTIONS], shape=[-1, values]),
         ],
     )
 
@@ -70,6 +77,7 @@ def config_message(
     classes = len(model.metadata.class_labels)
     config.output.add(name=PROBABILITIES, data_type=inference_pb2.TYPE_FP32, dims=[classes])
     config.output.add(name=LABELS, data_type=inference_pb2.TYPE_INT32)
+    config.output.add(name=ATTRIBUTIONS, data_type=inference_pb2.TYPE_FP32, dims=[values])
     return config
 
 

@@ -2,35 +2,46 @@
 
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from mlpserve.model.compiled import Answer, CompiledModel
+import numpy as np
+
+from mlpserve.model.attribution import DEFAULT_STEPS
+from mlpserve.model.compiled import MOST_PROBABLE, Answer, CompiledModel
 from mlpserve.server.errors import RequestError, ServerError, UnsupportedError
+from mlpserve.server.inference.explanation import checked_explanation, to_be_explained
 from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
     NORMAL_PRIORITY,
+    Explanation,
     ParsedRequest,
 )
 from mlpserve.server.oip.descriptions import input_datatype
 from mlpserve.server.oip.messages import decode_request, encode_response, encode_stream_response
 from mlpserve.server.oip.repository import find_version
-from mlpserve.server.oip.tensors import decode_images, output_tensors, selected
+from mlpserve.server.oip.tensors import ATTRIBUTIONS, decode_images, output_tensors, selected
 from mlpserve.server.oip.values import (
     BYTES_PER_VALUE,
+    CLASS,
+    METHOD,
     PRIORITY,
     SEQUENCES,
+    STEPS,
     TIMEOUT,
     InferRequest,
     InferResponse,
     Parameters,
+    shortened,
     whole_number,
 )
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import RequestRecord
 
 _NS_PER_US: Final = 1000
+_INTEGRATED: Final = "integrated_gradients"
+_METHODS: Final = (_INTEGRATED, "gradient_times_input")
 _ResponseT = TypeVar("_ResponseT")
 
 
@@ -56,6 +67,7 @@ class Inference:
         self.router: Final = router
         self._counters = counters
         self.max_values: Final = max_message_bytes // BYTES_PER_VALUE
+        self._max_message_bytes = max_message_bytes
         self._max_batch_images = max_batch_images
 
     def parse(
@@ -126,14 +138,22 @@ class Inference:
             tensors = output_tensors(outputs, model, answer)
             return encode(InferResponse(metadata.name, metadata.version, plain.id, tensors))
 
-        return ParsedRequest(
+        request = ParsedRequest(
             model,
             images,
+            len(images),
             encode_answer,
             record,
             priority=_priority(plain.parameters),
             timeout_ns=_timeout_ns(plain.parameters),
         )
+        for output in plain.outputs:
+            if output.name == ATTRIBUTIONS:
+                # What is answered is to be no larger than what may be asked.
+                max_answered = self._max_message_bytes // model.image_bytes
+                max_rows = min(self._max_batch_images, max_answered)
+                return to_be_explained(request, _explanation(output.parameters, request, max_rows))
+        return request
 
 
 def _priority(parameters: Parameters) -> int:
@@ -148,6 +168,30 @@ def _timeout_ns(parameters: Parameters) -> int:
     if timeout_us < 0:
         raise RequestError(f"{TIMEOUT}: expected microseconds, 0 for no limit, got {timeout_us}")
     return timeout_us * _NS_PER_US
+
+
+def _explanation(parameters: Parameters, request: ParsedRequest[Any], max_rows: int) -> Explanation:
+    """Return what the parameters of the output of attributions ask for."""
+    method = parameters.get(METHOD, _INTEGRATED)
+    if method not in _METHODS:
+        raise RequestError(
+            f"{METHOD}: expected {' or '.join(_METHODS)}, got {shortened(str(method))}"
+        )
+    steps: int | None = None
+    if method == _INTEGRATED:
+        steps = whole_number(parameters, STEPS) if STEPS in parameters else DEFAULT_STEPS
+    elif STEPS in parameters:
+        raise RequestError(f"{STEPS}: expected none with {method}, got one")
+    index = whole_number(parameters, CLASS) if CLASS in parameters else MOST_PROBABLE
+    last = len(request.model.metadata.class_labels) - 1
+    if not MOST_PROBABLE <= index <= last:
+        raise RequestError(
+            f"{CLASS}: expected from 0 to {last}, or {MOST_PROBABLE} for the most probable, "
+            f"got {index}"
+        )
+    count = len(request.images)
+    classes = np.full(count, index, np.int32)
+    return checked_explanation(request.model, count, classes, steps=steps, max_rows=max_rows)
 
 
 def _refuse_sequences(parameters: Parameters) -> None:

@@ -49,7 +49,12 @@ _FIELD: Final = f"input '{INPUT_NAME}'"
 _MAX_SHOWN: Final = 8
 PROBABILITIES: Final = "probabilities"
 LABELS: Final = "labels"
-DATATYPES: Final[Mapping[str, str]] = {PROBABILITIES: "FP32", LABELS: "INT32"}
+ATTRIBUTIONS: Final = "attributions"
+DATATYPES: Final[Mapping[str, str]] = {
+    PROBABILITIES: "FP32",
+    LABELS: "INT32",
+    ATTRIBUTIONS: "FP32",
+}
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -65,7 +70,8 @@ class Selected(NamedTuple):
     classes: int = 0
 
 
-ALL_OUTPUTS: Final = (Selected(PROBABILITIES), Selected(LABELS))
+# Where none is named; attributions take far longer, and are for those who name them.
+DEFAULT_OUTPUTS: Final = (Selected(PROBABILITIES), Selected(LABELS))
 
 
 def decode_images(tensor: InputTensor, model: CompiledModel, *, max_batch_images: int) -> Images:
@@ -172,14 +178,14 @@ def _numbers(data: bytes, datatype: str) -> npt.NDArray[Any]:
 
 
 def selected(requested: Sequence[RequestedOutput], model_name: str) -> tuple[Selected, ...]:
-    """Return what is to be answered; all outputs where none is named.
+    """Return what is to be answered; probabilities and labels where none is named.
 
     Raises:
         RequestError: An output is unknown, named twice, or classified though it cannot be.
         UnsupportedError: An output is to be written to shared memory.
     """
     if not requested:
-        return ALL_OUTPUTS
+        return DEFAULT_OUTPUTS
     names = [output.name for output in requested]
     for name in names:
         if name not in DATATYPES:
@@ -217,6 +223,11 @@ def _tensor(output: Selected, model: CompiledModel, answer: Answer) -> OutputTen
     count = len(answer.probabilities) // (classes * FLOAT32.itemsize)
     if output.name == LABELS:
         return OutputTensor(LABELS, DATATYPES[LABELS], (count,), answer.labels)
+    if output.name == ATTRIBUTIONS and answer.attributions is not None:
+        shape = (count, model.metadata.input.values_per_image)
+        return OutputTensor(
+            ATTRIBUTIONS, DATATYPES[ATTRIBUTIONS], shape, answer.attributions.values
+        )
     if not output.classes:
         shape = (count, classes)
         return OutputTensor(PROBABILITIES, DATATYPES[PROBABILITIES], shape, answer.probabilities)

@@ -15,10 +15,13 @@ PRIORITY: Final = "priority"
 TIMEOUT: Final = "timeout"
 SEQUENCES: Final = ("sequence_id", "sequence_start", "sequence_end")
 CLASSIFICATION: Final = "classification"
+METHOD: Final = "method"
+STEPS: Final = "steps"
+CLASS: Final = "class"
 # The parameters that mean something here; all others are passed over.
 REQUEST_PARAMETERS: Final = (PRIORITY, TIMEOUT, *SEQUENCES)
 INPUT_PARAMETERS: Final = (SHARED_MEMORY,)
-OUTPUT_PARAMETERS: Final = (CLASSIFICATION, SHARED_MEMORY)
+OUTPUT_PARAMETERS: Final = (CLASSIFICATION, METHOD, STEPS, CLASS, SHARED_MEMORY)
 NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 MAX_DIMENSIONS: Final = 16
 MAX_OUTPUTS: Final = 16
