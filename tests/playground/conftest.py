@@ -1,61 +1,16 @@
 """Fixtures of the playground's tests: a server with real versions, the playground, a browser."""
 
 import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-# A browser in a container, which looks for no updates and needs no graphics.
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@contextmanager
-def running(
-    part: str, *arguments: object, ready: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a program; yield its process and the first group of the line that says it is ready."""
-    command = [sys.executable, "-m", f"mlpserve.{part}", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            said = process.stderr.readline()
-            found = re.search(ready, said)
-            assert found is not None, said + process.stderr.read()
-            yield process, found[1]
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
-
-
-@contextmanager
-def serving(models: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server; yield its process and its address."""
-    arguments = ("--models", models, "--port", port, "--host", "127.0.0.1", "--workers", 1)
-    with running("server", *arguments, ready=r"ready: serving .* on (\S+)$") as found:
-        yield found
-
-
-@contextmanager
-def playing(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the playground; yield its process and its URL."""
-    with running("playground", "--port", 0, *arguments, ready=r"(http://\S+)$") as found:
-        yield found
+from harness.drawing import browsing, chromium
+from visitor import Visitor, playing, serving
 
 
 @pytest.fixture(scope="session")
@@ -87,12 +42,21 @@ def url(digits: Path, mnist_folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Return Chromium; tests with it are left out where there is none, but not in CI."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
+    program = chromium()
     if program is None:
         if os.environ.get("CI"):
             pytest.fail("CI must run the tests in a browser, but there is no chromium")
         pytest.skip("needs chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+    with browsing(program) as started:
         yield started
-        started.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, url: str) -> Iterator[Visitor]:
+    """Return a visitor with a desktop, of whom the browser must not complain."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    found = Visitor(context, url)
+    yield found
+    context.close()
+    assert found.complaints == []
+    assert found.foreign == []

@@ -1,94 +1,20 @@
 """The playground's page, in a real browser."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, expect
 
+from harness.drawing import STROKES
 from mlpserve.model.folder import weights_path
 from mlpserve.model.weights import load_model
+from visitor import Visitor
 
 pytestmark = pytest.mark.exhaustive
-
-# One way to write each digit, in the 280 x 280 pixels of the pad: "x,y x,y; ..." for its strokes.
-STROKES = {
-    "0": "140,60 95,90 80,140 95,190 140,220 185,190 200,140 185,90 140,60",
-    "1": "140,60 140,220",
-    "2": "85,100 110,65 160,62 185,95 165,140 85,215 200,215",
-    "3": "90,70 150,60 185,85 165,125 130,135 175,150 195,185 160,220 90,212",
-    "4": "110,60 85,150 195,150; 175,70 165,225",
-    "5": "190,65 105,65 95,130 150,122 190,150 185,195 145,220 85,210",
-    "6": "165,60 115,105 90,165 105,210 150,220 185,190 165,155 120,160 98,185",
-    "7": "80,70 200,70 130,220",
-    "8": "140,135 100,100 120,65 165,65 180,100 140,135 95,175 110,215 165,218 190,180 140,135",
-    "9": "185,90 150,62 105,80 100,125 145,140 182,105 185,90 180,150 165,222",
-}
-
-
-def strokes(digit: str) -> list[list[tuple[int, int]]]:
-    def place(text: str) -> tuple[int, int]:
-        x, y = text.split(",")
-        return int(x), int(y)
-
-    return [[place(text) for text in one.split()] for one in STROKES[digit].split(";")]
-
-
-class Visitor:
-    """Somebody at the page; remembers what the browser complains of, and whom it asks."""
-
-    def __init__(self, context: BrowserContext, url: str) -> None:
-        self.page: Page = context.new_page()
-        self.complaints: list[str] = []
-        self.foreign: list[str] = []
-        self.url = url
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", self._request)
-
-    def visit(self, fragment: str = "") -> "Visitor":
-        self.page.goto(f"{self.url}/{fragment}")
-        self.page.wait_for_selector("body[data-state=ready]")
-        return self
-
-    def draw(self, digit: str) -> None:
-        self.page.locator("#pad").scroll_into_view_if_needed()
-        box = self.page.locator("#pad").bounding_box()
-        assert box is not None
-        scale = box["width"] / 280
-        for first, *rest in strokes(digit):
-            self.page.mouse.move(box["x"] + scale * first[0], box["y"] + scale * first[1])
-            self.page.mouse.down()
-            for x, y in rest:
-                self.page.mouse.move(box["x"] + scale * x, box["y"] + scale * y, steps=5)
-            self.page.mouse.up()
-
-    def expect_said(self, text: str) -> None:
-        expect(self.page.locator("#said")).to_contain_text(text, timeout=10_000)
-
-    def _console(self, message: Any) -> None:
-        if message.type in {"error", "warning"}:
-            self.complaints.append(message.text)
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith((self.url, "data:", "blob:")):
-            self.foreign.append(request.url)
-
-
-@pytest.fixture
-def visitor(browser: Browser, url: str) -> Iterator[Visitor]:
-    """Return a visitor with a desktop, of whom the browser must not complain."""
-    context = browser.new_context(viewport={"width": 1360, "height": 900})
-    found = Visitor(context, url)
-    yield found
-    context.close()
-    assert found.complaints == []
-    assert found.foreign == []
 
 
 @pytest.mark.parametrize("digit", STROKES)
@@ -232,21 +158,6 @@ def test_it_is_drawn_with_a_finger_on_a_phone(browser: Browser, url: str) -> Non
     assert wide, "the page is wider than the phone"
     assert visitor.complaints == []
     context.close()
-
-
-def test_a_picture_is_opened_and_what_is_none_is_said(visitor: Visitor, tmp_path: Path) -> None:
-    page = visitor.visit().page
-    picture = Image.new("RGB", (600, 400), "white")
-    picture.paste((20, 30, 60), (280, 80, 320, 320))
-    picture.save(tmp_path / "one.png")
-    page.locator("#file").set_input_files(tmp_path / "one.png")
-    visitor.expect_said("It says 1,")
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    page.locator("#file").set_input_files(tmp_path / "broken.png")
-    expect(page.locator("#notice")).to_contain_text("broken.png cannot be read as a picture")
-    (tmp_path / "notes.txt").write_text("hello")
-    page.locator("#file").set_input_files(tmp_path / "notes.txt")
-    expect(page.locator("#notice")).to_contain_text("notes.txt is no picture")
 
 
 def test_clearing_forgets_the_answer(visitor: Visitor) -> None:

@@ -44,6 +44,7 @@ STATIC: Final = Path(__file__).with_name("static")
 # A drawing has 140 x 140 pixels of one byte; a picture that is dropped is made smaller by the page.
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_SIDE: Final = 512
+_AWAY: Final = "The server does not answer. The page keeps what is drawn and tries again."
 _STATUSES: Final[tuple[tuple[type[ClientError], int], ...]] = (
     (InvalidRequestError, 422),
     (NotFoundError, 404),
@@ -249,6 +250,8 @@ def _listed(image: npt.NDArray[Any]) -> list[int]:
 
 async def _client_error(_: Request, error: Exception) -> Response:
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    if isinstance(error, UnavailableError | TimeoutExceededError):
+        return JSONResponse({"error": f"{_AWAY} ({error})"}, status)
     return JSONResponse({"error": str(error)}, status)
 
 

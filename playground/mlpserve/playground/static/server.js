@@ -5,7 +5,7 @@ export async function ask(path, options) {
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Error("The playground's server does not answer. The page tries again.");
+    throw new Error("The playground does not answer. The page keeps what is drawn and tries again.");
   }
   const answer = await response.json().catch(() => null);
   if (!response.ok) throw new Error(answer?.error ?? `The server said ${response.status}.`);
