@@ -156,6 +156,18 @@ def test_auto_draws_the_test_split_too(caplog: pytest.LogCaptureFixture) -> None
     assert len(caplog.records) == 1
 
 
+def test_a_network_s_shape_is_for_data_of_ones_own_alone(npz: Path) -> None:
+    shape = load_test_split(str(npz), data_dir=None).images.shape[1:]
+    turned = shape[::-1]
+    assert load_test_split(str(npz), data_dir=None, input_shape=turned).images.shape[1:] == turned
+    said = ReadOptions(shape=shape)
+    split = load_test_split(str(npz), data_dir=None, options=said, input_shape=turned)
+    assert split.images.shape[1:] == shape
+    for name in ("auto", "drawn"):
+        split = load_test_split(name, data_dir=None, input_shape=(3, 4))
+        assert split.images.shape[1:] == drawn.load_drawn_test().images.shape[1:]
+
+
 def test_drawn_asks_for_no_network(caplog: pytest.LogCaptureFixture) -> None:
     dataset = load_dataset("drawn", data_dir=None)
     assert (dataset.name, len(dataset.train)) == ("drawn", 30)

@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpserve.model.errors import NoVersionError, WeightsFileError
+from mlpserve.model.errors import ModelError, NoVersionError, WeightsFileError
 from mlpserve.model.folder import weights_path
 from mlpserve.model.labels import set_label
-from mlpserve.model.references import Reference, load_reference, parse_reference
+from mlpserve.model.references import (
+    Reference,
+    find_weights,
+    load_reference,
+    parse_reference,
+)
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 NUMBERS = st.integers(1, 10**18 - 1)
@@ -131,3 +136,51 @@ def test_version_that_was_copied_to_another_number_is_refused(
         f"{weights_path(models, 'tiny', 5)}: expected version 5 of 'tiny', but it says that it is "
         "version 2 of 'tiny'; publish versions, do not copy them"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("tiny:1", "tiny:stable", "tiny/1", "tiny/1/weights.npz"),
+        *("{models}/tiny:1", "{models}/tiny:stable", "{models}/tiny/1", "{models}/tiny/1/"),
+        "{models}/tiny/1/weights.npz",
+    ],
+)
+def test_weights_file_is_found_in_whichever_way_it_is_named(
+    models: Path, tiny_models: None, text: str
+) -> None:
+    set_label(models, "tiny", "stable", 1)
+    assert find_weights(text.format(models=models), models=models) == weights_path(
+        models, "tiny", 1
+    )
+    assert find_weights("tiny", models=models) == weights_path(models, "tiny", 2)
+
+
+def test_weights_file_is_found_elsewhere_and_under_another_name(
+    models: Path, tiny_models: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(weights_path(models, "tiny", 1), tmp_path / "best.npz")
+    monkeypatch.chdir(tmp_path)
+    for text in ("best.npz", "./best.npz", str(tmp_path / "best.npz")):
+        assert find_weights(text, models=models).samefile(tmp_path / "best.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("tiny:9", "{models}/tiny: has no version 9; it has 2, 1"),
+        ("tiny/9", "{models}/tiny: has no version 9; it has 2, 1"),
+        ("{models}/tiny:beta", "{models}/tiny: has no label 'beta'; it has none"),
+        ("nowhere.npz", "nowhere.npz: expected a weights file, but there is none"),
+        ("other/1", "{models}: has no model 'other'; it has tiny"),
+        ("{models}/other/1", "{models}/other: there is no such folder"),
+        ("a b", "model: expected NAME, NAME:VERSION or NAME:LABEL, got 'a b'"),
+        ("long" * 2000 + "/1", "long"),
+    ],
+)
+def test_what_names_no_weights_file_is_said(
+    models: Path, tiny_models: None, text: str, sentence: str
+) -> None:
+    with pytest.raises(ModelError) as refused:
+        find_weights(text.format(models=models), models=models)
+    assert str(refused.value).startswith(sentence.format(models=models))

@@ -21,9 +21,10 @@ from mlpserve.trainer.calibration import (
     without_temperature,
 )
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.evaluation import Evaluation, evaluate, expected_calibration_error
+from mlpserve.trainer.evaluation import Evaluation, evaluate
 from mlpserve.trainer.learning.backprop import Labels
 from mlpserve.trainer.learning.initialization import he
+from mlpserve.trainer.reliability import expected_calibration_error
 
 SPEC = InputSpec((3, 4))
 

@@ -13,16 +13,19 @@ from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.evaluation import (
     Confusion,
     Evaluation,
-    ReliabilityBin,
     confusion_matrix,
     confusions,
     evaluate,
-    expected_calibration_error,
     most_confident_mistakes,
     precisions,
     recalls,
-    reliability,
     scores,
+)
+from mlpserve.trainer.reliability import (
+    ReliabilityBin,
+    brier_score,
+    expected_calibration_error,
+    reliability,
 )
 
 IDENTITY = Network((Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), "softmax"),))
@@ -139,6 +142,20 @@ def test_calibration_worked_by_hand() -> None:
 
 def test_a_network_that_is_sure_and_always_wrong_is_as_badly_calibrated_as_can_be() -> None:
     assert expected_calibration_error(said((1, 0), (1, 0), labels=[1, 1])) == 1
+
+
+def test_brier_score_worked_by_hand() -> None:
+    # Squared distances: 0.2^2 + 0.2^2 = 0.08 from (1, 0), and 0.7^2 + 0.7^2 = 0.98 from (0, 1).
+    assert brier_score(said((0.8, 0.2), (0.7, 0.3), labels=[0, 1])) == pytest.approx(0.53)
+    assert brier_score(said((1, 0), labels=[0])) == 0
+    assert brier_score(said((1, 0), labels=[1])) == 2
+
+
+@given(evaluation=evaluations())
+def test_brier_score_is_the_mean_squared_distance_from_the_truth(evaluation: Evaluation) -> None:
+    truth = np.eye(evaluation.class_count)[evaluation.labels]
+    distances = ((evaluation.probabilities.astype(np.float64) - truth) ** 2).sum(axis=1)
+    assert brier_score(evaluation) == pytest.approx(distances.mean(), abs=1e-6)
 
 
 @given(evaluation=evaluations())

@@ -17,7 +17,8 @@ from mlpserve.model.weights import check_golden
 from mlpserve.trainer import publication
 from mlpserve.trainer.__main__ import main
 from mlpserve.trainer.calibration import without_temperature
-from mlpserve.trainer.evaluation import evaluate, expected_calibration_error, scores
+from mlpserve.trainer.evaluation import evaluate, scores
+from mlpserve.trainer.reliability import expected_calibration_error
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -71,11 +72,17 @@ def test_without_a_validation_share_there_is_nothing_to_calibrate_by(
 def test_the_report_lies_beside_the_weights_and_names_its_version(
     train: Train, models: Path, data: Path
 ) -> None:
+    lines: list[str] = []
     for version in (1, 2):
         done = train("--data", data, *GOOD)
         report = weights_path(models, "thirds", version).with_name("report.html")
         assert f"<title>thirds version {version}</title>" in report.read_text()
-        assert done.stdout.endswith(f"; see {report}\n")
+        lines = done.stdout.splitlines()
+        assert lines[-version].endswith(f"; see {report}")
+    assert lines[-1] == (
+        "is it better than version 1? mlpserve-models compare thirds:1 thirds:2 "
+        f"--data {data} --models {models}"
+    )
 
 
 def test_a_report_that_cannot_be_made_does_not_keep_the_version_from_being_published(

@@ -139,6 +139,7 @@ def load_test_split(
     data_dir: Path | None,
     options: ReadOptions = NO_OPTIONS,
     class_labels: Sequence[str] | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> Split:
     """Load the test split of a source, without reading the training split if it can be.
 
@@ -148,6 +149,8 @@ def load_test_split(
         options: As for ``load_dataset``.
         class_labels: What the classes of a network are called, so that the labels are its classes;
             None to number the classes as the data does.
+        input_shape: The shape of the images that a network takes, to which those of the user's own
+            data are brought where ``options`` say no other; None for that of the data.
 
     Raises:
         DatasetError: The source is unknown, or cannot be used.
@@ -159,6 +162,7 @@ def load_test_split(
                 DATASETS["mnist"].load_test, DATASETS["drawn"].load_test, data_dir
             )
         return DATASETS[tested].load_test(data_dir)
+    options = replace(options, shape=options.shape or input_shape)
     raw = _raw(tested, data_dir, options, test_only=True)
     if options.test_data is not None and raw.test is None:
         raw = replace(raw, train=None, test=raw.train)

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from mlpserve.model.command_line import (
     EXIT_INTERRUPTED,
+    CommandError,
     OutputError,
     failed,
     print_lines,
@@ -25,7 +26,7 @@ _REFERENCE: Final = "NAME[:VERSION|:LABEL]"
 _MIN_PERIOD_S: Final = 0.1
 _JSON_HELP: Final = "print one JSON document, for programs"
 # Adds a command to the parser, and returns the parser of its flags.
-_Add: TypeAlias = Callable[..., argparse.ArgumentParser]
+_Add: TypeAlias = "Callable[..., _CommandParser]"
 _Run: TypeAlias = Callable[[argparse.Namespace], Iterable[str]]
 
 
@@ -35,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 where all was done, 1 for what failed, 2 for flags that do not exist, and 130 where it was
     interrupted.
     """
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         print_lines(options.run(options))
-    except (ModelError, OutputError) as error:
+    except (CommandError, ModelError, OutputError) as error:
         return failed("mlpserve-models", str(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -55,13 +56,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--models", type=user_path, default=Path("models"), help=_MODELS_HELP)
     # After the command as well; what stands there counts.
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _CommandParser(add_help=False)
     shared.add_argument("--models", type=user_path, default=argparse.SUPPRESS, help=_MODELS_HELP)
-    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = made.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", parser_class=_CommandParser
+    )
     add = partial(commands.add_parser, parents=[shared])
     for add_command in _COMMANDS:
         add_command(add)
     return made
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Parser of the flags of a command, some of which may be added only when it is used.
+
+    Attributes:
+        add_later: Adds them; called once.
+    """
+
+    add_later: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        """See ``argparse``, which calls it for the command that was given."""
+        add, self.add_later = self.add_later, None
+        if add is not None:
+            add(self)
+        return super().parse_known_args(args, namespace)
 
 
 def _add_list(add: _Add) -> None:
@@ -102,6 +122,22 @@ def _add_rollback(add: _Add) -> None:
         "label", metavar="LABEL", nargs="?", default=STABLE, help=f"default: {STABLE}"
     )
     command.set_defaults(run=_imported("changes", "rollback"))
+
+
+def _add_compare(add: _Add) -> None:
+    command = add("compare", help="judge two versions by the same test images, as a page")
+    command.add_later = _add_compare_flags
+
+
+def _add_compare_flags(command: argparse.ArgumentParser) -> None:
+    # Data and pages are the trainer's, which this part must not import, and most need not have.
+    try:
+        module = importlib.import_module("mlpserve.trainer.comparison.command")
+    except ModuleNotFoundError as missing:
+        raise CommandError(
+            f"compare needs {missing.name}: pip install 'mlpserve[trainer]'"
+        ) from missing
+    module.add_flags(command)
 
 
 def _add_verify(add: _Add) -> None:
@@ -177,6 +213,7 @@ def _positive(text: str) -> int:
 _COMMANDS: Final = (
     _add_list,
     _add_show,
+    _add_compare,
     _add_label,
     _add_promote,
     _add_rollback,

@@ -28,6 +28,10 @@ class OutputError(Exception):
     """Standard output cannot be written; the message says why."""
 
 
+class CommandError(Exception):
+    """A command has failed for a reason of another part's; the message says what to do."""
+
+
 def failed(program: str, message: str, code: int = EXIT_FAILED) -> int:
     """Print why a program ends, each line after the program's name; return its exit code."""
     for line in message.splitlines() or [""]:

@@ -1,24 +1,30 @@
 """References: versions as people name them.
 
-``MODELS/NAME:VERSION``, or ``MODELS/NAME:LABEL``, or ``MODELS/NAME`` for the newest.
+``MODELS/NAME:VERSION``, or ``MODELS/NAME:LABEL``, or ``MODELS/NAME`` for the newest. Where several
+versions are named that may be anywhere, also the folder of a version or its weights file.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mlpserve.model.command_line import user_path
-from mlpserve.model.errors import NoVersionError
+from mlpserve.model.errors import ModelsFolderError, NoVersionError
 from mlpserve.model.folder import (
+    WEIGHTS_FILE_NAME,
     is_model_name,
     is_version,
     no_label,
     no_model,
     no_version,
     versions,
+    weights_path,
 )
 from mlpserve.model.labels import is_label, read_labels
 from mlpserve.model.versions import load_version
 from mlpserve.model.weights import Model
+
+_WEIGHTS_ENDING: Final = Path(WEIGHTS_FILE_NAME).suffix
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,46 @@ def load_reference(reference: Reference) -> Model:
         WeightsFileError: The version's file cannot be used.
     """
     return load_version(reference.models, reference.name, find_version(reference))
+
+
+def find_weights(text: str, *, models: Path) -> Path:
+    """Return the weights file of a version, in whichever way a person names it.
+
+    Args:
+        text: ``NAME[:VERSION|:LABEL]`` or ``NAME/VERSION`` in the models folder; the folder of a
+            version or a weights file anywhere; or ``MODELS/NAME[:VERSION|:LABEL]``.
+        models: The models folder.
+
+    Raises:
+        NoVersionError: It is written otherwise, or there is no such model, version or label.
+        ModelsFolderError: The folder cannot be read.
+        LabelsFileError: A label was named, and the labels cannot be read.
+        NoHomeError: It is in the home folder, and there is none.
+    """
+    if "/" not in text and not text.endswith(_WEIGHTS_ENDING):
+        reference = parse_reference(text, models=models)
+    else:
+        path = user_path(text)
+        for place in (path, models / path):
+            if (file := _weights_at(place)) is not None:
+                return file
+        if path.suffix == _WEIGHTS_ENDING:
+            raise NoVersionError(f"{path}: expected a weights file, but there is none")
+        name, _, number = text.rpartition("/")
+        if is_version(number) and is_model_name(name) and not path.is_dir():
+            reference = Reference(models, name, version=int(number))
+        else:
+            reference = parse_reference(text)
+    return weights_path(reference.models, reference.name, find_version(reference))
+
+
+def _weights_at(place: Path) -> Path | None:
+    """Return a weights file, or that of a version's folder; None where there is none."""
+    file = place if place.suffix == _WEIGHTS_ENDING else place / WEIGHTS_FILE_NAME
+    try:
+        return file if file.is_file() else None
+    except OSError as error:
+        raise ModelsFolderError(f"{place}: cannot be read: {error.strerror}") from error
 
 
 def _meant(reference: Reference, label: str, found: list[int]) -> int:

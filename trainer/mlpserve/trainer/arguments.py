@@ -3,7 +3,6 @@
 import argparse
 import math
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
@@ -11,7 +10,7 @@ from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.model.command_line import user_path
 from mlpserve.model.errors import ValueRangeError
 from mlpserve.model.inputs import ValueRange
-from mlpserve.trainer.config import JobConfig
+from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.recipe import Recipe
@@ -27,7 +26,8 @@ def train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlpserve-train",
         description="Train a network on images and publish it as a new version of a model.",
-        epilog="Other commands: mlpserve-train evaluate, mlpserve-train export; each has --help.",
+        epilog="Other commands: mlpserve-train evaluate, mlpserve-train export; each has --help. "
+        "mlpserve-models compare tells which of two versions is better.",
     )
     parser.add_argument("--data", default="auto", help=f"{DATA_HELP}; default: auto")
     add_data_dir(parser)
@@ -40,7 +40,7 @@ def train_parser() -> argparse.ArgumentParser:
         "default: found in the data",
     )
     parser.add_argument(
-        "--models", type=user_path, default=Path("models"), help="models folder; default: models"
+        "--models", type=user_path, default=DEFAULT_MODELS, help="models folder; default: models"
     )
     parser.add_argument("--name", help="the model's name; default: that of the data")
     parser.add_argument(

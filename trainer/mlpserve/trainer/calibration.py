@@ -22,13 +22,9 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Calibration
 from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.evaluation import (
-    Evaluation,
-    evaluate,
-    expected_calibration_error,
-    input_chunks,
-)
+from mlpserve.trainer.evaluation import Evaluation, evaluate, input_chunks
 from mlpserve.trainer.learning.backprop import Labels
+from mlpserve.trainer.reliability import expected_calibration_error
 
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0

@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mlpserve.datasets.raw import NO_OPTIONS, ReadOptions
 from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.learning.recipe import Recipe
+
+DEFAULT_MODELS: Final = Path("models")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 TrainingError            a setting is out of its range, or the training went wrong
 |-- CheckpointError      a checkpoint cannot be written, read, or is of another run
 `-- NotGoodEnoughError   the network is worse than what was asked for, so it is not published
-ExportError              a version cannot be written in the format that was asked for
+ExportError              a file cannot be written where, or in the format, that was asked for
 StoppedError             a training was told to stop, and can be resumed
 """
 
@@ -21,7 +21,7 @@ class NotGoodEnoughError(TrainingError):
 
 
 class ExportError(Exception):
-    """A version cannot be written in the format asked for; the message says what to do."""
+    """A file cannot be written where, or in the format, asked for; the message says what to do."""
 
 
 class StoppedError(Exception):

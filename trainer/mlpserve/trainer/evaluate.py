@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from mlpserve.datasets import load_test_split
 from mlpserve.datasets.source import (
     DATA_HELP,
-    DATASETS,
     add_data_dir,
     add_read_options,
     read_options,
@@ -22,13 +20,8 @@ from mlpserve.datasets.source import (
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
-from mlpserve.trainer.evaluation import (
-    Evaluation,
-    evaluate,
-    expected_calibration_error,
-    precisions,
-    recalls,
-)
+from mlpserve.trainer.evaluation import Evaluation, evaluate, precisions, recalls
+from mlpserve.trainer.reliability import expected_calibration_error
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,14 +34,12 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     model = load_reference(parse_reference(options.model))
     check_golden(model)
-    said = read_options(options)
-    if options.data not in DATASETS:  # what is to be judged has the shape of what was learned from
-        said = replace(said, shape=said.shape or model.metadata.input.shape)
     split = load_test_split(
         options.data,
         data_dir=options.data_dir,
-        options=said,
+        options=read_options(options),
         class_labels=model.metadata.class_labels,
+        input_shape=model.metadata.input.shape,
     )
     with threadpool_limits(1):
         evaluation = evaluate(model.network, model.metadata.input, split)

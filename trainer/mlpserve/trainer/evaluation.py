@@ -1,4 +1,4 @@
-"""Evaluation of a network on a split: accuracy, confusions, calibration.
+"""Evaluation of a network on a split: accuracy and confusions.
 
 Knows neither how the network was trained nor how the results are shown.
 """
@@ -19,7 +19,6 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.learning.backprop import LOG_OFFSET, Labels
 
-CALIBRATION_BINS: Final = 15  # as in the figures of Guo et al.
 _CHUNK_ROWS: Final = 1000  # at a time: what stays in the processor's cache
 
 
@@ -244,57 +243,3 @@ def most_confident_mistakes(evaluation: Evaluation, limit: int) -> npt.NDArray[n
     wrong = np.flatnonzero(~evaluation.is_right)
     order = np.argsort(-evaluation.confidences[wrong], kind="stable")
     return wrong[order[:limit]].astype(np.int64, copy=False)
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose confidence is in one range: how sure the network was, how often right.
-
-    Attributes:
-        lower: The range's lower end, which is not in it.
-        upper: The range's upper end, which is.
-        count: How many images there are, at least 1.
-        confidence: Their mean confidence, 0 to 1.
-        accuracy: The share of them classified rightly, 0 to 1.
-    """
-
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    accuracy: float
-
-
-def reliability(evaluation: Evaluation) -> list[ReliabilityBin]:
-    """Return the confidences in 15 ranges of equal width; ranges without an image are left out."""
-    confidences = evaluation.confidences.astype(np.float64)
-    # Range m holds what is above m / 15 and up to (m + 1) / 15.
-    ranges = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(int) - 1, 0, None)
-    counts = np.bincount(ranges, minlength=CALIBRATION_BINS)
-    confidence_sums = np.bincount(ranges, confidences, CALIBRATION_BINS)
-    right = np.bincount(ranges[evaluation.is_right], minlength=CALIBRATION_BINS)
-    return [
-        ReliabilityBin(
-            lower=index / CALIBRATION_BINS,
-            upper=(index + 1) / CALIBRATION_BINS,
-            count=int(counts[index]),
-            confidence=float(confidence_sums[index] / counts[index]),
-            accuracy=float(right[index] / counts[index]),
-        )
-        for index in np.flatnonzero(counts).tolist()
-    ]
-
-
-def expected_calibration_error(evaluation: Evaluation) -> float:
-    """Return how far confidence and accuracy are apart, 0 to 1; 0 is perfectly calibrated.
-
-    With B_m the images of range m of ``reliability``, and N all images:
-
-        ECE = sum_m |B_m| / N * |accuracy(B_m) - confidence(B_m)|
-
-    Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 2.
-    """
-    return sum(
-        part.count / len(evaluation) * abs(part.accuracy - part.confidence)
-        for part in reliability(evaluation)
-    )

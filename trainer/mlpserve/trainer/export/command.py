@@ -4,18 +4,16 @@ A format is a line of ``FORMATS``, the module ``NAME_file`` with ``to_bytes``, a
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mlpserve.model.atomic_files import atomic_write
 from mlpserve.model.command_line import user_path
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model
-from mlpserve.trainer.errors import ExportError
+from mlpserve.trainer.output_files import check_output, write_output
 
 _ToBytes: TypeAlias = Callable[[Model], bytes]
 
@@ -60,14 +58,13 @@ def _export(options: argparse.Namespace) -> str:
     """Do what the flags say; return the line that tells of it."""
     output: Path = options.output
     # What can fail early is tried early.
-    _check_output(output, force=options.force)
+    check_output(output, force=options.force)
     to_bytes = _to_bytes(options.format)
     model = load_reference(parse_reference(options.model))
     # Else the mistake of this machine or this file would be taken for one of the other program.
     check_golden(model)
     content = to_bytes(model)
-    with _writing(output), atomic_write(output) as file:
-        file.write(content)
+    write_output(output, content)
     name, version = model.metadata.name, model.metadata.version
     return f"exported {name}:{version} as {options.format} to {output} ({len(content)} bytes)"
 
@@ -81,22 +78,3 @@ def _to_bytes(name: str) -> _ToBytes:
             f"the format {name} needs a package of that name: pip install 'mlpserve[{name}]'"
         ) from error
     return to_bytes
-
-
-def _check_output(path: Path, *, force: bool) -> None:
-    with _writing(path):
-        is_there, is_file, has_folder = path.exists(), path.is_file(), path.parent.is_dir()
-    if is_there and not is_file:
-        raise ExportError(f"{path}: expected a file to write, got a folder, a pipe or a device")
-    if is_there and not force:
-        raise ExportError(f"{path}: is there already; replace it with --force")
-    if not has_folder:
-        raise ExportError(f"{path}: expected a folder that exists, but {path.parent} is none")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Charts: what is drawn of lines, and of points with their uncertainty, and where.
+"""Charts: what is drawn of lines, of points and of shares with their uncertainty, and where.
 
 The template draws them as SVG. The colours are the style sheet's, so a chart suits a light page and
 a dark one. What tells two lines apart is never the colour alone.
@@ -15,6 +15,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 40
 _INNER_WIDTH: Final = _WIDTH - _LEFT - _RIGHT
 _INNER_HEIGHT: Final = _HEIGHT - _TOP - _BOTTOM
 _HALF_TEXT_HEIGHT: Final = 4
+_TICK_TEXT: Final = 17  # from the axis to the foot of its texts
+_NAME_HEIGHT: Final = 17  # of a row of intervals
+_INTERVAL_HEIGHT: Final = 10
+_SIDE: Final = 24  # half a text below the first or the last tick
 _MAX_MARKED_POINTS: Final = 40  # more would run into each other
 
 
@@ -86,7 +90,7 @@ class Chart:
     height: ClassVar[int] = _HEIGHT
     radius: ClassVar[float] = 3.2
     tick_text_x: ClassVar[int] = _LEFT - 8
-    tick_text_y: ClassVar[int] = _HEIGHT - _BOTTOM + 17
+    tick_text_y: ClassVar[int] = _HEIGHT - _BOTTOM + _TICK_TEXT
     label_x: ClassVar[float] = _LEFT + _INNER_WIDTH / 2
     label_y: ClassVar[int] = _HEIGHT - 5
 
@@ -101,3 +105,75 @@ class Chart:
     def beside(self, value: float) -> float:
         """Return where the text beside a tick stands, whose middle is at its height."""
         return self.y(value) + _HALF_TEXT_HEIGHT
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share that is known to within a range only.
+
+    Attributes:
+        style: Its class in the style sheet: "first" or "second".
+        low: How large it is at least.
+        middle: What was counted.
+        high: How large it is at most.
+        text: What is said of it when it is pointed at.
+    """
+
+    style: str
+    low: float
+    middle: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class IntervalPlot:
+    """A plot of intervals on one axis, row below row.
+
+    Attributes:
+        title: What stands above it.
+        description: What it shows, for those who cannot see it.
+        axis: The horizontal axis.
+        rows: What each row is called, and its intervals, in each row as many.
+    """
+
+    title: str
+    description: str
+    axis: Axis
+    rows: Sequence[tuple[str, Sequence[Interval]]]
+
+    width: ClassVar[int] = _WIDTH
+    left: ClassVar[int] = _SIDE
+    top: ClassVar[int] = 4
+    radius: ClassVar[float] = Chart.radius
+
+    @property
+    def bottom(self) -> int:
+        """Return how far from the top the rows end."""
+        return self.top + len(self.rows) * self._row_height + _HALF_TEXT_HEIGHT
+
+    @property
+    def tick_text_y(self) -> int:
+        """Return how far from the top the texts of the ticks stand."""
+        return self.bottom + _TICK_TEXT
+
+    @property
+    def height(self) -> int:
+        """Return how high it is."""
+        return self.tick_text_y + _HALF_TEXT_HEIGHT
+
+    def x(self, value: float) -> float:
+        """Return how far from the left a value is."""
+        return self.left + (self.width - self.left - _SIDE) * self.axis.share(value)
+
+    def name_y(self, row: int) -> int:
+        """Return how far from the top the name of a row stands."""
+        return self.top + row * self._row_height + _NAME_HEIGHT - _HALF_TEXT_HEIGHT
+
+    def y(self, row: int, place: int) -> int:
+        """Return how far from the top the interval at a place of a row is."""
+        return self.top + row * self._row_height + _NAME_HEIGHT + 5 + place * _INTERVAL_HEIGHT
+
+    @property
+    def _row_height(self) -> int:
+        return _NAME_HEIGHT + _INTERVAL_HEIGHT * max(len(row) for _, row in self.rows)

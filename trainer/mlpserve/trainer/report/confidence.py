@@ -5,9 +5,9 @@ from typing import Any
 
 from mlpserve.model.metadata import Calibration
 from mlpserve.trainer.calibration import without_temperature
-from mlpserve.trainer.evaluation import (
+from mlpserve.trainer.evaluation import Evaluation
+from mlpserve.trainer.reliability import (
     CALIBRATION_BINS,
-    Evaluation,
     ReliabilityBin,
     expected_calibration_error,
     reliability,

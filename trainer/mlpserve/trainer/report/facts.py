@@ -6,8 +6,9 @@ from datetime import UTC
 
 from mlpserve.model.metadata import Calibration, Training
 from mlpserve.model.weights import Model
-from mlpserve.trainer.evaluation import Evaluation, expected_calibration_error
+from mlpserve.trainer.evaluation import Evaluation
 from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.reliability import expected_calibration_error
 from mlpserve.trainer.report.formats import counted, duration, percent
 
 

@@ -20,14 +20,14 @@ from mlpserve.trainer.evaluation import (
 from mlpserve.trainer.report.formats import Table, counted, percent
 from mlpserve.trainer.report.pictures import image_uri
 
-_MAX_MATRIX_CLASSES: Final = 64  # a larger matrix is not read, and its size is the square of it
+MAX_MATRIX_CLASSES: Final = 64  # a larger matrix is not read, and its size is the square of it
 _MAX_ROOMY_CLASSES: Final = 20
-_MAX_CLASS_ROWS: Final = 64
-_MAX_CONFUSION_ROWS: Final = 30
+MAX_CLASS_ROWS: Final = 64
+MAX_CONFUSION_ROWS: Final = 30
 _MAX_PICTURES: Final = 24
 _SHORT_LABEL: Final = 3  # letters that fit above a column, or below a small picture
-_FAINTEST: Final = 0.12  # opacity of a cell's colour
-_STRONGEST: Final = 0.6  # with which the figure on it can still be read
+FAINTEST: Final = 0.12  # opacity of a cell's colour
+STRONGEST: Final = 0.6  # with which the figure on it can still be read
 
 
 def confusion_section(evaluation: Evaluation, class_labels: Sequence[str]) -> Mapping[str, Any]:
@@ -36,11 +36,11 @@ def confusion_section(evaluation: Evaluation, class_labels: Sequence[str]) -> Ma
     Where there are too many classes for a matrix, the most frequent confusions take its place.
     """
     found = confusions(evaluation)
-    has_matrix = len(class_labels) <= _MAX_MATRIX_CLASSES
+    has_matrix = len(class_labels) <= MAX_MATRIX_CLASSES
     return {
         "summary": _summary(evaluation, found, class_labels),
         "matrix": _matrix(evaluation) if has_matrix else None,
-        "matrix_style": _matrix_style(class_labels),
+        "matrix_style": matrix_style(class_labels),
         "confusions": _confusion_table(found, class_labels),
         "classes": _class_table(evaluation, found, class_labels),
     }
@@ -59,14 +59,13 @@ def mistakes_section(
     """
     chosen = most_confident_mistakes(evaluation, _MAX_PICTURES).tolist()
     count = int((~evaluation.is_right).sum())
-    is_wide = max(map(len, class_labels)) > _SHORT_LABEL
     return {
         "which": "All of them" if len(chosen) == count else f"The first {len(chosen)} of {count:,}",
-        "style": "pictures wide" if is_wide else "pictures",
+        "style": pictures_style(class_labels),
         "pictures": [
             {
                 "index": index,
-                "uri": image_uri(spec.scale(split.images[index][np.newaxis]).reshape(spec.shape)),
+                "uri": picture_uri(split, index, spec),
                 "predicted": class_labels[evaluation.predicted[index]],
                 "confidence": float(evaluation.confidences[index]),
                 "truth": class_labels[evaluation.labels[index]],
@@ -77,6 +76,23 @@ def mistakes_section(
             for index in chosen
         ],
     }
+
+
+def matrix_style(class_labels: Sequence[str]) -> str:
+    """Return the classes of a confusion matrix in the style sheet."""
+    upright = " upright" if max(map(len, class_labels)) > _SHORT_LABEL else ""
+    dense = " dense" if len(class_labels) > _MAX_ROOMY_CLASSES else ""
+    return f"matrix{upright}{dense}"
+
+
+def pictures_style(class_labels: Sequence[str]) -> str:
+    """Return the classes of pictures below which classes are named, in the style sheet."""
+    return "pictures wide" if max(map(len, class_labels)) > _SHORT_LABEL else "pictures"
+
+
+def picture_uri(split: Split, index: int, spec: InputSpec) -> str:
+    """Return one of the images as a picture; see ``image_uri``."""
+    return image_uri(spec.scale(split.images[index][np.newaxis]).reshape(spec.shape))
 
 
 def _summary(
@@ -107,12 +123,6 @@ def _matrix(evaluation: Evaluation) -> Sequence[Sequence[Mapping[str, str] | Non
     ]
 
 
-def _matrix_style(class_labels: Sequence[str]) -> str:
-    upright = " upright" if max(map(len, class_labels)) > _SHORT_LABEL else ""
-    dense = " dense" if len(class_labels) > _MAX_ROOMY_CLASSES else ""
-    return f"matrix{upright}{dense}"
-
-
 def _cell(
     count: int, truth: int, predicted: int, total: int, max_wrong: int
 ) -> Mapping[str, str] | None:
@@ -121,13 +131,13 @@ def _cell(
     is_right = truth == predicted
     # Mistakes by the square root, so that a single one is seen beside many.
     share = count / total if is_right else math.sqrt(count / max_wrong)
-    opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * share
+    opacity = FAINTEST + (STRONGEST - FAINTEST) * share
     kind = "right" if is_right else "wrong"
     return {"kind": kind, "opacity": f"{opacity:.2f}", "count": f"{count:,}"}
 
 
 def _confusion_table(found: Sequence[Confusion], class_labels: Sequence[str]) -> Table:
-    shown = found[:_MAX_CONFUSION_ROWS]
+    shown = found[:MAX_CONFUSION_ROWS]
     caption = (
         f"The {len(shown)} most frequent of {counted(len(found), 'confusion', 'confusions')} "
         f"(a matrix of {len(class_labels):,} classes would be too large to read)"
@@ -162,12 +172,12 @@ def _class_table(
 
 def _shown_classes(recall: np.typing.NDArray[np.float64]) -> tuple[list[int], str]:
     """Return the classes that have a row, and what the table is called."""
-    if len(recall) <= _MAX_CLASS_ROWS:
+    if len(recall) <= MAX_CLASS_ROWS:
         return list(range(len(recall))), "Each class"
-    worst = np.argsort(recall, kind="stable")[:_MAX_CLASS_ROWS]  # NaN comes last
+    worst = np.argsort(recall, kind="stable")[:MAX_CLASS_ROWS]  # NaN comes last
     return (
         worst.tolist(),
-        f"The {_MAX_CLASS_ROWS} of {len(recall):,} classes with the lowest recall",
+        f"The {MAX_CLASS_ROWS} of {len(recall):,} classes with the lowest recall",
     )
 
 

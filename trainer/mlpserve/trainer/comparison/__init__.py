@@ -1,0 +1,1 @@
+"""Comparison of two published versions on the same test images, for ``mlpserve-models compare``."""
