@@ -92,6 +92,18 @@ grep -Eq '"model":"digits","version":1,"label":[0-9]' <<<"$answer" || fail "the 
 curl --silent --fail "http://$address/api/network?model=digits&version=1" | grep -q '"softmax"' ||
   fail 'the playground has no weights'
 
+step 'the playground trains, and publishes what it learned'
+training() {
+  curl --silent --show-error --fail --data "${2-}" "http://$address/api/training/$1" >/dev/null
+}
+training_is() {
+  grep -q "\"phase\": \"$1\"" <<<"$(curl --silent --no-buffer --max-time 2 "http://$address/api/training")"
+}
+training start '{"data":"drawn","recipe":"fast","layers":"16","learning-rate":"0.01","epochs":"1"}'
+wait_for training_is finished
+training publish
+wait_for training_is published
+
 step 'another version, served without a restart'
 compose run --rm trainer --recipe seed --epochs 3
 compose run --rm client --target server:50051 --data auto --version 2 --output csv | wc -l

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mlpserve.playground.app import playground  # noqa: PLC0415
         from mlpserve.playground.examples import Examples  # noqa: PLC0415
         from mlpserve.playground.networks import Networks  # noqa: PLC0415
+        from mlpserve.playground.training import Training  # noqa: PLC0415
     except ModuleNotFoundError as error:
         print(
             f"{PROGRAM}: it needs more: pip install 'mlpserve[playground]' ({error})",
@@ -39,11 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         AsyncClient(options.target, timeout_s=TIMEOUT_S)
     except ClientError as error:
         return _failed(f"--target: {error}")
+    is_local = options.host in _LOCAL
+    if options.training and not is_local and not options.allowed_host:
+        return _failed("--training: expected --allowed-host, so that no other site can start one")
+    may_train = is_local if options.training is None else options.training
+    training = Training(options.models, options.data_dir, is_allowed=may_train)
     application = playground(
         lambda: AsyncClient(options.target, timeout_s=TIMEOUT_S),
         Networks(options.models),
         Examples(options.data, options.data_dir),
-        allowed_hosts=_LOCAL if options.host in _LOCAL else frozenset(options.allowed_host),
+        training,
+        allowed_hosts=_LOCAL if is_local else frozenset(options.allowed_host),
     )
     try:
         listening = socket.create_server((options.host, options.port), family=_family(options.host))
@@ -60,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = listening.getsockname()[1]
     name = f"[{options.host}]" if ":" in options.host else options.host
     print(f"{PROGRAM}: http://{name}:{port}", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    training.is_ending = lambda: server.should_exit
+    server.run(sockets=[listening])
     return 0
 
 
@@ -93,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="a name by which the page may be reached, if --host is another",
+    )
+    parser.add_argument(
+        "--training",
+        action=argparse.BooleanOptionalAction,
+        help="whether visitors may train, upload data for it and publish; default: only if --host "
+        "is this machine",
     )
     return parser
 

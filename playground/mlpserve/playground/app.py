@@ -39,6 +39,8 @@ from mlpserve.client.arrays import picture_values
 from mlpserve.playground.browser_guard import BrowserGuard
 from mlpserve.playground.examples import Examples
 from mlpserve.playground.networks import Networks
+from mlpserve.playground.training import Training
+from mlpserve.playground.training_routes import training_routes
 
 STATIC: Final = Path(__file__).with_name("static")
 # A drawing has 140 x 140 pixels of one byte; a picture that is dropped is made smaller by the page.
@@ -58,6 +60,7 @@ def playground(
     make_client: Callable[[], AsyncClient],
     networks: Networks,
     examples: Examples,
+    training: Training,
     *,
     allowed_hosts: frozenset[str],
 ) -> Starlette:
@@ -67,6 +70,7 @@ def playground(
         make_client: Returns a client of the server, when the application starts.
         networks: The weights of the versions, where they are at hand.
         examples: The images that a visitor may step through.
+        training: What a visitor may train.
         allowed_hosts: The host names by which the page may be reached; empty for any.
     """
 
@@ -75,6 +79,7 @@ def playground(
         async with make_client() as client:
             application.state.client = client
             yield
+            await training.close()
 
     application = Starlette(
         routes=[
@@ -85,6 +90,7 @@ def playground(
             Route("/api/network", _network),
             Route("/api/example", _example),
             Route("/report/{model}/{version:int}", _report),
+            *training_routes(training),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(BrowserGuard, allowed_hosts=allowed_hosts)],

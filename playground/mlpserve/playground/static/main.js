@@ -12,6 +12,7 @@ import { Pad } from "./pad.js";
 import { listenForPictures } from "./pictures.js";
 import { grey, paint } from "./pixels.js";
 import * as server from "./server.js";
+import { watchTraining } from "./training.js";
 import { compare, compareNothing, listVersions, reportOf } from "./versions.js";
 
 const $ = (id) => document.getElementById(id);
@@ -299,6 +300,12 @@ $("noise").addEventListener("input", ({ target }) => {
 $("turn").addEventListener("click", () => turn(...state.pointed));
 $("mend").addEventListener("click", () => (state.network.repair(), drawNetwork()));
 addEventListener("hashchange", saying(showAddress));
+watchTraining(async (name, number) => {
+  await refresh();
+  choose(name, number);
+  await loadNetwork();
+  newest.want();
+});
 
 showNoAnswer("Nothing is drawn yet.");
 refreshed.want();
