@@ -16,6 +16,7 @@ import pytest
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Layer, Network
+from mlpserve.model.out_of_distribution import fit_detector
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.server.server import Server
@@ -104,6 +105,21 @@ def metadata() -> Metadata:
 def model(network: Network, metadata: Metadata) -> Model:
     """Return ``network`` and ``metadata`` together."""
     return Model(network, metadata)
+
+
+@pytest.fixture(scope="session")
+def scored_model(model: Model) -> Model:
+    """Return the tiny model with an out-of-distribution score, of one that learned bright images.
+
+    Those of bytes below 60 are beyond its threshold.
+    """
+    rng = np.random.default_rng(4)
+    images, labels = rng.integers(180, 220, (90, 2, 3), np.uint8), np.arange(90) % 3
+    spec, held_out = model.metadata.input, images[:30]
+    answers = model.network.probabilities(spec.scale(held_out))
+    detector = fit_detector(images, labels, (held_out, answers), spec, rng)
+    assert detector is not None
+    return replace(model, detector=replace(detector, test_share=0.25))
 
 
 @pytest.fixture

@@ -22,6 +22,18 @@ def digest(models: Path, version: int) -> str:
     return sha256(weights_path(models, "tiny", version).read_bytes()).hexdigest()
 
 
+def test_show_tells_from_which_score_on_an_image_is_unlike_the_data(
+    run: Run, models: Path, scored_model: Model
+) -> None:
+    publish(models, scored_model)
+    assert scored_model.detector is not None
+    threshold = scored_model.detector.threshold
+    told = f"unlike its data      a score above {threshold:.3f}, as 25.00 % of the test images have"
+    assert told in run("show", "tiny").stdout
+    document = json.loads(run("show", "tiny", "--json").stdout)
+    assert document["out_of_distribution"] == {"threshold": threshold, "test_share": 0.25}
+
+
 def test_list_shows_all_versions_of_all_models_and_their_labels(
     run: Run, models: Path, model: Model, three: Path
 ) -> None:
@@ -96,6 +108,7 @@ def test_show_tells_all_of_the_version_that_is_named(run: Run, models: Path, thr
         "range": "              0 to 255 as uint8, 0 to 1 as float",
         "classes": '            cat, dög, "bird"',
         "golden samples": "     2",
+        "unlike its data": "    -",
         "trained at": "         2024-02-29 23:59:59 UTC",
         "recipe": "             fast, seed 7",
         "settings": "           learning_rate 0.01, epochs 3, schedule one-cycle",

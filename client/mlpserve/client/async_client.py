@@ -102,6 +102,7 @@ class AsyncClient:
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> Predictions:
         """Classify images; see ``Client.predict``.
 
@@ -118,6 +119,7 @@ class AsyncClient:
             max_images_per_request=max_images_per_request,
             class_names=class_names,
             timings=timings,
+            ood_scores=ood_scores,
         )
 
     def predict_stream(
@@ -130,6 +132,7 @@ class AsyncClient:
         timeout_s: float | None = None,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> AsyncIterator[Predictions]:
         """Classify batch after batch over one call; see ``Client.predict_stream``.
 
@@ -142,6 +145,7 @@ class AsyncClient:
             timeout_s: Seconds for the whole stream, instead of the client's.
             class_names: As for ``Client.predict``.
             timings: As for ``Client.predict``.
+            ood_scores: As for ``Client.predict``.
 
         Yields:
             The answer to each batch, in their order.
@@ -158,6 +162,7 @@ class AsyncClient:
             timeout_s=timeout_s,
             class_names=class_names,
             timings=timings,
+            ood_scores=ood_scores,
         )
 
     async def explain(

@@ -114,6 +114,7 @@ class Client:
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> Predictions:
         """Classify images.
 
@@ -133,6 +134,9 @@ class Client:
             class_names: Whether the answer is to have the names of the classes. The first answer of
                 a version costs a request more.
             timings: Whether the answer is to say where the server spent its time.
+            ood_scores: Whether the answer is to say, as ``out_of_distribution``, which images do
+                not look like those that the version learned from, and the score of each. The first
+                answer of a version costs a request more.
 
         Raises:
             InvalidRequestError: The images are not what the model takes.
@@ -148,6 +152,7 @@ class Client:
                 max_images_per_request=max_images_per_request,
                 class_names=class_names,
                 timings=timings,
+                ood_scores=ood_scores,
             )
         )
 
@@ -161,6 +166,7 @@ class Client:
         timeout_s: float | None = None,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> Iterator[Predictions]:
         """Classify batch after batch over one call, for jobs too big for memory.
 
@@ -180,6 +186,7 @@ class Client:
             timeout_s: Seconds for the whole stream, instead of the client's.
             class_names: As for ``predict``.
             timings: As for ``predict``.
+            ood_scores: As for ``predict``.
 
         Yields:
             The answer to each batch, in their order.
@@ -199,6 +206,7 @@ class Client:
                 timeout_s=timeout_s,
                 class_names=class_names,
                 timings=timings,
+                ood_scores=ood_scores,
             )
         )
 

@@ -45,6 +45,7 @@ from mlpserve.client.requests import (
 from mlpserve.client.results import (
     HealthStatus,
     ModelInfo,
+    VersionInfo,
     parse,
     read_health,
     read_model,
@@ -123,7 +124,7 @@ class Core:
         if hedge_after_s is not None:
             after_s = checked_timeout_s(hedge_after_s, "hedge_after_s")
             self._hedging = Hedging(transport, after_s)
-        self._class_names: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._versions: dict[tuple[str, int], VersionInfo] = {}
 
     async def predict(
         self,
@@ -136,10 +137,11 @@ class Core:
         max_images_per_request: int | None = MAX_IMAGES_PER_REQUEST,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> Predictions:
         """Classify images."""
         deadline_s = self._deadline_s(timeout_s)
-        selector = select(model, version, label, with_timings=timings)
+        selector = select(model, version, label, with_timings=timings, with_ood_scores=ood_scores)
         is_named = checked_flag(class_names, "class_names")
         rows = as_wire_array(images)
         batches = split(rows, max_images=max_images_per_request)
@@ -158,7 +160,9 @@ class Core:
                 requests = ((len(batch), encode_request(batch, pinned)) for batch in batches)
                 rest = await self._pipelined(PREDICT, requests, read_predictions, deadline_s)
                 found = join_predictions([found, *rest])
-        return await self._named(found, deadline_s) if is_named else found
+        if not (is_named or ood_scores):
+            return found
+        return await self._described(found, deadline_s, is_named=is_named, is_scored=ood_scores)
 
     async def explain(
         self,
@@ -194,7 +198,8 @@ class Core:
                 found = join_explanations([found, *rest])
         if not is_named:
             return found
-        return replace(found, predictions=await self._named(found.predictions, deadline_s))
+        named = await self._described(found.predictions, deadline_s, is_named=True)
+        return replace(found, predictions=named)
 
     async def _ask_to_explain(self, request: bytes, deadline_s: float) -> bytes:
         ask = self._transport.ask
@@ -252,9 +257,10 @@ class Core:
         timeout_s: float | None = None,
         class_names: bool = False,
         timings: bool = False,
+        ood_scores: bool = False,
     ) -> AsyncGenerator[Predictions, None]:
         """Classify batch after batch over one call."""
-        selector = select(model, version, label, with_timings=timings)
+        selector = select(model, version, label, with_timings=timings, with_ood_scores=ood_scores)
         is_named = checked_flag(class_names, "class_names")
         requests = StreamRequests(batches, selector, self._transport.turns())
         deadline_s = self._deadline_s(timeout_s)
@@ -263,7 +269,11 @@ class Core:
             try:
                 async for answer in answers:
                     found = read_predictions(answer, requests.next_count())
-                    yield await self._named(found, deadline_s) if is_named else found
+                    if is_named or ood_scores:
+                        found = await self._described(
+                            found, deadline_s, is_named=is_named, is_scored=ood_scores
+                        )
+                    yield found
             finally:
                 await answers.aclose()
                 await requests.close()
@@ -300,18 +310,33 @@ class Core:
             await self._transport.sleep(pause_s)
             requests.start_again()
 
-    async def _named(self, found: Predictions, deadline_s: float) -> Predictions:
-        """Return predictions with the names of the classes, which a version never changes."""
+    async def _described(
+        self, found: Predictions, deadline_s: float, *, is_named: bool, is_scored: bool = False
+    ) -> Predictions:
+        """Return predictions with what is asked for of their version, which never changes."""
+        if is_scored and found.ood_scores is None:
+            raise ClientError(
+                f"{self._target}: ood_scores: expected scores, but the server sent none; it is of "
+                "an earlier release: update it, or leave the scores out"
+            )
+        version = await self._version(found, deadline_s)
+        return replace(
+            found,
+            class_names=version.class_labels if is_named else None,
+            ood_threshold=version.ood_threshold if is_scored else None,
+        )
+
+    async def _version(self, found: Predictions, deadline_s: float) -> VersionInfo:
+        """Return the description of the version that answered; it is asked for once."""
         key = found.model_name, found.model_version
-        names = self._class_names.get(key)
-        if names is None:
+        if key not in self._versions:
             described = await self.model(
                 found.model_name,
                 version=found.model_version,
                 timeout_s=max(_remaining_s(deadline_s), _SHORTEST_S),
             )
-            names = self._class_names[key] = described.versions[0].class_labels
-        return replace(found, class_names=names)
+            self._versions[key] = described.versions[0]
+        return self._versions[key]
 
     async def model(
         self,

@@ -57,6 +57,9 @@ class Predictions:
         class_names: What each class is called, in the order of the columns; None unless the call
             asked for them.
         timings: Where the server spent its time; None unless the call asked for it.
+        ood_scores: (N,) float32, the out-of-distribution scores: the higher, the less an image
+            looks like those that the version learned from; None unless the call asked for them.
+        ood_threshold: The score above which an image does not look like them; None as above.
     """
 
     labels: npt.NDArray[np.int32]
@@ -65,6 +68,8 @@ class Predictions:
     model_version: int
     class_names: tuple[str, ...] | None = None
     timings: ServerTimings | None = None
+    ood_scores: npt.NDArray[np.float32] | None = None
+    ood_threshold: float | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -72,7 +77,26 @@ class Predictions:
 
     def __getitem__(self, images: slice) -> "Predictions":
         """Return the predictions of a slice of the images; views, nothing is copied."""
-        return replace(self, labels=self.labels[images], probabilities=self.probabilities[images])
+        return replace(
+            self,
+            labels=self.labels[images],
+            probabilities=self.probabilities[images],
+            ood_scores=None if self.ood_scores is None else self.ood_scores[images],
+        )
+
+    @property
+    def out_of_distribution(self) -> npt.NDArray[np.bool_]:
+        """Whether each image, (N,), does not look like those that the version learned from.
+
+        Raises:
+            ClientError: The call did not ask for the scores.
+        """
+        if self.ood_scores is None or self.ood_threshold is None:
+            raise ClientError(
+                "out_of_distribution: expected scores, but the call did not ask for them: "
+                "predict(..., ood_scores=True)"
+            )
+        return self.ood_scores > np.float32(self.ood_threshold)
 
     @property
     def names(self) -> list[str]:
@@ -111,10 +135,15 @@ class Predictions:
             found |= {"names": self.names, "class_names": list(self.class_names)}
         if self.timings is not None:
             found["timings"] = self.timings._asdict()
+        if self.ood_scores is not None:
+            found |= {
+                "ood_scores": self.ood_scores.tolist(),
+                "out_of_distribution": self.out_of_distribution.tolist(),
+            }
         return found
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a row an image: label, name where known, and the probability of each class.
+        """Return a row an image: label, name and scores where known, probability of each class.
 
         Raises:
             ClientError: pandas is not installed.
@@ -136,6 +165,9 @@ class Predictions:
         columns: dict[str, Any] = {"label": self.labels}
         if self.class_names is not None:
             columns["name"] = self.names
+        if self.ood_scores is not None:
+            columns["ood_score"] = self.ood_scores
+            columns["out_of_distribution"] = self.out_of_distribution
         for number, name in enumerate(classes):
             columns[f"probability_{name}"] = self.probabilities[:, number]
         return columns
@@ -179,6 +211,7 @@ def read_predictions(data: bytes, count: int) -> Predictions:
         model_name=response.model_name,
         model_version=response.model_version,
         timings=_read_timings(response),
+        ood_scores=_read_scores(response, count),
     )
 
 
@@ -201,6 +234,7 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
         model_name=parts[0].model_name,
         model_version=parts[0].model_version,
         timings=_sum_timings([part.timings for part in parts if part.timings is not None]),
+        ood_scores=_joined([part.ood_scores for part in parts if part.ood_scores is not None]),
     )
 
 
@@ -208,6 +242,23 @@ def _read_timings(response: prediction_pb2.PredictResponse) -> ServerTimings | N
     if not response.HasField("timings"):
         return None
     return ServerTimings(response.timings.queue_s, response.timings.compute_s)
+
+
+def _read_scores(
+    response: prediction_pb2.PredictResponse, count: int
+) -> npt.NDArray[np.float32] | None:
+    if not response.ood_scores:
+        return None
+    if len(response.ood_scores) != count * _BYTES_PER_VALUE:
+        raise ServerFaultError(
+            f"answer: expected {count * _BYTES_PER_VALUE} bytes of scores of {count} images, "
+            f"got {len(response.ood_scores)}"
+        )
+    return np.frombuffer(response.ood_scores, "<f4")
+
+
+def _joined(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
+    return np.concatenate(parts) if parts else None
 
 
 def _sum_timings(parts: Sequence[ServerTimings]) -> ServerTimings | None:

@@ -51,23 +51,31 @@ class ModelSelector:
         version: The version; 0 for none in particular.
         label: The label whose version it is; empty for none.
         with_timings: Whether the answer is to say where the server spent its time.
+        with_ood_scores: Whether the answer is to have out-of-distribution scores.
     """
 
     model: str = ""
     version: int = 0
     label: str = ""
     with_timings: bool = False
+    with_ood_scores: bool = False
 
     @property
     def encoded(self) -> bytes:
         """The fields of a PredictRequest but its images."""
-        return _encoded(self.model, self.version, self.label, self.with_timings)
+        wanted = self.with_timings, self.with_ood_scores
+        return _encoded(self.model, self.version, self.label, wanted)
 
 
 @lru_cache(maxsize=64)
-def _encoded(model: str, version: int, label: str, with_timings: bool) -> bytes:  # noqa: FBT001
+def _encoded(model: str, version: int, label: str, wanted: tuple[bool, bool]) -> bytes:
+    with_timings, with_ood_scores = wanted
     return prediction_pb2.PredictRequest(
-        model_name=model, model_version=version, model_label=label, with_timings=with_timings
+        model_name=model,
+        model_version=version,
+        model_label=label,
+        with_timings=with_timings,
+        with_ood_scores=with_ood_scores,
     ).SerializeToString()
 
 
@@ -78,6 +86,7 @@ def select(
     *,
     name: str = "model",
     with_timings: bool = False,
+    with_ood_scores: bool = False,
 ) -> ModelSelector:
     """Return the selector of a call's arguments; ``name`` is what the first is called there.
 
@@ -93,6 +102,7 @@ def select(
         version=number,
         label=checked_text(label, "label"),
         with_timings=checked_flag(with_timings, "timings"),
+        with_ood_scores=checked_flag(with_ood_scores, "ood_scores"),
     )
     if selector.version and selector.label:
         raise InvalidRequestError(

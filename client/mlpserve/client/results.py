@@ -52,6 +52,8 @@ class VersionInfo:
         training: How it was made.
         value_range: The lowest and the highest value of its images, whatever their data type; None
             where it takes uint8 from 0 to 255, and floats from 0 to 1.
+        ood_threshold: The out-of-distribution score above which an image does not look like those
+            that it learned from; None where it has no such score.
     """
 
     version: int
@@ -61,6 +63,7 @@ class VersionInfo:
     class_labels: tuple[str, ...]
     training: TrainingInfo
     value_range: tuple[float, float] | None = None
+    ood_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def _read_version(version: prediction_pb2.ModelVersion) -> VersionInfo:
             if version.HasField("value_range")
             else None
         ),
+        ood_threshold=version.ood_threshold if version.HasField("ood_threshold") else None,
     )
 
 

@@ -87,6 +87,8 @@ class FakeServer:
     Attributes:
         target: What a client is to be given.
         calls: The calls that came, in their order.
+        ood_threshold: The out-of-distribution score above which an image does not look like what
+            the model learned from.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class FakeServer:
         self._network = network
         self._lock = Lock()
         self._fixed: npt.NDArray[np.float32] | None = None
+        self._ood_scores = np.zeros(1, np.float32)
+        self.ood_threshold = 1.0
         self._failures: deque[tuple[grpc.StatusCode, str, float | None]] = deque()
         self._delay_s = 0.0
         self._stopped = Event()
@@ -166,6 +170,15 @@ class FakeServer:
             )
         self._fixed = fixed
 
+    def answer_ood_scores(self, scores: npt.ArrayLike) -> None:
+        """Answer with these out-of-distribution scores from now on, where they are asked for.
+
+        Args:
+            scores: Of the images of a request, in their order; where there are more images, from
+                the first again. ``ood_threshold`` is 1. Without this call, all scores are 0.
+        """
+        self._ood_scores = np.atleast_1d(np.asarray(scores, np.float32))
+
     def fail(
         self,
         status: grpc.StatusCode | str,
@@ -196,6 +209,7 @@ class FakeServer:
             self.calls.clear()
             self._failures.clear()
         self._fixed, self._delay_s = None, 0.0
+        self._ood_scores = np.zeros(1, np.float32)
 
     def receive(self, call: ReceivedCall, context: grpc.ServicerContext) -> None:
         """Take note of a call, wait, and refuse it, as the test wants it."""
@@ -249,6 +263,10 @@ class FakeServer:
         )
         return shares * (logits - baseline), logits[:, 0], baseline[:, 0]
 
+    def ood_scores(self, count: int) -> bytes:
+        """Return the scores of so many images, as they are sent."""
+        return np.resize(self._ood_scores, count).astype("<f4").tobytes()
+
     def description(self) -> prediction_pb2.Model:
         """Return what the server says of its model."""
         version = prediction_pb2.ModelVersion(
@@ -258,6 +276,7 @@ class FakeServer:
             input_shape=self.input_shape,
             input_data_types=list(_DTYPES),
             class_labels=self.class_labels,
+            ood_threshold=self.ood_threshold,
         )
         return prediction_pb2.Model(
             name=self.model,
@@ -332,12 +351,16 @@ class _Servicer(prediction_pb2_grpc.PredictionServiceServicer):
         named = request.model_name, request.model_version, request.model_label
         self._fake.receive(_received(method, named, context, images), context)
         found = self._fake.probabilities(images)
+        scores: dict[str, bytes] = {}
+        if not isinstance(request, prediction_pb2.ExplainRequest) and request.with_ood_scores:
+            scores = {"ood_scores": self._fake.ood_scores(len(images))}
         return {
             "model_name": self._fake.model,
             "model_version": self._fake.version,
             "probabilities": found.astype("<f4").tobytes(),
             "labels": found.argmax(axis=1).astype("<i4").tobytes(),
             "timings": prediction_pb2.Timings() if request.with_timings else None,
+            **scores,
         }
 
 

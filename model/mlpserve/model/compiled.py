@@ -24,6 +24,7 @@ from mlpserve.model.activations import FloatArray
 from mlpserve.model.attribution import explanations
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
+from mlpserve.model.out_of_distribution import OodDetector
 from mlpserve.model.weights import Model
 
 Images: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -125,6 +126,7 @@ class CompiledModel:
 
     def __init__(self, model: Model, *, reproducible: bool = False) -> None:
         self.metadata: Final[Metadata] = model.metadata
+        self.detector: Final[OodDetector | None] = model.detector
         # Of one image in the largest data type in which it may be sent.
         self.image_bytes: Final[int] = model.metadata.input.values_per_image * _FLOAT32_BYTES
         first, *others = model.network.layers

@@ -6,10 +6,11 @@
     with numpy.load("weights.npz") as file:
         print(json.loads(file["metadata"].item()), file["W1"].shape)
 
-Two more entries are golden samples, with which whoever loads the file, on another machine or in
+Two more are golden samples, with which whoever loads the file, on another machine or in
 another program, sees whether it computes what the trainer computed: ``golden_images``, S images as
 they are before they are flattened and scaled, and ``golden_probabilities``, the S x K float32 that
-the network gives for them. Files of earlier releases lack them.
+the network gives for them. The entries of ``mlpserve.model.out_of_distribution`` tell whether an
+image looks like what was learned. Files of earlier releases lack these entries.
 """
 
 import re
@@ -29,6 +30,7 @@ from mlpserve.model.folder import open_file
 from mlpserve.model.inputs import InputSpec, number_text
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.network import Layer, Network, largest_sums
+from mlpserve.model.out_of_distribution import OodDetector, read_detector
 
 # Other processors and libraries sum in another order, which moves a probability by some 1e-6. A
 # wrong weight, scale or order of the pixels moves some of them by far more than this.
@@ -86,14 +88,17 @@ class Model:
         network: The network.
         metadata: What it is for, and how it was made.
         golden: Images with the probabilities that it gives for them; None where the file has none.
+        detector: What scores how little an image looks like those that it learned from; None where
+            the file has none.
 
     Raises:
-        WeightsFileError: The metadata or the golden samples are of another network.
+        WeightsFileError: The metadata, the golden samples or the detector are of another network.
     """
 
     network: Network
     metadata: Metadata
     golden: GoldenSamples | None = None
+    detector: OodDetector | None = None
 
     def __post_init__(self) -> None:
         described = (self.metadata.layer_sizes, self.metadata.activations)
@@ -104,6 +109,14 @@ class Model:
             )
         if self.golden is not None:
             _check_fit(self.golden, self.metadata)
+        if (
+            self.detector is not None
+            and self.detector.means.shape[1] != self.network.layer_sizes[0]
+        ):
+            raise WeightsFileError(
+                f"ood_means: expected {self.network.layer_sizes[0]} values an image, got "
+                f"{self.detector.means.shape[1]}"
+            )
 
 
 def golden_samples(network: Network, spec: InputSpec, images: npt.NDArray[Any]) -> GoldenSamples:
@@ -142,6 +155,8 @@ def model_arrays(model: Model) -> dict[str, npt.NDArray[Any]]:
             arrays[f"b{number}"] = layer.bias.astype("<f4")
     if model.golden is not None:
         arrays.update(zip(_GOLDEN, (model.golden.images, model.golden.probabilities), strict=True))
+    if model.detector is not None:
+        arrays.update(model.detector.to_arrays())
     return arrays
 
 
@@ -212,7 +227,7 @@ def _model(arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
     )
     network = Network(tuple(layers))
     _check_sums(network, metadata.input)
-    return Model(network, metadata, _golden(arrays))
+    return Model(network, metadata, _golden(arrays), read_detector(arrays))
 
 
 def _golden(arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenSamples | None:

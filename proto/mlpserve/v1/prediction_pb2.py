@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlpserve/v1/prediction.proto\x12\x0bmlpserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\nImageBatch\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.mlpserve.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8f\x01\n\x0ePredictRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\"\x8a\x01\n\x0fPredictResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\"\xee\x01\n\x0e\x45xplainRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\x12.\n\x06method\x18\x06 \x01(\x0e\x32\x1e.mlpserve.v1.ExplanationMethod\x12\x12\n\x05steps\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x08 \x01(\x0c\x42\x08\n\x06_steps\"\xda\x01\n\x0f\x45xplainResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\x12\x14\n\x0c\x61ttributions\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x07 \x01(\x0c\x12\x0e\n\x06logits\x18\x08 \x01(\x0c\x12\x17\n\x0f\x62\x61seline_logits\x18\t \x01(\x0c\"-\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\"\x95\x01\n\x14PredictStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\"\x90\x01\n\x15PredictStreamResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\"Q\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x13\n\x0bmodel_label\x18\x03 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mlpserve.v1.Model\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mlpserve.v1.Model\"\x82\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x18\n\x10max_batch_images\x18\x03 \x01(\x05\x12\'\n\x06labels\x18\x04 \x03(\x0b\x32\x17.mlpserve.v1.ModelLabel\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x05 \x01(\x03\x12=\n\x14quarantined_versions\x18\x06 \x03(\x0b\x32\x1f.mlpserve.v1.QuarantinedVersion\x12#\n\x06shadow\x18\x07 \x01(\x0b\x32\x13.mlpserve.v1.Shadow\"\x89\x01\n\x06Shadow\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ompared_images\x18\x03 \x01(\x03\x12\x17\n\x0f\x61greeing_images\x18\x04 \x01(\x03\x12\x16\n\x0e\x64ropped_images\x18\x05 \x01(\x03\x12\x15\n\rfailed_images\x18\x06 \x01(\x03\",\n\nModelLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x12QuarantinedVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xfc\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x13\n\x0blayer_sizes\x18\x02 \x03(\x05\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x03(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x05\x12/\n\x10input_data_types\x18\x05 \x03(\x0e\x32\x15.mlpserve.v1.DataType\x12\x14\n\x0c\x63lass_labels\x18\x06 \x03(\t\x12\'\n\x08training\x18\x07 \x01(\x0b\x32\x15.mlpserve.v1.Training\x12,\n\x0bvalue_range\x18\x08 \x01(\x0b\x32\x17.mlpserve.v1.ValueRange\"\'\n\nValueRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\"\xc2\x01\n\x08Training\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x11\n\tdata_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x61ta_digest\x18\x04 \x01(\t\x12\x16\n\x0etrain_accuracy\x18\x05 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x06 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08warnings\x18\x08 \x03(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02*\x91\x01\n\x11\x45xplanationMethod\x12\"\n\x1e\x45XPLANATION_METHOD_UNSPECIFIED\x10\x00\x12+\n\'EXPLANATION_METHOD_GRADIENT_TIMES_INPUT\x10\x01\x12+\n\'EXPLANATION_METHOD_INTEGRATED_GRADIENTS\x10\x02\x32\x93\x03\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.mlpserve.v1.PredictRequest\x1a\x1c.mlpserve.v1.PredictResponse\x12Z\n\rPredictStream\x12!.mlpserve.v1.PredictStreamRequest\x1a\".mlpserve.v1.PredictStreamResponse(\x01\x30\x01\x12\x44\n\x07\x45xplain\x12\x1b.mlpserve.v1.ExplainRequest\x1a\x1c.mlpserve.v1.ExplainResponse\x12G\n\x08GetModel\x12\x1c.mlpserve.v1.GetModelRequest\x1a\x1d.mlpserve.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.mlpserve.v1.ListModelsRequest\x1a\x1f.mlpserve.v1.ListModelsResponseB\'\n\x0bmlpserve.v1P\x01Z\x16mlpserve/v1;mlpservev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlpserve/v1/prediction.proto\x12\x0bmlpserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\nImageBatch\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.mlpserve.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xa8\x01\n\x0ePredictRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\x12\x17\n\x0fwith_ood_scores\x18\x06 \x01(\x08\"\x9e\x01\n\x0fPredictResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\x12\x12\n\nood_scores\x18\x06 \x01(\x0c\"\xee\x01\n\x0e\x45xplainRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\x12.\n\x06method\x18\x06 \x01(\x0e\x32\x1e.mlpserve.v1.ExplanationMethod\x12\x12\n\x05steps\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x08 \x01(\x0c\x42\x08\n\x06_steps\"\xda\x01\n\x0f\x45xplainResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\x12\x14\n\x0c\x61ttributions\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x07 \x01(\x0c\x12\x0e\n\x06logits\x18\x08 \x01(\x0c\x12\x17\n\x0f\x62\x61seline_logits\x18\t \x01(\x0c\"-\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\"\xae\x01\n\x14PredictStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\'\n\x06images\x18\x03 \x01(\x0b\x32\x17.mlpserve.v1.ImageBatch\x12\x13\n\x0bmodel_label\x18\x04 \x01(\t\x12\x14\n\x0cwith_timings\x18\x05 \x01(\x08\x12\x17\n\x0fwith_ood_scores\x18\x06 \x01(\x08\"\xa4\x01\n\x15PredictStreamResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x15\n\rprobabilities\x18\x03 \x01(\x0c\x12\x0e\n\x06labels\x18\x04 \x01(\x0c\x12%\n\x07timings\x18\x05 \x01(\x0b\x32\x14.mlpserve.v1.Timings\x12\x12\n\nood_scores\x18\x06 \x01(\x0c\"Q\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x13\n\x0bmodel_label\x18\x03 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mlpserve.v1.Model\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mlpserve.v1.Model\"\x82\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x18\n\x10max_batch_images\x18\x03 \x01(\x05\x12\'\n\x06labels\x18\x04 \x03(\x0b\x32\x17.mlpserve.v1.ModelLabel\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x05 \x01(\x03\x12=\n\x14quarantined_versions\x18\x06 \x03(\x0b\x32\x1f.mlpserve.v1.QuarantinedVersion\x12#\n\x06shadow\x18\x07 \x01(\x0b\x32\x13.mlpserve.v1.Shadow\"\x89\x01\n\x06Shadow\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ompared_images\x18\x03 \x01(\x03\x12\x17\n\x0f\x61greeing_images\x18\x04 \x01(\x03\x12\x16\n\x0e\x64ropped_images\x18\x05 \x01(\x03\x12\x15\n\rfailed_images\x18\x06 \x01(\x03\",\n\nModelLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x12QuarantinedVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xaa\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x13\n\x0blayer_sizes\x18\x02 \x03(\x05\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x03(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x05\x12/\n\x10input_data_types\x18\x05 \x03(\x0e\x32\x15.mlpserve.v1.DataType\x12\x14\n\x0c\x63lass_labels\x18\x06 \x03(\t\x12\'\n\x08training\x18\x07 \x01(\x0b\x32\x15.mlpserve.v1.Training\x12,\n\x0bvalue_range\x18\x08 \x01(\x0b\x32\x17.mlpserve.v1.ValueRange\x12\x1a\n\rood_threshold\x18\t \x01(\x02H\x00\x88\x01\x01\x42\x10\n\x0e_ood_threshold\"\'\n\nValueRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\"\xc2\x01\n\x08Training\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x11\n\tdata_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x61ta_digest\x18\x04 \x01(\t\x12\x16\n\x0etrain_accuracy\x18\x05 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x06 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08warnings\x18\x08 \x03(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02*\x91\x01\n\x11\x45xplanationMethod\x12\"\n\x1e\x45XPLANATION_METHOD_UNSPECIFIED\x10\x00\x12+\n\'EXPLANATION_METHOD_GRADIENT_TIMES_INPUT\x10\x01\x12+\n\'EXPLANATION_METHOD_INTEGRATED_GRADIENTS\x10\x02\x32\x93\x03\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.mlpserve.v1.PredictRequest\x1a\x1c.mlpserve.v1.PredictResponse\x12Z\n\rPredictStream\x12!.mlpserve.v1.PredictStreamRequest\x1a\".mlpserve.v1.PredictStreamResponse(\x01\x30\x01\x12\x44\n\x07\x45xplain\x12\x1b.mlpserve.v1.ExplainRequest\x1a\x1c.mlpserve.v1.ExplainResponse\x12G\n\x08GetModel\x12\x1c.mlpserve.v1.GetModelRequest\x1a\x1d.mlpserve.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.mlpserve.v1.ListModelsRequest\x1a\x1f.mlpserve.v1.ListModelsResponseB\'\n\x0bmlpserve.v1P\x01Z\x16mlpserve/v1;mlpservev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,48 +33,48 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlpserve.v1.prediction_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\013mlpserve.v1P\001Z\026mlpserve/v1;mlpservev1'
-  _globals['_DATATYPE']._serialized_start=2470
-  _globals['_DATATYPE']._serialized_end=2551
-  _globals['_EXPLANATIONMETHOD']._serialized_start=2554
-  _globals['_EXPLANATIONMETHOD']._serialized_end=2699
+  _globals['_DATATYPE']._serialized_start=2606
+  _globals['_DATATYPE']._serialized_end=2687
+  _globals['_EXPLANATIONMETHOD']._serialized_start=2690
+  _globals['_EXPLANATIONMETHOD']._serialized_end=2835
   _globals['_IMAGEBATCH']._serialized_start=78
   _globals['_IMAGEBATCH']._serialized_end=161
   _globals['_PREDICTREQUEST']._serialized_start=164
-  _globals['_PREDICTREQUEST']._serialized_end=307
-  _globals['_PREDICTRESPONSE']._serialized_start=310
-  _globals['_PREDICTRESPONSE']._serialized_end=448
-  _globals['_EXPLAINREQUEST']._serialized_start=451
-  _globals['_EXPLAINREQUEST']._serialized_end=689
-  _globals['_EXPLAINRESPONSE']._serialized_start=692
-  _globals['_EXPLAINRESPONSE']._serialized_end=910
-  _globals['_TIMINGS']._serialized_start=912
-  _globals['_TIMINGS']._serialized_end=957
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=960
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1109
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1112
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1256
-  _globals['_GETMODELREQUEST']._serialized_start=1258
-  _globals['_GETMODELREQUEST']._serialized_end=1339
-  _globals['_GETMODELRESPONSE']._serialized_start=1341
-  _globals['_GETMODELRESPONSE']._serialized_end=1394
-  _globals['_LISTMODELSREQUEST']._serialized_start=1396
-  _globals['_LISTMODELSREQUEST']._serialized_end=1415
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1417
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1473
-  _globals['_MODEL']._serialized_start=1476
-  _globals['_MODEL']._serialized_end=1734
-  _globals['_SHADOW']._serialized_start=1737
-  _globals['_SHADOW']._serialized_end=1874
-  _globals['_MODELLABEL']._serialized_start=1876
-  _globals['_MODELLABEL']._serialized_end=1920
-  _globals['_QUARANTINEDVERSION']._serialized_start=1922
-  _globals['_QUARANTINEDVERSION']._serialized_end=1975
-  _globals['_MODELVERSION']._serialized_start=1978
-  _globals['_MODELVERSION']._serialized_end=2230
-  _globals['_VALUERANGE']._serialized_start=2232
-  _globals['_VALUERANGE']._serialized_end=2271
-  _globals['_TRAINING']._serialized_start=2274
-  _globals['_TRAINING']._serialized_end=2468
-  _globals['_PREDICTIONSERVICE']._serialized_start=2702
-  _globals['_PREDICTIONSERVICE']._serialized_end=3105
+  _globals['_PREDICTREQUEST']._serialized_end=332
+  _globals['_PREDICTRESPONSE']._serialized_start=335
+  _globals['_PREDICTRESPONSE']._serialized_end=493
+  _globals['_EXPLAINREQUEST']._serialized_start=496
+  _globals['_EXPLAINREQUEST']._serialized_end=734
+  _globals['_EXPLAINRESPONSE']._serialized_start=737
+  _globals['_EXPLAINRESPONSE']._serialized_end=955
+  _globals['_TIMINGS']._serialized_start=957
+  _globals['_TIMINGS']._serialized_end=1002
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1005
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1179
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1182
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1346
+  _globals['_GETMODELREQUEST']._serialized_start=1348
+  _globals['_GETMODELREQUEST']._serialized_end=1429
+  _globals['_GETMODELRESPONSE']._serialized_start=1431
+  _globals['_GETMODELRESPONSE']._serialized_end=1484
+  _globals['_LISTMODELSREQUEST']._serialized_start=1486
+  _globals['_LISTMODELSREQUEST']._serialized_end=1505
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1507
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1563
+  _globals['_MODEL']._serialized_start=1566
+  _globals['_MODEL']._serialized_end=1824
+  _globals['_SHADOW']._serialized_start=1827
+  _globals['_SHADOW']._serialized_end=1964
+  _globals['_MODELLABEL']._serialized_start=1966
+  _globals['_MODELLABEL']._serialized_end=2010
+  _globals['_QUARANTINEDVERSION']._serialized_start=2012
+  _globals['_QUARANTINEDVERSION']._serialized_end=2065
+  _globals['_MODELVERSION']._serialized_start=2068
+  _globals['_MODELVERSION']._serialized_end=2366
+  _globals['_VALUERANGE']._serialized_start=2368
+  _globals['_VALUERANGE']._serialized_end=2407
+  _globals['_TRAINING']._serialized_start=2410
+  _globals['_TRAINING']._serialized_end=2604
+  _globals['_PREDICTIONSERVICE']._serialized_start=2838
+  _globals['_PREDICTIONSERVICE']._serialized_end=3241
 # @@protoc_insertion_point(module_scope)

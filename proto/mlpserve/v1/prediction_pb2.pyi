@@ -39,32 +39,36 @@ class ImageBatch(_message.Message):
     def __init__(self, count: _Optional[int] = ..., data_type: _Optional[_Union[DataType, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings")
+    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings", "with_ood_scores")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
     WITH_TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    WITH_OOD_SCORES_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
     model_label: str
     with_timings: bool
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ...) -> None: ...
+    with_ood_scores: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ..., with_ood_scores: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings")
+    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings", "ood_scores")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    OOD_SCORES_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     probabilities: bytes
     labels: bytes
     timings: Timings
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    ood_scores: bytes
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., ood_scores: _Optional[bytes] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings", "method", "steps", "classes")
@@ -117,32 +121,36 @@ class Timings(_message.Message):
     def __init__(self, queue_s: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings")
+    __slots__ = ("model_name", "model_version", "images", "model_label", "with_timings", "with_ood_scores")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_LABEL_FIELD_NUMBER: _ClassVar[int]
     WITH_TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    WITH_OOD_SCORES_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     images: ImageBatch
     model_label: str
     with_timings: bool
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ...) -> None: ...
+    with_ood_scores: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., images: _Optional[_Union[ImageBatch, _Mapping]] = ..., model_label: _Optional[str] = ..., with_timings: bool = ..., with_ood_scores: bool = ...) -> None: ...
 
 class PredictStreamResponse(_message.Message):
-    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings")
+    __slots__ = ("model_name", "model_version", "probabilities", "labels", "timings", "ood_scores")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    OOD_SCORES_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     probabilities: bytes
     labels: bytes
     timings: Timings
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    ood_scores: bytes
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., probabilities: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., ood_scores: _Optional[bytes] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model_name", "model_version", "model_label")
@@ -221,7 +229,7 @@ class QuarantinedVersion(_message.Message):
     def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training", "value_range")
+    __slots__ = ("version", "layer_sizes", "activations", "input_shape", "input_data_types", "class_labels", "training", "value_range", "ood_threshold")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYER_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +238,7 @@ class ModelVersion(_message.Message):
     CLASS_LABELS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     VALUE_RANGE_FIELD_NUMBER: _ClassVar[int]
+    OOD_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     version: int
     layer_sizes: _containers.RepeatedScalarFieldContainer[int]
     activations: _containers.RepeatedScalarFieldContainer[str]
@@ -238,7 +247,8 @@ class ModelVersion(_message.Message):
     class_labels: _containers.RepeatedScalarFieldContainer[str]
     training: Training
     value_range: ValueRange
-    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., value_range: _Optional[_Union[ValueRange, _Mapping]] = ...) -> None: ...
+    ood_threshold: float
+    def __init__(self, version: _Optional[int] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activations: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_types: _Optional[_Iterable[_Union[DataType, str]]] = ..., class_labels: _Optional[_Iterable[str]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., value_range: _Optional[_Union[ValueRange, _Mapping]] = ..., ood_threshold: _Optional[float] = ...) -> None: ...
 
 class ValueRange(_message.Message):
     __slots__ = ("low", "high")

@@ -20,6 +20,12 @@ from mlpserve.datasets import DatasetError, Split
 from mlpserve.model.errors import ModelError
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Network
+from mlpserve.model.out_of_distribution import (
+    MAX_FITTED_IMAGES,
+    MAX_FITTED_VALUES,
+    OodDetector,
+    fit_detector,
+)
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples
@@ -34,6 +40,7 @@ from mlpserve.trainer.evaluation import (
 )
 from mlpserve.trainer.fitting import Outcome
 from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.shuffling import OUT_OF_DISTRIBUTION, stream
 from mlpserve.trainer.material import Material
 from mlpserve.trainer.report import render_report
 
@@ -41,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE_NAME: Final = "report.html"
 _GOLDEN_IMAGES: Final = 16
+_MIN_HELD_OUT: Final = 100  # images, to know what one in a hundred is beyond
 _MUCH_BETTER: Final = 0.2  # than on the test images
 
 
@@ -116,7 +124,38 @@ def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
     training = replace(training, warnings=(*training.warnings, *_doubts(training, evaluation)))
     golden = golden_samples(network, material.spec, test.images[:_GOLDEN_IMAGES])
     metadata = _metadata(network, material, name, training)
-    return Candidate(Model(network, metadata, golden), evaluation, outcome.records, test)
+    detector = _detector(network, material, evaluation)
+    return Candidate(Model(network, metadata, golden, detector), evaluation, outcome.records, test)
+
+
+def _detector(network: Network, material: Material, evaluation: Evaluation) -> OodDetector | None:
+    """Return what scores how little an image looks like those of the data, where there are enough.
+
+    Its threshold is fitted to validation images, or, where there are hardly any, to a fifth of the
+    images that it would learn from. The test images only tell how many of them are beyond it.
+    """
+    spec, train, test = material.spec, material.train, material.dataset.test
+    rng = stream(material.recipe.seed, OUT_OF_DISTRIBUTION)
+    most = max(1, min(MAX_FITTED_IMAGES, MAX_FITTED_VALUES // spec.values_per_image))
+    rows = rng.choice(len(train), min(len(train), most), replace=False)
+    held_out = material.validation
+    if held_out is None or len(held_out) < _MIN_HELD_OUT:
+        rows, others = rows[len(rows) // 5 :], rows[: len(rows) // 5]
+        if not len(others):
+            return None
+        held_out = train.select(np.sort(others))
+    elif len(held_out) > most:
+        held_out = held_out.select(np.sort(rng.choice(len(held_out), most, replace=False)))
+    learned = train.select(np.sort(rows))
+    answers = evaluate(network, spec, held_out).probabilities
+    held_out_images = np.asarray(held_out.images)
+    found = fit_detector(
+        np.asarray(learned.images), learned.labels, (held_out_images, answers), spec, rng
+    )
+    if found is None:
+        return None
+    beyond = found.scores(test.images, evaluation.probabilities, spec) > found.threshold
+    return replace(found, test_share=float(beyond.mean()))
 
 
 def load_baseline(models: Path, text: str) -> Model:

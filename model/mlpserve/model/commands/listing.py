@@ -18,6 +18,7 @@ from mlpserve.model.errors import ModelsFolderError, WeightsFileError
 from mlpserve.model.folder import model_names, weights_path
 from mlpserve.model.labels import Label
 from mlpserve.model.metadata import Calibration, Training
+from mlpserve.model.out_of_distribution import OodDetector
 from mlpserve.model.references import find_version, parse_reference
 from mlpserve.model.weights import Model
 
@@ -148,6 +149,12 @@ def _shown_document(
         "digest": found.digest,
         "files": _files(folder),
         "metadata": json.loads(model.metadata.to_json()),
+        "out_of_distribution": None
+        if model.detector is None
+        else {
+            "threshold": model.detector.threshold,
+            "test_share": model.detector.test_share,
+        },
     }
 
 
@@ -181,7 +188,15 @@ def _network_facts(model: Model) -> dict[str, str]:
         "range": str(metadata.input.value_range or "0 to 255 as uint8, 0 to 1 as float"),
         "classes": _listed(metadata.class_labels),
         "golden samples": str(len(model.golden.images)) if model.golden else "-",
+        "unlike its data": _out_of_distribution(model.detector) if model.detector else "-",
     }
+
+
+def _out_of_distribution(detector: OodDetector) -> str:
+    return (
+        f"a score above {detector.threshold:.3f}, as {percent(detector.test_share)} of the test "
+        "images have"
+    )
 
 
 def _training_facts(model: Model) -> dict[str, str]:

@@ -15,6 +15,7 @@ from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api.explaining import with_explanation
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
+from mlpserve.server.inference.ood_scores import ood_scoring
 from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Comparison, Shadow
@@ -87,14 +88,16 @@ class PredictionMessages:
             NotServedError: It asks for a model that is not served.
         """
         message = parsed(prediction_pb2.PredictRequest, data)
-        return self._request(message, record, key, prediction_pb2.PredictResponse)
+        request = self._request(message, record, key, prediction_pb2.PredictResponse)
+        return with_scores(request) if message.with_ood_scores else request
 
     def parse_stream_request(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that a PredictStreamRequest is; as ``parse_predict``."""
         message = parsed(prediction_pb2.PredictStreamRequest, data)
-        return self._request(message, record, key, prediction_pb2.PredictStreamResponse)
+        request = self._request(message, record, key, prediction_pb2.PredictStreamResponse)
+        return with_scores(request) if message.with_ood_scores else request
 
     def parse_explain(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
@@ -218,6 +221,24 @@ def _dtype(data_type: prediction_pb2.DataType) -> ImageDType:
     return _DTYPES[data_type]
 
 
+def with_scores(request: ParsedRequest[bytes]) -> ParsedRequest[bytes]:
+    """Return a request whose response has out-of-distribution scores as well.
+
+    Raises:
+        RequestError: The version has none.
+    """
+    scores = ood_scoring(request.model, request.images, "with_ood_scores")
+    encode_prediction = request.encode
+
+    def encode(answer: Answer) -> bytes:
+        # One message, in two parts; that of a stream has the same fields.
+        found = prediction_pb2.PredictResponse(ood_scores=scores(answer))
+        return encode_prediction(answer) + found.SerializeToString()
+
+    request.encode = encode
+    return request
+
+
 def describe_model(
     name: str,
     model: ServedModel,
@@ -283,6 +304,7 @@ def _describe_version(model: CompiledModel) -> prediction_pb2.ModelVersion:
         ],
         value_range=_describe_range(metadata.input),
         class_labels=metadata.class_labels,
+        ood_threshold=None if model.detector is None else model.detector.threshold,
         training=_describe_training(metadata.training),
     )
 

@@ -14,12 +14,15 @@ from mlpserve.server.oip.tensors import (
     DATATYPES,
     INPUT_NAME,
     LABELS,
+    OOD_SCORES,
     PROBABILITIES,
 )
 from mlpserve.server.telemetry.statistics import BatchCounts, ModelStatistics
 
 PLATFORM: Final = "mlpserve"
-_VALUE_RANGE: Final = "value_range"  # the parameter that tells it
+# The parameters that tell them.
+_VALUE_RANGE: Final = "value_range"
+_OOD_THRESHOLD: Final = "ood_threshold"
 _Duration = inference_pb2.StatisticDuration
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
 
@@ -36,16 +39,19 @@ def metadata_message(
     """Return the description of a version of a model that is served in those versions."""
     classes = len(model.metadata.class_labels)
     values = model.metadata.input.values_per_image
+    outputs = [
+        _Tensor(name=PROBABILITIES, datatype=DATATYPES[PROBABILITIES], shape=[-1, classes]),
+        _Tensor(name=LABELS, datatype=DATATYPES[LABELS], shape=[-1]),
+        _Tensor(name=ATTRIBUTIONS, datatype=DATATYPES[ATTRIBUTIONS], shape=[-1, values]),
+    ]
+    if model.detector is not None:
+        outputs.append(_Tensor(name=OOD_SCORES, datatype=DATATYPES[OOD_SCORES], shape=[-1]))
     return inference_pb2.ModelMetadataResponse(
         name=model.metadata.name,
         versions=[str(version.metadata.version) for version in versions],
         platform=PLATFORM,
         inputs=[_Tensor(name=INPUT_NAME, datatype=input_datatype(model), shape=[-1, values])],
-        outputs=[
-            _Tensor(name=PROBABILITIES, datatype=DATATYPES[PROBABILITIES], shape=[-1, classes]),
-            _Tensor(name=LABELS, datatype=DATATYPES[LABELS], shape=[-1]),
-            _Tensor(name=ATTRIBUTIONS, datatype=DATATYPES[ATTRIBUTIONS], shape=[-1, values]),
-        ],
+        outputs=outputs,
     )
 
 
@@ -78,6 +84,9 @@ def config_message(
     config.output.add(name=PROBABILITIES, data_type=inference_pb2.TYPE_FP32, dims=[classes])
     config.output.add(name=LABELS, data_type=inference_pb2.TYPE_INT32)
     config.output.add(name=ATTRIBUTIONS, data_type=inference_pb2.TYPE_FP32, dims=[values])
+    if model.detector is not None:
+        config.output.add(name=OOD_SCORES, data_type=inference_pb2.TYPE_FP32)
+        config.parameters[_OOD_THRESHOLD].string_value = f"{model.detector.threshold:.9g}"
     return config
 
 

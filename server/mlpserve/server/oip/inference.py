@@ -10,6 +10,7 @@ from mlpserve.model.attribution import DEFAULT_STEPS
 from mlpserve.model.compiled import MOST_PROBABLE, Answer, CompiledModel
 from mlpserve.server.errors import RequestError, ServerError, UnsupportedError
 from mlpserve.server.inference.explanation import checked_explanation, to_be_explained
+from mlpserve.server.inference.ood_scores import ood_scoring
 from mlpserve.server.inference.registry import Router, SplitKey
 from mlpserve.server.inference.request import (
     HIGHEST_PRIORITY,
@@ -21,7 +22,13 @@ from mlpserve.server.inference.request import (
 from mlpserve.server.oip.descriptions import input_datatype
 from mlpserve.server.oip.messages import decode_request, encode_response, encode_stream_response
 from mlpserve.server.oip.repository import find_version
-from mlpserve.server.oip.tensors import ATTRIBUTIONS, decode_images, output_tensors, selected
+from mlpserve.server.oip.tensors import (
+    ATTRIBUTIONS,
+    OOD_SCORES,
+    decode_images,
+    output_tensors,
+    selected,
+)
 from mlpserve.server.oip.values import (
     BYTES_PER_VALUE,
     CLASS,
@@ -133,9 +140,11 @@ class Inference:
         images = decode_images(plain.input, model, max_batch_images=self._max_batch_images)
         metadata = model.metadata
         outputs = selected(plain.outputs, metadata.name)
+        are_scored = any(output.name == OOD_SCORES for output in outputs)
+        scores = ood_scoring(model, images, f"output '{OOD_SCORES}'") if are_scored else None
 
         def encode_answer(answer: Answer) -> _ResponseT:
-            tensors = output_tensors(outputs, model, answer)
+            tensors = output_tensors(outputs, model, answer, scores)
             return encode(InferResponse(metadata.name, metadata.version, plain.id, tensors))
 
         request = ParsedRequest(

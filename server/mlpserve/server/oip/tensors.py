@@ -6,7 +6,7 @@ either loses nothing or is refused.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -50,10 +50,12 @@ _MAX_SHOWN: Final = 8
 PROBABILITIES: Final = "probabilities"
 LABELS: Final = "labels"
 ATTRIBUTIONS: Final = "attributions"
+OOD_SCORES: Final = "ood_scores"
 DATATYPES: Final[Mapping[str, str]] = {
     PROBABILITIES: "FP32",
     LABELS: "INT32",
     ATTRIBUTIONS: "FP32",
+    OOD_SCORES: "FP32",
 }
 _LENGTH: Final = struct.Struct("<I")
 
@@ -199,10 +201,23 @@ def selected(requested: Sequence[RequestedOutput], model_name: str) -> tuple[Sel
 
 
 def output_tensors(
-    outputs: Sequence[Selected], model: CompiledModel, answer: Answer
+    outputs: Sequence[Selected],
+    model: CompiledModel,
+    answer: Answer,
+    ood_scores: Callable[[Answer], bytes] | None = None,
 ) -> tuple[OutputTensor, ...]:
-    """Return the outputs that are to be answered."""
-    return tuple(_tensor(output, model, answer) for output in outputs)
+    """Return the outputs that are to be answered; ``ood_scores`` where these are among them."""
+    return tuple(
+        _tensor(output, model, answer)
+        if ood_scores is None or output.name != OOD_SCORES
+        else _score_tensor(ood_scores(answer))
+        for output in outputs
+    )
+
+
+def _score_tensor(scores: bytes) -> OutputTensor:
+    count = len(scores) // FLOAT32.itemsize
+    return OutputTensor(OOD_SCORES, DATATYPES[OOD_SCORES], (count,), scores)
 
 
 def _classes(output: RequestedOutput) -> int:

@@ -37,6 +37,7 @@ MIX: Final = 3
 DROPOUT: Final = 4
 VALIDATION: Final = 5
 _BLOCKS: Final = 6
+OUT_OF_DISTRIBUTION: Final = 7
 
 
 def stream(seed: int, *place: int) -> np.random.Generator:

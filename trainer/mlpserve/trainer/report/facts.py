@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 
 from mlpserve.model.metadata import Calibration, Training
+from mlpserve.model.out_of_distribution import OodDetector
 from mlpserve.model.weights import Model
 from mlpserve.trainer.evaluation import Evaluation
 from mlpserve.trainer.history import EpochRecord
@@ -56,7 +57,17 @@ def _network_facts(model: Model) -> dict[str, str]:
         "image": " x ".join(map(str, metadata.input.shape)),
         "values": str(metadata.input.value_range or "bytes, or 0 to 1"),
         "classes": f"{len(metadata.class_labels):,}",
+        "unlike its data": _out_of_distribution(model.detector),
     }
+
+
+def _out_of_distribution(detector: OodDetector | None) -> str:
+    if detector is None:
+        return "not told: there were too few images to fit a score to"
+    return (
+        f"a score above {detector.threshold:.3f}, as {percent(detector.test_share)} of the test "
+        "images have"
+    )
 
 
 def _accuracies(training: Training, evaluation: Evaluation) -> Iterable[tuple[str, str, str]]:
