@@ -13,7 +13,6 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.registry import _registry
-from gcsfs.core import GCSFileSystem
 
 TIMEOUT_S = 30.0
 
@@ -57,6 +56,8 @@ def gcs(gcs_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def configure(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Have fsspec find a server, in this process and in those that it starts; return its files."""
+    from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - it takes half a second
+
     monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
     monkeypatch.setenv("FSSPEC_GS_ENDPOINT_URL", url)
     monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": url})

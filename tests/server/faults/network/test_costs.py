@@ -54,48 +54,58 @@ def field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2, *length, rest]) + data
 
 
-JSON: Final = {
-    "empty lists": json_of(b"[]"),
-    "lists of lists": json_of(b"[[[[1]]]]"),
-    "empty objects": json_of(b"{}"),
-    "objects": json_of(b'{"a":1}'),
-    "numbers": json_of(b"1"),
-    "fractions": json_of(b"0.5"),
-    "texts": json_of(b'"ab"'),
-    "keys": b"{" + b",".join(b'"%x":1' % each for each in range(LIMIT_MB * MB // 10)) + b"}",
-    "letters": filled(b"a", head='{"\U0001f600'.encode(), tail=b'":1}'),
-}
-ALLOWED_JSON: Final = {
-    "allowed lists": just_allowed(b"[1.5]", 3),
-    "allowed objects": just_allowed(b'{"a":1.5}', 8),
-    "allowed fractions": just_allowed(b"0.123456", 1),
-    "allowed numbers": just_allowed(b"100000", 1),
-    "allowed texts": just_allowed(b'"abc"', 1),
-    "allowed keys": b"{"
-    + b",".join(b'"%x":1.5' % each for each in range(MAX_VALUES // 4 - 9))
-    + b"}",
-    "allowed letters": '{"a\U0001f600":"\U0001f600'.encode() + b"a" * (MAX_VALUES - 99) + b'"}',
-    "a long text": b'{"a":"\\ud83d\\ude00' + b"a" * (LIMIT_MB * MB - 99) + b'"}',
-}
-INFERENCES: Final = {
-    "inputs": filled(field(INPUTS, b"")),
-    "outputs": filled(field(OUTPUTS, b"")),
-    "parameters": filled(field(PARAMETERS, b"")),
-    "raw contents": filled(field(7, b"")),
-    "parameters of an input": field(INPUTS, filled(field(PARAMETERS, b""))),
-    "parameters of an output": field(OUTPUTS, filled(field(2, b""))),
-    "inputs after a group": b"\x7b\x7c" + filled(field(INPUTS, b"")),
-    "bytes of an input": field(INPUTS, field(CONTENTS, filled(field(8, b"")))),
-    "packed numbers": field(INPUTS, field(CONTENTS, field(INT64_CONTENTS, filled(b"\x01")))),
-    "allowed numbers": field(
-        INPUTS,
-        field(1, b"images")
-        + field(2, b"INT64")
-        + b"\x18\x01\x18\x06"
-        + field(CONTENTS, field(INT64_CONTENTS, b"\x01" * MAX_VALUES)),
-    ),
-    "packed sizes of the shape": field(INPUTS, field(SHAPE, filled(b"\x01"))),
-}
+def refused_json() -> dict[str, bytes]:
+    """Return JSON that is over a limit, by its form."""
+    return {
+        "empty lists": json_of(b"[]"),
+        "lists of lists": json_of(b"[[[[1]]]]"),
+        "empty objects": json_of(b"{}"),
+        "objects": json_of(b'{"a":1}'),
+        "numbers": json_of(b"1"),
+        "fractions": json_of(b"0.5"),
+        "texts": json_of(b'"ab"'),
+        "keys": b"{" + b",".join(b'"%x":1' % each for each in range(LIMIT_MB * MB // 10)) + b"}",
+        "letters": filled(b"a", head='{"\U0001f600'.encode(), tail=b'":1}'),
+    }
+
+
+def allowed_json() -> dict[str, bytes]:
+    """Return JSON of which as much as may be is read."""
+    return {
+        "allowed lists": just_allowed(b"[1.5]", 3),
+        "allowed objects": just_allowed(b'{"a":1.5}', 8),
+        "allowed fractions": just_allowed(b"0.123456", 1),
+        "allowed numbers": just_allowed(b"100000", 1),
+        "allowed texts": just_allowed(b'"abc"', 1),
+        "allowed keys": b"{"
+        + b",".join(b'"%x":1.5' % each for each in range(MAX_VALUES // 4 - 9))
+        + b"}",
+        "allowed letters": '{"a\U0001f600":"\U0001f600'.encode() + b"a" * (MAX_VALUES - 99) + b'"}',
+        "a long text": b'{"a":"\\ud83d\\ude00' + b"a" * (LIMIT_MB * MB - 99) + b'"}',
+    }
+
+
+def inferences() -> dict[str, bytes]:
+    """Return requests of ModelInfer."""
+    return {
+        "inputs": filled(field(INPUTS, b"")),
+        "outputs": filled(field(OUTPUTS, b"")),
+        "parameters": filled(field(PARAMETERS, b"")),
+        "raw contents": filled(field(7, b"")),
+        "parameters of an input": field(INPUTS, filled(field(PARAMETERS, b""))),
+        "parameters of an output": field(OUTPUTS, filled(field(2, b""))),
+        "inputs after a group": b"\x7b\x7c" + filled(field(INPUTS, b"")),
+        "bytes of an input": field(INPUTS, field(CONTENTS, filled(field(8, b"")))),
+        "packed numbers": field(INPUTS, field(CONTENTS, field(INT64_CONTENTS, filled(b"\x01")))),
+        "allowed numbers": field(
+            INPUTS,
+            field(1, b"images")
+            + field(2, b"INT64")
+            + b"\x18\x01\x18\x06"
+            + field(CONTENTS, field(INT64_CONTENTS, b"\x01" * MAX_VALUES)),
+        ),
+        "packed sizes of the shape": field(INPUTS, field(SHAPE, filled(b"\x01"))),
+    }
 
 
 def free_port() -> int:
@@ -134,6 +144,7 @@ def told(peak: Peak) -> str:
 @pytest.mark.exhaustive
 def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attack) -> None:
     port = free_port()
+    over, allowed = refused_json(), allowed_json()
 
     def status(path: str, body: bytes, **headers: str) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
@@ -144,9 +155,7 @@ def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attac
         return response.status
 
     flags = ("--http-port", str(port), "--max-message-mb", str(LIMIT_MB), "--allow-management")
-    fault = (
-        f"HTTP: {LIMIT_MB} MB of JSON, compressed to some kB, of {len(JSON | ALLOWED_JSON)} forms"
-    )
+    fault = f"HTTP: {LIMIT_MB} MB of JSON, compressed to some kB, of {len(over | allowed)} forms"
     with attack(fault, *flags, peak_mb=2 * KEPT_MB, most_mb_more=KEPT_MB) as server:
         status(INFER, b"{}")
         peak = Peak(server)
@@ -156,13 +165,13 @@ def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attac
         def infer(data: bytes) -> None:
             found.add(status(INFER, data, **packed))
 
-        for form, body in JSON.items():
+        for form, body in over.items():
             data = gzip.compress(body, 1)
             peak.measure(form, infer, data)
             for path in (MODELS + "load", MODELS + "unload", "/v2/repository/index"):
                 assert status(path, data, **packed) == TOO_LARGE
         assert found == {TOO_LARGE}
-        for form, body in ALLOWED_JSON.items():
+        for form, body in allowed.items():
             data = gzip.compress(body, 1)
             peak.measure(form, infer, data)
         assert found == {TOO_LARGE, 400}
@@ -172,7 +181,8 @@ def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attac
 def test_a_model_infer_of_whatever_form_costs_a_small_multiple_of_the_limit(
     attack: Attack, adapter: str
 ) -> None:
-    fault = f"ModelInfer and ModelStreamInfer of {LIMIT_MB} MB, of {len(INFERENCES)} forms"
+    forms = inferences()
+    fault = f"ModelInfer and ModelStreamInfer of {LIMIT_MB} MB, of {len(forms)} forms"
     flags = ("--max-message-mb", str(LIMIT_MB))
     with (
         attack(fault, *flags, adapter=adapter, peak_mb=2 * KEPT_MB, most_mb_more=KEPT_MB) as server,
@@ -187,7 +197,7 @@ def test_a_model_infer_of_whatever_form_costs_a_small_multiple_of_the_limit(
 
         stream_of(b"")
         peak = Peak(server)
-        for form, data in INFERENCES.items():
+        for form, data in forms.items():
             peak.measure(form, partial(refused, infer), data)
             peak.measure(form + ", streamed", stream_of, data)
         server.outcome = told(peak)
