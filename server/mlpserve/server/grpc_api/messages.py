@@ -5,6 +5,7 @@ gRPC itself would call that a fault of the server, and log a traceback for each.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -21,6 +22,7 @@ from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Comparison, Shadow
 from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair
+from mlpserve.server.wire import cut_out
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -29,6 +31,11 @@ _DTYPES: Final[Mapping[prediction_pb2.DataType, ImageDType]] = {
     prediction_pb2.DATA_TYPE_UINT8: UINT8,
     prediction_pb2.DATA_TYPE_FLOAT32: FLOAT32,
 }
+# The field of the pixels in a request: `images`, and in it `data`.
+_PIXELS: Final = (
+    prediction_pb2.PredictRequest.IMAGES_FIELD_NUMBER,
+    prediction_pb2.ImageBatch.DATA_FIELD_NUMBER,
+)
 # What a request has beside its images, names and labels among it; generous.
 _MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
 _NS_PER_S: Final = 1_000_000_000
@@ -87,16 +94,16 @@ class PredictionMessages:
             RequestError: ``data`` is no such message, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
-        message = parsed(prediction_pb2.PredictRequest, data)
-        request = self._request(message, record, key, prediction_pb2.PredictResponse)
+        message, pixels = parsed_in_parts(prediction_pb2.PredictRequest, data, _PIXELS)
+        request = self._request(message, pixels, record, key, prediction_pb2.PredictResponse)
         return with_scores(request) if message.with_ood_scores else request
 
     def parse_stream_request(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that a PredictStreamRequest is; as ``parse_predict``."""
-        message = parsed(prediction_pb2.PredictStreamRequest, data)
-        request = self._request(message, record, key, prediction_pb2.PredictStreamResponse)
+        message, pixels = parsed_in_parts(prediction_pb2.PredictStreamRequest, data, _PIXELS)
+        request = self._request(message, pixels, record, key, prediction_pb2.PredictStreamResponse)
         return with_scores(request) if message.with_ood_scores else request
 
     def parse_explain(
@@ -110,6 +117,7 @@ class PredictionMessages:
     def _request(
         self,
         message: _PredictRequest,
+        pixels: memoryview | None,
         record: RequestRecord,
         key: SplitKey,
         response: type[_PredictResponse],
@@ -119,7 +127,7 @@ class PredictionMessages:
         )
         batch = message.images
         images = decode_images(
-            batch.data,
+            batch.data if pixels is None else pixels,
             count=batch.count,
             dtype=_dtype(batch.data_type),
             spec=model.metadata.input,
@@ -205,6 +213,29 @@ def parsed(kind: type[_Message], data: bytes) -> _Message:
         raise RequestError(
             f"request: expected a {kind.DESCRIPTOR.full_name}, got {len(data)} bytes that are none"
         ) from error
+
+
+def parsed_in_parts(
+    kind: type[_Message], data: bytes, path: Sequence[int]
+) -> tuple[_Message, memoryview | None]:
+    """Return the message that the bytes are, and apart from it a field that is large.
+
+    Args:
+        kind: The kind of the message.
+        data: The bytes.
+        path: The number of the field, after those of the messages that it is in.
+
+    Returns:
+        The message without the field, and the field; or the whole message, and None.
+
+    Raises:
+        RequestError: As for ``parsed``.
+    """
+    cut = cut_out(data, path)
+    if cut is not None:
+        with suppress(DecodeError):  # which is told of the whole message
+            return kind.FromString(cut.rest), cut.field
+    return parsed(kind, data), None
 
 
 def _timings(record: RequestRecord) -> prediction_pb2.Timings:

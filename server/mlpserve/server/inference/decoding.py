@@ -6,6 +6,7 @@ Knows neither gRPC nor protobuf, so that every endpoint takes the same images.
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpserve.model.compiled import Images
 from mlpserve.model.inputs import InputSpec
@@ -18,14 +19,14 @@ FLOAT32: Final = np.dtype("<f4")  # little-endian, whatever the machine is
 
 
 def decode_images(
-    data: bytes,
+    data: bytes | memoryview,
     *,
     count: int,
     dtype: ImageDType,
     spec: InputSpec,
     max_batch_images: int,
 ) -> Images:
-    """Return the (count, D) images that a request carries: a read-only view of ``data``.
+    """Return the (count, D) images that a request carries: a read-only view of ``data``, or a copy.
 
     Args:
         data: The values, row-major.
@@ -48,13 +49,18 @@ def decode_images(
             f"images.data: expected {expected} bytes ({count} images of {_shape(spec)} values, "
             f"{dtype.name}), got {len(data)}{_length_hint(len(data), count, dtype, values)}"
         )
-    images: Images = np.frombuffer(data, dtype).reshape(-1, values)
+    images: Images = aligned(data, dtype).reshape(-1, values)
     # Without a range, any byte is good, which need not be looked at.
     if dtype == FLOAT32 or spec.value_range is not None:
         problem = spec.problem(images)
         if problem is not None:
             raise RequestError(f"images.data: {problem}")
     return images
+
+
+def aligned(data: bytes | memoryview, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return bytes as numbers: a view, or a copy where their addresses are not those of numbers."""
+    return np.require(np.frombuffer(data, dtype), requirements="A")
 
 
 def _shape(spec: InputSpec) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
-from mlpserve.server.grpc_api.messages import parsed
+from mlpserve.server.grpc_api.messages import parsed, parsed_in_parts
 from mlpserve.server.oip.tensors import DTYPES
 from mlpserve.server.oip.values import (
     INPUT_PARAMETERS,
@@ -27,6 +27,7 @@ from mlpserve.server.oip.values import (
 from mlpserve.server.oip.wire_scan import check_fields
 
 _FINAL_RESPONSE: Final = "triton_final_response"
+_RAW: Final = (inference_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER,)
 SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # The field of InferTensorContents in which the values of a datatype are, and its dtype. The others
@@ -57,7 +58,8 @@ def decode_request(data: bytes, max_values: int) -> InferRequest:
             they belong.
         TooLargeError: It would take far more memory than it has bytes.
     """
-    message = _parsed(data, max_values)
+    check_fields(data, max_values)
+    message, raw = parsed_in_parts(inference_pb2.ModelInferRequest, data, _RAW)
     check_one_input(len(message.inputs), message.model_name)
     if len(message.outputs) > MAX_OUTPUTS:
         raise RequestError(f"outputs: expected at most {MAX_OUTPUTS}, got {len(message.outputs)}")
@@ -65,7 +67,7 @@ def decode_request(data: bytes, max_values: int) -> InferRequest:
         message.model_name,
         message.model_version,
         message.id,
-        _input(message),
+        _input(message, raw),
         [
             RequestedOutput(output.name, _known(output.parameters, OUTPUT_PARAMETERS))
             for output in message.outputs
@@ -96,16 +98,12 @@ def encode_stream_error(data: bytes, error_message: str, max_values: int) -> byt
     """
     request_id = ""
     with suppress(RequestError):
-        request_id = _parsed(data, max_values).id
+        check_fields(data, max_values)
+        request_id = parsed(inference_pb2.ModelInferRequest, data).id
     return inference_pb2.ModelStreamInferResponse(
         error_message=error_message,
         infer_response=inference_pb2.ModelInferResponse(id=request_id),
     ).SerializeToString()
-
-
-def _parsed(data: bytes, max_values: int) -> inference_pb2.ModelInferRequest:
-    check_fields(data, max_values)
-    return parsed(inference_pb2.ModelInferRequest, data)
 
 
 def _response_message(response: InferResponse) -> inference_pb2.ModelInferResponse:
@@ -120,7 +118,7 @@ def _response_message(response: InferResponse) -> inference_pb2.ModelInferRespon
     return message
 
 
-def _input(message: inference_pb2.ModelInferRequest) -> InputTensor:
+def _input(message: inference_pb2.ModelInferRequest, raw: memoryview | None) -> InputTensor:
     tensor = message.inputs[0]
     if len(tensor.shape) > MAX_DIMENSIONS:
         raise RequestError(
@@ -131,22 +129,24 @@ def _input(message: inference_pb2.ModelInferRequest) -> InputTensor:
         tensor.name,
         tensor.datatype,
         tuple(tensor.shape),
-        _raw_values(message) if message.raw_input_contents else _typed_values(tensor),
+        _values(message, raw),
         _known(tensor.parameters, INPUT_PARAMETERS),
     )
 
 
-def _raw_values(message: inference_pb2.ModelInferRequest) -> bytes:
-    raw = message.raw_input_contents
+def _values(message: inference_pb2.ModelInferRequest, raw: memoryview | None) -> Any:  # noqa: ANN401 - bytes or an array
+    contents = message.raw_input_contents if raw is None else [raw]
+    if not contents:
+        return _typed_values(message.inputs[0])
     if message.inputs[0].HasField("contents"):
         raise RequestError(
             "contents field must not be specified when using raw_input_contents for input 'images'"
         )
-    if len(raw) != 1:
+    if len(contents) != 1:
         raise RequestError(
-            f"raw_input_contents: expected one entry for each of 1 inputs, got {len(raw)}"
+            f"raw_input_contents: expected one entry for each of 1 inputs, got {len(contents)}"
         )
-    return raw[0]
+    return contents[0]
 
 
 def _typed_values(tensor: inference_pb2.ModelInferRequest.InferInputTensor) -> Any:  # noqa: ANN401 - an array

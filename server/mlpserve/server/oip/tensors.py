@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlpserve.model.compiled import Answer, CompiledModel, Images
 from mlpserve.model.inputs import InputSpec, number_text
 from mlpserve.server.errors import RequestError, UnsupportedError
-from mlpserve.server.inference.decoding import FLOAT32, UINT8
+from mlpserve.server.inference.decoding import FLOAT32, UINT8, aligned
 from mlpserve.server.oip.values import (
     CLASSIFICATION,
     SHARED_MEMORY,
@@ -127,7 +127,7 @@ def _checked_count(tensor: InputTensor, model: CompiledModel, max_batch_images: 
 
 def _values(tensor: InputTensor, model_name: str, size: int) -> npt.NDArray[Any]:
     """Return so many numbers, whichever way they were sent."""
-    if isinstance(tensor.data, bytes):
+    if isinstance(tensor.data, bytes | memoryview):
         expected = size * DTYPES[tensor.datatype].itemsize
         if len(tensor.data) != expected:
             raise RequestError(
@@ -170,9 +170,9 @@ def _listed(shape: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, shape[:_MAX_SHOWN]))}{more}]"
 
 
-def _numbers(data: bytes, datatype: str) -> npt.NDArray[Any]:
+def _numbers(data: bytes | memoryview, datatype: str) -> npt.NDArray[Any]:
     """Return the values that raw bytes of a datatype mean; their number of bytes is right."""
-    values = np.frombuffer(data, DTYPES[datatype])
+    values = aligned(data, DTYPES[datatype])
     if datatype != BFLOAT16:
         return values
     widened = values.astype("<u4") << _LOW_BITS

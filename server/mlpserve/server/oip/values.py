@@ -45,7 +45,7 @@ class InputTensor(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes | npt.NDArray[Any]
+    data: bytes | memoryview | npt.NDArray[Any]
     parameters: Parameters = NO_PARAMETERS
 
 

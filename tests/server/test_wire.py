@@ -1,0 +1,109 @@
+"""Large fields are cut out of messages, and nobody can tell but by the time that it takes."""
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlpserve.oip import inference_pb2
+from mlpserve.server.errors import RequestError
+from mlpserve.server.grpc_api.messages import parsed_in_parts
+from mlpserve.server.inference.decoding import FLOAT32, aligned
+from mlpserve.server.wire import cut_out
+from mlpserve.v1 import prediction_pb2 as pb
+
+PATH = (3, 3)
+PIXELS = bytes(range(256)) * 64  # 16 KiB, the least that is cut out
+edits = st.lists(st.tuples(st.integers(-60, 60), st.integers(0, 255)), max_size=3)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> pb.PredictRequest:
+    return pb.PredictRequest(
+        model_name=draw(st.text(max_size=3)),
+        model_version=draw(st.integers(-(2**63), 2**63 - 1)),
+        model_label=draw(st.text(max_size=3)),
+        with_timings=draw(st.booleans()),
+        images=pb.ImageBatch(
+            count=draw(st.integers(0, 2**32 - 1)),
+            data_type=draw(st.sampled_from(pb.DataType.values())),
+            data=draw(st.sampled_from([b"", b"few", PIXELS, 5 * PIXELS])),
+        ),
+    )
+
+
+def put_together(data: bytes) -> pb.PredictRequest | None:
+    """Return what a request is when it is parsed in parts; None where it is refused."""
+    try:
+        message, pixels = parsed_in_parts(pb.PredictRequest, data, PATH)
+    except RequestError:
+        return None
+    if pixels is not None:
+        assert not message.images.data
+        message.images.data = bytes(pixels)
+    return message
+
+
+def parsed_whole(data: bytes) -> pb.PredictRequest | None:
+    try:
+        return pb.PredictRequest.FromString(data)
+    except DecodeError:
+        return None
+
+
+@given(st.lists(requests(), min_size=1, max_size=2), edits)
+@settings(max_examples=100)
+def test_a_request_in_parts_means_what_it_means_as_a_whole(
+    messages: list[pb.PredictRequest], edited: list[tuple[int, int]]
+) -> None:
+    data = bytearray(b"".join(message.SerializeToString() for message in messages))
+    for at, byte in edited:
+        if data:
+            data[at % len(data)] = byte
+    assert put_together(bytes(data)) == parsed_whole(bytes(data))
+
+
+def test_the_pixels_of_a_request_are_not_copied() -> None:
+    data = pb.PredictRequest(images=pb.ImageBatch(count=1, data=PIXELS)).SerializeToString()
+    cut = cut_out(data, PATH)
+    assert cut is not None
+    assert cut.field.obj is data
+    assert cut.field == PIXELS
+    assert pb.PredictRequest.FromString(cut.rest).images == pb.ImageBatch(count=1)
+
+
+def test_raw_contents_of_the_open_inference_protocol_are_not_copied() -> None:
+    tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="images", shape=[1, len(PIXELS)])
+    request = inference_pb2.ModelInferRequest(inputs=[tensor], raw_input_contents=[PIXELS])
+    message, raw = parsed_in_parts(type(request), request.SerializeToString(), (7,))
+    assert raw == PIXELS
+    assert list(message.inputs) == [tensor]
+    assert not message.raw_input_contents
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString() * 2,
+        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString()[:-1],
+        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString() + b"\x0b\x0c",
+        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString() + b"\x28\x01" * 99,
+        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS[1000:])).SerializeToString(),
+        pb.PredictRequest(model_name="a" * len(PIXELS)).SerializeToString(),
+        b"\x1a" + b"\xff" * 20 + PIXELS,
+    ],
+    ids=["twice", "cut short", "a group", "many fields", "small", "no images", "no length"],
+)
+def test_what_is_not_as_libraries_write_it_is_left_whole(data: bytes) -> None:
+    assert cut_out(data, PATH) is None
+
+
+def test_numbers_at_odd_addresses_are_copied_and_others_are_not() -> None:
+    numbers = np.arange(8, dtype=FLOAT32)
+    data = numbers.tobytes()
+    odd = memoryview(b"x" + data)[1:]
+    assert np.shares_memory(aligned(data, FLOAT32), np.frombuffer(data, np.uint8))
+    for found in (aligned(data, FLOAT32), aligned(odd, FLOAT32)):
+        assert found.flags.aligned
+        assert found.tolist() == numbers.tolist()
