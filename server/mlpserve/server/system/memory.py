@@ -26,7 +26,8 @@ _FORGOTTEN_SHARE: Final = 2
 # glibc's mallopt(3): parameter and value. A threshold that is set no longer grows by itself.
 _MALLOC_OPTIONS: Final = (
     (-3, 4 << 20),  # M_MMAP_THRESHOLD: below it are the 0.8 MB of 1024 images, again and again
-    (-1, 4 << 20),  # M_TRIM_THRESHOLD
+    # M_TRIM_THRESHOLD: 32 callers with 1024 images each free that much at once, and take it again.
+    (-1, 32 << 20),
 )
 
 
