@@ -27,7 +27,7 @@ def requests(draw: st.DrawFn) -> pb.PredictRequest:
         with_timings=draw(st.booleans()),
         images=pb.ImageBatch(
             count=draw(st.integers(0, 2**32 - 1)),
-            data_type=draw(st.sampled_from(pb.DataType.values())),
+            data_type=draw(st.sampled_from([pb.DATA_TYPE_UINT8, pb.DATA_TYPE_FLOAT32])),
             data=draw(st.sampled_from([b"", b"few", PIXELS, 5 * PIXELS])),
         ),
     )
@@ -69,7 +69,7 @@ def test_the_pixels_of_a_request_are_not_copied() -> None:
     cut = cut_out(data, PATH)
     assert cut is not None
     assert cut.field.obj is data
-    assert cut.field == PIXELS
+    assert bytes(cut.field) == PIXELS
     assert pb.PredictRequest.FromString(cut.rest).images == pb.ImageBatch(count=1)
 
 
@@ -77,7 +77,8 @@ def test_raw_contents_of_the_open_inference_protocol_are_not_copied() -> None:
     tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="images", shape=[1, len(PIXELS)])
     request = inference_pb2.ModelInferRequest(inputs=[tensor], raw_input_contents=[PIXELS])
     message, raw = parsed_in_parts(type(request), request.SerializeToString(), (7,))
-    assert raw == PIXELS
+    assert raw is not None
+    assert bytes(raw) == PIXELS
     assert list(message.inputs) == [tensor]
     assert not message.raw_input_contents
 

@@ -110,8 +110,8 @@ class PredictionMessages:
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that an ExplainRequest is; as ``parse_predict``."""
-        message = parsed(prediction_pb2.ExplainRequest, data)
-        request = self._request(message, record, key, prediction_pb2.ExplainResponse)
+        message, pixels = parsed_in_parts(prediction_pb2.ExplainRequest, data, _PIXELS)
+        request = self._request(message, pixels, record, key, prediction_pb2.ExplainResponse)
         return with_explanation(request, message, max_rows=self._max_images(request.model))
 
     def _request(
