@@ -15,6 +15,7 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api.explaining import with_explanation
+from mlpserve.server.grpc_api.wire import cut_out
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
 from mlpserve.server.inference.ood_scores import ood_scoring
 from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
@@ -22,7 +23,6 @@ from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Comparison, Shadow
 from mlpserve.server.telemetry.request_record import RequestRecord
 from mlpserve.server.telemetry.statistics import ShadowCounts, ShadowPair
-from mlpserve.server.wire import cut_out
 from mlpserve.v1 import prediction_pb2
 
 SERVICE_NAME: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from mlpserve.server.errors import TooLargeError
-from mlpserve.server.wire import (
+from mlpserve.server.grpc_api.wire import (
     END_OF_GROUP,
     FIXED_32,
     FIXED_64,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api.messages import parsed_in_parts
+from mlpserve.server.grpc_api.wire import cut_out
 from mlpserve.server.inference.decoding import FLOAT32, aligned
-from mlpserve.server.wire import cut_out
 from mlpserve.v1 import prediction_pb2 as pb
 
 PATH = (3, 3)
