@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve.datasets import load_dataset, load_test_split
+from mlpserve.model.__main__ import main as models_main
 from mlpserve.model.folder import versions, weights_path
 from mlpserve.model.labels import set_label
 from mlpserve.model.versions import load_version
@@ -83,6 +85,20 @@ def test_the_report_lies_beside_the_weights_and_names_its_version(
         "is it better than version 1? mlpserve-models compare thirds:1 thirds:2 "
         f"--data {data} --models {models}"
     )
+
+
+def test_the_command_that_compares_to_the_version_before_runs_as_it_is_printed(
+    train: Train, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--transpose", "--shape", "6x4", "--test-data", str(data)]
+    printed = ""
+    for _ in range(2):
+        printed = train("--data", data, "--name", "turned", *flags, *GOOD).stdout
+    program, *arguments = shlex.split(printed.splitlines()[-1].partition("? ")[2])
+    assert program == "mlpserve-models"
+    assert set(flags) < set(arguments)
+    assert models_main(arguments) == 0
+    assert "100 test images" in capsys.readouterr().out
 
 
 def test_a_report_that_cannot_be_made_does_not_keep_the_version_from_being_published(

@@ -3,7 +3,6 @@
 Order matters: what can fail early is tried early, and nothing is published unless all went well.
 """
 
-import shlex
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -14,21 +13,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets.progress import shown_by
-from mlpserve.datasets.raw import NO_OPTIONS
 from mlpserve.model.folder import is_model_name, versions
 from mlpserve.model.network import Network
 from mlpserve.model.processors import granted_processors
 from mlpserve.model.versions import prepare
 from mlpserve.model.weights import Model
 from mlpserve.trainer.checkpoints import Checkpoints, Identity
-from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
+from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import StoppedError, TrainingError
 from mlpserve.trainer.fitting import Fit, Outcome, Snapshot
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.material import Material, load_material
-from mlpserve.trainer.progress import Display, describe_version
+from mlpserve.trainer.progress import Display, comparison_command, describe_version
 from mlpserve.trainer.publication import (
     REPORT_FILE_NAME,
     Threshold,
@@ -302,22 +300,11 @@ def _show_published(model: Model, config: JobConfig, display: Display) -> None:
         test_accuracy=metadata.training.test_accuracy,
         report=report if has_report else None,
     )
-    _show_comparison(model, config, display)
-
-
-def _show_comparison(model: Model, config: JobConfig, display: Display) -> None:
-    """Show how the version is compared to the one before, where there is one."""
-    metadata = model.metadata
     before = [each for each in versions(config.models, metadata.name) if each < metadata.version]
-    if not before:
-        return
-    names = [f"{metadata.name}:{version}" for version in (before[0], metadata.version)]
-    models = [] if config.models == DEFAULT_MODELS else ["--models", str(config.models)]
-    command = shlex.join(["mlpserve-models", "compare", *names, "--data", config.data, *models])
-    more = config.read_options != NO_OPTIONS or config.data_dir is not None
-    flags = " (and the flags about the data that were given here)" if more else ""
-    text = f"is it better than version {before[0]}? {command}{flags}"
-    display.event("comparable", text, command=command)
+    if before:
+        command = comparison_command(metadata, before[0], config)
+        text = f"is it better than version {before[0]}? {command}"
+        display.event("comparable", text, command=command)
 
 
 def _model_name(name: str) -> str:

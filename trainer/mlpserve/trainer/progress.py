@@ -1,6 +1,7 @@
 """Progress displays of a training run: a terminal with a bar, plain lines, or JSON lines."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -12,7 +13,9 @@ from rich.progress import TaskID
 
 from mlpserve.datasets import Dataset
 from mlpserve.datasets.progress import Bars, Note, unshown
+from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model
+from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.training import Position
@@ -255,3 +258,22 @@ def describe_version(model: Model, models: Path) -> str:
         f"training accuracy {100 * training.train_accuracy:.2f} %, "
         f"test accuracy {100 * training.test_accuracy:.2f} %"
     )
+
+
+def comparison_command(metadata: Metadata, before: int, config: JobConfig) -> str:
+    """Return the command that compares a version to one before it, on the data of its training."""
+    versions = [f"{metadata.name}:{version}" for version in (before, metadata.version)]
+    said = config.read_options
+    flags = {
+        "--data": config.data,
+        "--models": None if config.models == DEFAULT_MODELS else config.models,
+        "--data-dir": config.data_dir,
+        "--test-data": said.test_data,
+        "--label-column": said.label_column,
+        "--shape": said.shape and "x".join(map(str, said.shape)),
+        "--cache-dir": said.cache_dir,
+    }
+    switches = {"--transpose": said.transpose, "--skip-unreadable": said.skip_unreadable}
+    given = [str(part) for pair in flags.items() if pair[1] is not None for part in pair]
+    given += [switch for switch, is_set in switches.items() if is_set]
+    return shlex.join(["mlpserve-models", "compare", *versions, *given])
