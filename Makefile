@@ -11,7 +11,7 @@ ONLY := .*
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo play test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers peers peers-training \
+.PHONY: help demo play test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers kubernetes peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -85,12 +85,15 @@ faults: $(VENV)/installed  ## do to a server what goes wrong in production, and 
 
 lock:  ## choose the newest packages for the images anew (needs Docker)
 	docker run --rm --volume "$$PWD:/source:ro" --workdir /source python:3.13-slim sh -c ' \
-		pip install --quiet --root-user-action ignore ".[trainer,server,http,predict]" >&2 && \
+		pip install --quiet --root-user-action ignore ".[trainer,server,http,predict,s3,gcs,azure]" >&2 && \
 		grep "^#" constraints.txt && pip freeze --exclude mlpserve' > constraints.new
 	mv constraints.new constraints.txt
 
 containers:  ## build the images, run them as in production and check what they answer (needs Docker)
 	tests/containers.sh
+
+kubernetes: $(VENV)/installed  ## run the pods of deploy/kubernetes in Docker (needs Docker and kubectl)
+	PYTHONPATH=tests/support $(BIN)/python tests/kubernetes.py
 
 # An environment of its own, because it takes a gigabyte; never part of `dev`.
 $(PEERS)/installed-training: pyproject.toml benchmarks/peers-training.txt

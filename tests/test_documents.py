@@ -35,12 +35,13 @@ ADDRESSES = {
 }
 FIXED_PORT = re.compile(r"(--(?:http|metrics)-port) \d+")
 # What is not run here: `pip` and `make` would change the environment, CI calls `make demo` itself,
-# and tests/containers.sh calls Docker.
+# tests/containers.sh calls Docker, and tests/deploy kubectl.
 NOT_RUN = (
     "pip ",
     "make ",
     "mlpserve-playground ",
     "docker ",
+    "kubectl ",
     "MLPSERVE_PORT=50051 docker",
     "MLPSERVE_MNIST=",
 )

@@ -21,6 +21,7 @@ from mlpserve.model.labels import roll_back, set_label
 from mlpserve.model.network import Network
 from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
+from mlpserve.server.grpc_api.health import LIVENESS
 from mlpserve.server.server import Server
 from mlpserve.server.settings.config import MANUAL
 from mlpserve.server.telemetry.request_record import RequestRecord
@@ -196,6 +197,8 @@ def test_a_server_that_started_with_nothing_tells_callers_to_try_again_until_it_
         stub, health = Stub(channel), health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        alive = health.Check(health_pb2.HealthCheckRequest(service=LIVENESS), timeout=TIMEOUT_S)
+        assert alive.status == health_pb2.HealthCheckResponse.SERVING
         assert served(stub) == {}
         for call in (
             lambda: stub.Predict(request, timeout=TIMEOUT_S),

@@ -22,6 +22,8 @@ from mlpserve.server.security.admission import CallLimit
 from mlpserve.server.telemetry.recorder import Recorder
 from mlpserve.v1 import model_management_pb2, prediction_pb2
 
+# Healthy as long as anybody answers, with or without a model: what is to be restarted otherwise.
+LIVENESS: Final = "liveness"
 # Each takes some 20 kB, nearly all of it in gRPC. A client that balances by health has one on each
 # connection; one connection may have half of all, and then there is one left for each other.
 WATCHES_PER_CONNECTION: Final = 2
@@ -55,7 +57,7 @@ class HealthService:
         self._executor = executor
         self._sender = sender
         self._lock = RLock()
-        self._statuses = {"": _Status.SERVING}
+        self._statuses = {"": _Status.SERVING, LIVENESS: _Status.SERVING}
         self._watches: dict[Send, str] = {}  # the services that they are for
         self._share = FairShare(WATCHES_PER_CONNECTION * max_connections)
         self._is_over = False
