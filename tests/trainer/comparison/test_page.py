@@ -37,8 +37,8 @@ def test_a_page_shows_all_that_it_promises(metadata: Metadata) -> None:
         *("40,000", "20,000", "0.50 times", "0.33 times", "cat", "dog", "bird", "16-5-3"),
         *(f"{100 * said.accuracy:.2f}" for said in (found.said_first, found.said_second)),
         f"{only_first} are tiny:1's and {only_second} are tiny:2's",
-        f"Only tiny:2 is right: {only_second}\xa0images",
-        f"Only tiny:1 is right: {only_first}\xa0images",
+        f"Only version 2 is right: {only_second}\xa0images",
+        f"Only version 1 is right: {only_first}\xa0images",
         f"They say different classes of {found.is_different.sum()}\xa0images",
     ]
     for text in expected:

@@ -13,6 +13,7 @@ from rich.progress import TaskID
 
 from mlpserve.datasets import Dataset
 from mlpserve.datasets.progress import Bars, Note, unshown
+from mlpserve.datasets.source import DATASETS
 from mlpserve.model.metadata import Metadata
 from mlpserve.model.weights import Model
 from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
@@ -264,10 +265,11 @@ def comparison_command(metadata: Metadata, before: int, config: JobConfig) -> st
     """Return the command that compares a version to one before it, on the data of its training."""
     versions = [f"{metadata.name}:{version}" for version in (before, metadata.version)]
     said = config.read_options
+    are_ours = {config.data, said.test_data} & {"auto", *DATASETS}
     flags = {
         "--data": config.data,
         "--models": None if config.models == DEFAULT_MODELS else config.models,
-        "--data-dir": config.data_dir,
+        "--data-dir": config.data_dir if are_ours else None,
         "--test-data": said.test_data,
         "--label-column": said.label_column,
         "--shape": said.shape and "x".join(map(str, said.shape)),

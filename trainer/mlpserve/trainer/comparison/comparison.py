@@ -19,6 +19,7 @@ from mlpserve.trainer.statistics import mcnemar_p_value, paired_difference_inter
 
 _SIGNIFICANT_BELOW: Final = 0.05
 _MAX_NAMED: Final = 5
+_MAX_SHORT_NAME: Final = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,14 @@ class Comparison:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.split)
+
+    @property
+    def short_names(self) -> tuple[str, str]:
+        """Return what the two are called where there is little room, and the other is near."""
+        first, second = (each.model.metadata for each in (self.first, self.second))
+        if first.name == second.name and first.version != second.version:
+            return f"version {first.version}", f"version {second.version}"
+        return _shortened(self.first.name), _shortened(self.second.name)
 
     @cached_property
     def only_first_right(self) -> npt.NDArray[np.bool_]:
@@ -195,6 +204,11 @@ def _evaluated(contender: Contender, split: Split) -> Evaluation:
         return evaluate(model.network, model.metadata.input, split)
     except DatasetError as error:
         raise DatasetError(f"{contender.name}: {error}") from error
+
+
+def _shortened(name: str) -> str:
+    # What tells two of them apart is mostly at the end.
+    return name if len(name) <= _MAX_SHORT_NAME else f"…{name[1 - _MAX_SHORT_NAME :]}"
 
 
 def _listed(labels: Sequence[str]) -> str:

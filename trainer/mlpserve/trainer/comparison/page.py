@@ -40,7 +40,7 @@ def render_comparison(comparison: Comparison, speeds: Sequence[Speed]) -> str:
         title=f"{second.name} compared to {first.name}",
         subtitle=f"Judged by the same {images} of {comparison.data}",
         warnings=[f"{text[0].upper()}{text[1:]}." for text in warnings(comparison)],
-        names=(first.name, second.name),
+        names=comparison.short_names,
         verdict=verdict(comparison),
         class_labels=labels,
         headline=_headline(comparison),
@@ -55,18 +55,19 @@ def render_comparison(comparison: Comparison, speeds: Sequence[Speed]) -> str:
 
 
 def _headline(comparison: Comparison) -> Sequence[tuple[str, str, str]]:
+    first, second = comparison.short_names
     low, high = comparison.difference_interval
     count = int(comparison.is_different.sum())
     return [
         *(
             (
-                f"Accuracy of {contender.name}",
+                f"Accuracy of {name}",
                 percent(said.accuracy),
                 _interval(said.accuracy, len(said)),
             )
-            for contender, said in (
-                (comparison.first, comparison.said_first),
-                (comparison.second, comparison.said_second),
+            for name, said in (
+                (first, comparison.said_first),
+                (second, comparison.said_second),
             )
         ),
         (

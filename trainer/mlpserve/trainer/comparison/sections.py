@@ -37,7 +37,7 @@ _STYLES: Final = ("first", "second")
 def accuracy_section(comparison: Comparison) -> Mapping[str, Any]:
     """Return McNemar's table, and a plot of both accuracies."""
     only_first, only_second = comparison.disagreements
-    first, second = comparison.first.name, comparison.second.name
+    first, second = comparison.short_names
     return {
         "table": (
             "Images that are classified rightly, or not",
@@ -81,7 +81,7 @@ def confusions_section(comparison: Comparison, labels: Sequence[str]) -> Mapping
 
 def calibration_section(comparison: Comparison) -> Mapping[str, Any]:
     """Return reliability charts of both."""
-    both = list(zip(_names(comparison), _STYLES, _said(comparison), strict=True))
+    both = list(zip(comparison.short_names, _STYLES, _said(comparison), strict=True))
     return {
         "bins": CALIBRATION_BINS,
         "charts": [reliability_chart(f"of {name}", style, said) for name, style, said in both],
@@ -91,7 +91,7 @@ def calibration_section(comparison: Comparison) -> Mapping[str, Any]:
 
 def figures_section(comparison: Comparison, speeds: Sequence[Speed]) -> Mapping[str, Any]:
     """Return all figures of both in one table."""
-    heads = ("", *_names(comparison), "difference")
+    heads = ("", *comparison.short_names, "difference")
     return {
         "table": ("Figures of both", heads, list(compared(comparison, speeds))),
         "how": HOW_MEASURED,
@@ -100,7 +100,7 @@ def figures_section(comparison: Comparison, speeds: Sequence[Speed]) -> Mapping[
 
 def pictures_section(comparison: Comparison, labels: Sequence[str]) -> Mapping[str, Any]:
     """Return pictures of the images of which the two say different classes."""
-    first, second = _names(comparison)
+    first, second = comparison.short_names
     wrong_twice = comparison.is_different & ~(
         comparison.only_first_right | comparison.only_second_right
     )
@@ -113,7 +113,7 @@ def pictures_section(comparison: Comparison, labels: Sequence[str]) -> Mapping[s
     return {
         "count": counted(count, "image", "images"),
         "share": percent(count / len(comparison)),
-        "style": pictures_style([*labels, *(name[_ROOM:] for name in (first, second))]),
+        "style": pictures_style([*labels, *(_initials(name)[_ROOM:] for name in (first, second))]),
         "groups": [_group(comparison, labels, title, which) for title, which in kinds],
     }
 
@@ -134,10 +134,6 @@ def facts_section(contender: Contender) -> Mapping[str, str]:
     }
 
 
-def _names(comparison: Comparison) -> tuple[str, str]:
-    return comparison.first.name, comparison.second.name
-
-
 def _said(comparison: Comparison) -> tuple[Evaluation, Evaluation]:
     return comparison.said_first, comparison.said_second
 
@@ -145,7 +141,9 @@ def _said(comparison: Comparison) -> tuple[Evaluation, Evaluation]:
 def _accuracy_plot(comparison: Comparison) -> IntervalPlot:
     rows = [
         (name, [_interval(style, said.accuracy, len(said), name)])
-        for name, style, said in zip(_names(comparison), _STYLES, _said(comparison), strict=True)
+        for name, style, said in zip(
+            comparison.short_names, _STYLES, _said(comparison), strict=True
+        )
     ]
     return _plot("Accuracy, with its 95 % confidence interval", rows)
 
@@ -162,7 +160,7 @@ def _class_plot(
             labels[each],
             [
                 _interval(style, float(share[each]), int(totals[each]), name)
-                for name, style, share in zip(_names(comparison), _STYLES, shares, strict=True)
+                for name, style, share in zip(comparison.short_names, _STYLES, shares, strict=True)
             ],
         )
         for each in plotted
@@ -195,7 +193,7 @@ def _class_table(
         np.bincount(comparison.split.labels[which], minlength=len(labels))
         for which in (comparison.only_first_right, comparison.only_second_right)
     ]
-    first, second = _names(comparison)
+    first, second = comparison.short_names
     heads = ("class", "images", first, second, "difference", f"only {first}", f"only {second}")
     all_are_shown = len(labels) <= MAX_CLASS_ROWS
     rows = [
@@ -235,7 +233,7 @@ def _confusion_table(comparison: Comparison, labels: Sequence[str]) -> Table:
         for code in largest[:MAX_CONFUSION_ROWS]
     ]
     caption = f"The {len(rows)} largest of {counted(len(largest), 'change', 'changes')}"
-    return caption, ("class", "taken for", f"{comparison.second.name} more often"), rows
+    return caption, ("class", "taken for", f"{comparison.short_names[1]} more often"), rows
 
 
 def _cell(change: int, largest: int, *, is_diagonal: bool) -> Mapping[str, str] | None:
@@ -263,17 +261,23 @@ def _group(
     }
 
 
+def _initials(name: str) -> str:
+    """Return what a version is called below a small picture."""
+    return name.replace("version ", "v")
+
+
 def _picture(comparison: Comparison, labels: Sequence[str], index: int) -> Mapping[str, Any]:
     spec = comparison.first.model.metadata.input
     truth = labels[comparison.split.labels[index]]
     answers = [
         {
             "name": name,
+            "initials": _initials(name),
             "said": labels[said.predicted[index]],
             "is_right": bool(said.is_right[index]),
             "confidence": float(said.confidences[index]),
         }
-        for name, said in zip(_names(comparison), _said(comparison), strict=True)
+        for name, said in zip(comparison.short_names, _said(comparison), strict=True)
     ]
     said = " and ".join(f"{each['said']} by {each['name']}" for each in answers)
     return {

@@ -13,10 +13,10 @@ from mlpserve.model.compiled import CompiledModel, Workspace
 from mlpserve.model.weights import Model
 
 BATCH_SIZES: Final = (1, 1024)
-_ROUNDS: Final = 25
+_ROUNDS: Final = 101
 _MIN_ROUNDS: Final = 5
 _BUDGET_S: Final = 1.0  # for one batch size; large networks have fewer rounds for it
-_MIN_TIMED_S: Final = 0.002  # less is lost in what the clock itself takes
+_MIN_TIMED_S: Final = 0.0005  # less is lost in what the clock itself takes
 _MAX_PASSES: Final = 1000  # where a clock is too coarse to see one
 
 HOW_MEASURED: Final = (
