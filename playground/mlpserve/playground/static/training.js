@@ -198,7 +198,7 @@ function showConfusions({ class_labels: labels, counts, split }) {
       const cell = table.rows[truth + 1].cells[said + 1];
       cell.textContent = count || "";
       cell.className = truth === said ? "right" : "wrong";
-      cell.style.setProperty("--share", `${Math.round((60 * count) / most)}%`);
+      cell.style.setProperty("--share", `${Math.round((35 * count) / most)}%`);
     });
   });
 }
