@@ -338,6 +338,19 @@ def test_a_full_disk_is_said(playground: Playground, images: Path) -> None:
     assert "a checkpoint cannot be written: File too large" in state["message"]
 
 
+def test_a_file_may_have_any_name(playground: Playground) -> None:
+    for name, kept in [
+        ("../../etc/my table.CSV.gz", "etc-my-table.csv.gz"),
+        ("数字.npz", "data.npz"),
+        ("-rf.npz", "rf.npz"),
+        (f"{200 * 'a'}.npz", f"{60 * 'a'}.npz"),
+    ]:
+        assert playground.post("file", b"x", name=name) == (200, "")
+        assert next(playground.states())["file"] == kept
+        (folder,) = playground.kept.iterdir()
+        assert [path.name for path in folder.rglob("*.*")] == [kept]
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(playground: Playground) -> None:
     host = urllib.parse.urlsplit(playground.url).netloc
     connection = http.client.HTTPConnection(host, timeout=WAIT_S)

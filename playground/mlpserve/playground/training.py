@@ -26,7 +26,7 @@ from mlpserve.playground.trainer_process import DRAWN
 
 MODEL: Final = "playground"  # never one that others ask for
 MAX_VERSIONS: Final = 100
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9].*\.(npz|csv|csv\.gz|tsv|parquet|arrow)")
+_FILE_NAME: Final = re.compile(r"(.*?)(\.(?:npz|csv|csv\.gz|tsv|parquet|arrow))", re.IGNORECASE)
 _MAX_LINE_BYTES: Final = 1 << 20
 _MAX_WARNINGS: Final = 10
 _TIME_LIMIT_S: Final = 600
@@ -125,15 +125,16 @@ class Training:
     async def receive(self, name: str, pieces: AsyncIterator[bytes]) -> None:
         """Keep a visitor's file for the runs that follow; the trainer tells whether it is data."""
         folder = self._free_folder()
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", name)[-60:]
-        if not _FILE_NAME.fullmatch(name):
+        found = _FILE_NAME.fullmatch(name)
+        if found is None:
             expected = "a file .npz, .csv, .csv.gz, .tsv, .parquet or .arrow"
-            raise HTTPException(422, f"file: expected {expected}, got {name!r}")
+            raise HTTPException(422, f"file: expected {expected}, got {name[-60:]!r}")
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", found[1]).strip("-")[:60] or "data"
         self._is_receiving = True
         try:
             self._forget_file()
             shutil.rmtree(folder / "run", ignore_errors=True)
-            self._file = folder / "own" / name
+            self._file = folder / "own" / f"{stem}{found[2].lower()}"
             self._file.parent.mkdir(exist_ok=True)
             with self._file.open("wb") as file:
                 async for piece in pieces:
@@ -274,7 +275,8 @@ class Training:
                 complaint = f"the trainer was killed by {signal.Signals(-code).name}"
             phase = "stopped" if self._has_checkpoint() else "failed"
             # The visitor's file has its name; where it is kept is nobody's business.
-            self._set(phase=phase, message=complaint.replace(f"{self._folder}/", ""))
+            complaint = re.sub(rf"{re.escape(str(self._folder))}/(own/)?", "", complaint)
+            self._set(phase=phase, message=complaint)
 
     def _keep_points(self, epochs: float) -> None:
         """Forget what was found after so many epochs: it is learned anew."""
