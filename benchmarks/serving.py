@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from harness.arguments import participants, positive
+from harness.arguments import connections_and_calls, participants, positive
 from harness.errors import BenchmarkError
 from harness.machine import describe_machine
 from harness.noise import NoiseMeter
@@ -29,7 +29,7 @@ _SECTION: Final = "serving results"
 _PACKAGES: Final = ("numpy", "grpcio", "protobuf")
 _NETWORKS: Final = "784-16-16-10,784-800-10"
 _BATCHES: Final = "1,64,1024"
-_CONCURRENCIES: Final = "1,8,32"
+_CONCURRENCIES: Final = "1,8,32,8x8,1x64"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,8 +70,8 @@ def _run(options: argparse.Namespace) -> Report:
         noise=meter.noise(),
         conditions=(
             "Server and load share the processors. uint8 images; a closed loop, one connection "
-            "for each request at a time. Median (lowest-highest) of "
-            f"{options.repeats} round(s) of about {options.seconds:g} s each."
+            "for each request at a time, or so many requests on each of so many (8 x 8). "
+            f"Median (lowest-highest) of {options.repeats} round(s) of about {options.seconds:g} s each."
         ),
         missing={
             PARTICIPANTS[name].title: PARTICIPANTS[name].peer or ""
@@ -104,10 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--batches", type=numbers, default=_BATCHES, metavar="N[,N...]", help="images a request")
     add(
         "--concurrencies",
-        type=numbers,
+        type=_list_of(connections_and_calls),
         default=_CONCURRENCIES,
-        metavar="N[,N...]",
-        help="requests at a time",
+        metavar="N[xN][,...]",
+        help="connections, and how many requests each carries at a time where it can: 8x8",
     )
     add(
         "--servers",

@@ -22,3 +22,9 @@ def participants(text: str, known: Iterable[str], *, ours: str) -> list[str]:
             f"expected some of {', '.join(in_order)}, got {', '.join(sorted(unknown))}"
         )
     return [name for name in in_order if name in {ours, *names}]
+
+
+def connections_and_calls(text: str) -> tuple[int, int]:
+    """Read how many connections there are, and how many calls each carries: "32", or "8x8"."""
+    connections, _, calls = text.partition("x")
+    return positive(connections), positive(calls or "1")

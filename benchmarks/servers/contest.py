@@ -33,11 +33,20 @@ _TIMEOUT_S: Final = 60
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting: a network, the images of a request, and the requests at a time."""
+    """One setting: a network, the images of a request, and the requests at a time.
+
+    These are ``calls`` on each of ``concurrency`` connections.
+    """
 
     network: tuple[int, ...]
     batch: int
     concurrency: int
+    calls: int = 1
+
+    @property
+    def at_a_time(self) -> str:
+        """Return the requests at a time as text: "32", or "8 x 8" where connections carry 8."""
+        return str(self.concurrency) if self.calls == 1 else f"{self.concurrency} x {self.calls}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class Contest:
         names: The keys of the participants.
         networks: Layer sizes of each.
         batches: Images a request.
-        concurrencies: Requests at a time.
+        concurrencies: Connections, and the requests that each carries at a time.
         repeats: Rounds.
         seconds: So long each measurement takes, about.
         before_each: Called before each measurement.
@@ -98,7 +107,7 @@ class Contest:
     names: Sequence[str]
     networks: Sequence[tuple[int, ...]]
     batches: Sequence[int]
-    concurrencies: Sequence[int]
+    concurrencies: Sequence[tuple[int, int]]
     repeats: int
     seconds: float
     before_each: Callable[[], None]
@@ -128,11 +137,11 @@ class Contest:
         cells: dict[tuple[Cell, str], Sequence[Measurement]] = {}
         with ExitStack() as stack:
             servers = {
-                name: stack.enter_context(_started(name, models, folder, model))
+                name: stack.enter_context(started(name, models, folder, model))
                 for name in self.names
             }
-            for batch, concurrency in product(self.batches, self.concurrencies):
-                cell = Cell(network, batch, concurrency)
+            for batch, (connections, calls) in product(self.batches, self.concurrencies):
+                cell = Cell(network, batch, connections, calls)
                 measured = interleave(
                     list(servers),
                     self.repeats,
@@ -148,31 +157,17 @@ class Contest:
         def measure(setting: tuple[int, int], _: int) -> float:
             self.before_each()
             batch, threads = setting
-            arguments = [str(models), str(batch), str(threads), str(_IN_PROCESS_S)]
-            command = [sys.executable, str(_IN_PROCESS), *arguments]
-            answer = run_process(command, threads=1, timeout_s=_TIMEOUT_S)
-            return float(answer["images_per_s"])
+            return forward_rate(models, batch, threads)
 
         measured = interleave(list(product(self.batches, (1, 2))), self.repeats, measure)
         return {(network, *setting): rates for setting, rates in measured.items()}
 
     def _measure(self, cell: Cell, name: str, server: "Server") -> Measurement:
         self.before_each()
-        with server.process.awake():
-            warm_up = server.load(cell, _WARM_UP_ROUNDS * cell.concurrency)
-            rate = warm_up.requests / warm_up.duration_s
-            cpu_before_s = server.process.cpu_s()
-            load = server.load(cell, max(int(rate * self.seconds), 2 * cell.concurrency))
-            cpu_s = server.process.cpu_s() - cpu_before_s
-        found = Measurement(
-            images_per_s=load.requests * cell.batch / load.duration_s,
-            p50_s=load.p50_s,
-            p99_s=load.p99_s,
-            cpu_s=cpu_s / load.requests,
-        )
+        found = server.measure(cell, self.seconds)
         sizes = "-".join(map(str, cell.network))
         self.say(
-            f"{sizes}, {cell.batch} images, concurrency {cell.concurrency}, "
+            f"{sizes}, {cell.batch} images, {cell.at_a_time} at a time, "
             f"{PARTICIPANTS[name].title}: {found.images_per_s:.0f} images/s"
         )
         return found
@@ -194,6 +189,22 @@ class Server:
         self._port = port
         self._prepared: dict[tuple[int, int], tuple[bytes, int]] = {}
 
+    def measure(self, cell: Cell, seconds: float) -> Measurement:
+        """Wake it, and load it for about so long."""
+        at_once = cell.concurrency * cell.calls
+        with self.process.awake():
+            warm_up = self.load(cell, _WARM_UP_ROUNDS * at_once)
+            rate = warm_up.requests / warm_up.duration_s
+            cpu_before_s = self.process.cpu_s()
+            load = self.load(cell, max(int(rate * seconds), 2 * at_once))
+            cpu_s = self.process.cpu_s() - cpu_before_s
+        return Measurement(
+            images_per_s=load.requests * cell.batch / load.duration_s,
+            p50_s=load.p50_s,
+            p99_s=load.p99_s,
+            cpu_s=cpu_s / load.requests,
+        )
+
     def load(self, cell: Cell, requests: int) -> Load:
         """Send it so many requests."""
         protocol = self._participant.protocol
@@ -207,14 +218,22 @@ class Server:
             f"http://127.0.0.1:{self._port}{protocol.path}",
             body,
             protocol.load_options,
-            concurrency=cell.concurrency,
+            concurrency=cell.concurrency if protocol.multiplexes else cell.concurrency * cell.calls,
             requests=requests,
             expected_bytes=expected,
+            calls=cell.calls if protocol.multiplexes else 1,
         )
 
 
+def forward_rate(models: Path, batch: int, threads: int) -> float:
+    """Return the images a second of the forward pass alone."""
+    arguments = [str(models), str(batch), str(threads), str(_IN_PROCESS_S)]
+    command = [sys.executable, str(_IN_PROCESS), *arguments]
+    return float(run_process(command, threads=1, timeout_s=_TIMEOUT_S)["images_per_s"])
+
+
 @contextmanager
-def _started(name: str, models: Path, folder: Path, model: Model) -> Iterator[Server]:
+def started(name: str, models: Path, folder: Path, model: Model) -> Iterator[Server]:
     """Start a participant on a port of its own, and compare a sample of its answers."""
     participant, port = PARTICIPANTS[name], free_ports(_PORTS_EACH)
     images = _images(_SAMPLE_IMAGES, model.network.layer_sizes[0])

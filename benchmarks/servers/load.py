@@ -58,16 +58,18 @@ def run_load(
     concurrency: int,
     requests: int,
     expected_bytes: int,
+    calls: int = 1,
 ) -> Load:
-    """Send requests in a closed loop: each connection sends the next when it has its answer.
+    """Send requests in a closed loop: the next is sent when one of a connection is answered.
 
     Args:
         url: Where to.
         body: The body of each.
         options: Further options of h2load.
-        concurrency: So many connections, each with one request at a time.
+        concurrency: So many connections.
         requests: So many in all; at least one a connection.
         expected_bytes: How long the body of each answer must be.
+        calls: So many requests at a time each of them carries.
 
     Raises:
         BenchmarkError: A request failed, or an answer had another size.
@@ -75,7 +77,7 @@ def run_load(
     with tempfile.TemporaryDirectory() as folder:
         sent, log = Path(folder) / "body", Path(folder) / "log"
         sent.write_bytes(body)
-        limits = ["-n", str(requests), "-c", str(concurrency), "-m", "1", "-t", "1"]
+        limits = ["-n", str(requests), "-c", str(concurrency), "-m", str(calls), "-t", "1"]
         command = [_PROGRAM, *limits, "-d", str(sent), f"--log-file={log}", *options, url]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

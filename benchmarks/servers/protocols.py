@@ -20,9 +20,16 @@ Images = npt.NDArray[np.uint8]
 
 
 class Protocol(ABC):
-    """One way to ask for the probabilities of a batch of images."""
+    """One way to ask for the probabilities of a batch of images.
+
+    Attributes:
+        path: Where to ask.
+        multiplexes: Whether a connection carries several requests at a time; a request at a time
+            gets a connection of its own where it does not.
+    """
 
     path: str
+    multiplexes = False
 
     @property
     @abstractmethod
@@ -55,6 +62,8 @@ class Protocol(ABC):
 
 
 class _Grpc(Protocol):
+    multiplexes = True
+
     @property
     def load_options(self) -> tuple[str, ...]:
         """Return the headers of gRPC."""

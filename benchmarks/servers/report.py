@@ -103,7 +103,7 @@ def _row(
     rates = [one.images_per_s for one in rounds]
     faster = Spread.of(ratios([one.images_per_s for one in ours], rates))
     return (
-        str(cell.concurrency),
+        cell.at_a_time,
         PARTICIPANTS[name].title,
         Spread.of(rates).text(0),
         "1" if name == OURS else faster.text(2),

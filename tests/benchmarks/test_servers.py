@@ -20,7 +20,8 @@ from servers.participants import PARTICIPANTS
 from servers.protocols import HttpForm, Mlpserve, OpenInference, PlainHttp, Protocol
 from servers.wire import first_output, infer_request
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+CHECKOUT = Path(__file__).parents[2]
+SCRIPT = CHECKOUT / "benchmarks" / "serving.py"
 
 # In CI, which installs it, its absence is a failure.
 HAS_H2LOAD = shutil.which("h2load") is not None or "CI" in os.environ
@@ -83,7 +84,7 @@ def test_a_load_that_is_not_answered_is_no_measurement() -> None:
 def test_it_measures_what_is_installed_and_names_what_is_missing(tmp_path: Path) -> None:
     outputs = tmp_path / "results.md", tmp_path / "results.json"
     flags = (
-        "--repeats 1 --seconds 0.05 --networks 784-8-10 --batches 1,3 --concurrencies 1,4 "
+        "--repeats 1 --seconds 0.05 --networks 784-8-10 --batches 1,3 --concurrencies 1,2x2 "
         "--servers mlpserve-public,echo"
     )
     done = run(*flags.split(), *(f"--output={path}" for path in outputs))
@@ -101,12 +102,25 @@ def test_it_measures_what_is_installed_and_names_what_is_missing(tmp_path: Path)
     assert all(start["memory_bytes"] > 1e6 for start in report["starts"])
 
 
+@needs_h2load
+@pytest.mark.exhaustive
+def test_it_measures_a_server_beside_that_of_another_checkout() -> None:
+    flags = f"--repeats 1 --seconds 0.05 --network 784-8-10 --cells 3:2x2 --baseline {CHECKOUT}"
+    command = [sys.executable, str(SCRIPT.with_name("serving_before_after.py")), *flags.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "**3 image(s) a request, 2 x 2 at a time.**" in done.stdout
+    for title in ("before: 1 worker", "before: as it starts", "1 worker", "echo on the fast lane"):
+        assert f"| {title} " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--networks 784", "expected at least two sizes, as in 784-10, got '784'"),
         ("--servers triton", "expected some of mlpserve, mlpserve-1,"),
         ("--batches 0", "expected a number of at least 1, got '0'"),
+        ("--concurrencies 8x0", "expected a number of at least 1, got '0'"),
         ("--output results.txt", "expected a name that ends in .md or .json"),
     ],
 )
