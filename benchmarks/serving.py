@@ -71,7 +71,8 @@ def _run(options: argparse.Namespace) -> Report:
         conditions=(
             "Server and load share the processors. uint8 images; a closed loop, one connection "
             "for each request at a time, or so many requests on each of so many (8 x 8). "
-            f"Median (lowest-highest) of {options.repeats} round(s) of about {options.seconds:g} s each."
+            f"Median (lowest-highest) of {options.repeats} round(s) of about "
+            f"{options.seconds:g} s each."
         ),
         missing={
             PARTICIPANTS[name].title: PARTICIPANTS[name].peer or ""
