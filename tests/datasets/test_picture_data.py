@@ -85,6 +85,16 @@ def test_photographs_in_full_size_ask_for_a_shape(tmp_path: Path) -> None:
         load(tmp_path / "photos")
 
 
+def test_grey_pictures_of_16_bits_among_colours_are_brought_to_8(tmp_path: Path) -> None:
+    values = np.arange(16, dtype=np.uint16).reshape(4, 4) * 257 * 17
+    for number in range(4):
+        save(tmp_path / "wide" / "a" / f"{number}.png", values)
+        save(tmp_path / "wide" / "b" / f"{number}.png", np.zeros((4, 4, 3), np.uint8))
+    dataset = load(tmp_path / "wide", shape=(4, 4, 3))
+    found = dataset.train.images[dataset.train.labels == 0][0]
+    np.testing.assert_array_equal(found, np.repeat((values // 257)[:, :, None], 3, axis=2))
+
+
 def test_pictures_of_16_bits_keep_them(tmp_path: Path) -> None:
     values = np.arange(16, dtype=np.uint16).reshape(4, 4) * 255
     for label in "ab":

@@ -183,10 +183,15 @@ def parsed(
 
 def path(metavar: str) -> Kind:
     """Return the paths."""
-    return Kind("a path", metavar, _path, lambda it: isinstance(it, Path))
+    return Kind("a path", metavar, parse_path, lambda it: isinstance(it, Path))
 
 
-def _path(text: str) -> Path:
+def parse_path(text: str) -> Path:
+    """Return the path that a text means.
+
+    Raises:
+        StartError: It is in the home folder, and there is none.
+    """
     try:
         return user_path(text)
     except NoHomeError as error:
@@ -203,6 +208,6 @@ SWITCH: Final = Kind(
 PATH_OR_URL: Final = Kind(
     "a path or a URL",
     "DIR|URL",
-    lambda written: written if is_url(written) else _path(written),
+    lambda written: written if is_url(written) else parse_path(written),
     lambda it: isinstance(it, Path | str),
 )

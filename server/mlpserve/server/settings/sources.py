@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mlpserve.model.command_line import NoHomeError, user_path
 from mlpserve.model.sync.urls import shown
 from mlpserve.server.errors import StartError
 from mlpserve.server.settings.fields import (
     VARIABLE_PREFIX,
     Settings,
     SettingsError,
+    parse_path,
     plain,
     settings_of,
 )
@@ -85,8 +85,8 @@ def read_settings(
 
 def _config_path(text: str) -> Path:
     try:
-        return user_path(text)
-    except NoHomeError as error:
+        return parse_path(text)
+    except StartError as error:
         raise StartError(f"config: {error}") from error
 
 
