@@ -1,5 +1,6 @@
 """Training on the playground's page: watched, stopped, changed, published, and what goes wrong."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from mlpserve.datasets import load_test_split
 from mlpserve.model.folder import versions
+from mlpserve.playground.training import Training
 from visitor import Visitor, playing, serving
 
 pytestmark = pytest.mark.exhaustive
@@ -349,6 +351,30 @@ def test_a_file_may_have_any_name(playground: Playground) -> None:
         assert next(playground.states())["file"] == kept
         (folder,) = playground.kept.iterdir()
         assert [path.name for path in folder.rglob("*.*")] == [kept]
+
+
+def test_what_nobody_uses_any_more_is_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mlpserve.playground.training._KEPT_S", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async def send_and_wait() -> list[object]:
+        training = Training(None, None, is_allowed=True)
+        watching = training.watch()
+        files = [json.loads((await anext(watching))[len("data: ") :])["file"]]
+        await training.receive("data.npz", pieces())
+        async for state in watching:
+            files.append(json.loads(state[len("data: ") :])["file"])
+            if files[-1] is None:
+                break
+        return files
+
+    assert asyncio.run(send_and_wait()) == [None, "data.npz", None]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(playground: Playground) -> None:

@@ -56,6 +56,19 @@ def test_the_loss_of_a_line_is_that_of_the_steps_since_the_line_before(
     assert found[0]["train_loss"] > epoch["train_loss"] > found[-1]["train_loss"]
 
 
+def test_what_is_not_finite_is_null(train: Train, data: Path) -> None:
+    def no_such_number(text: str) -> float:
+        pytest.fail(f"{text} is not JSON")
+
+    flags = ("--learning-rate", "1e38", "--epochs", "2", "--batch-size", "0")
+    done = train("--data", data, *flags, *WATCHED)
+    assert "diverged" in done.stderr
+    found = [json.loads(line, parse_constant=no_such_number) for line in done.stdout.splitlines()]
+    (last,) = [line for line in found if line["event"] == "progress"]
+    assert last["validation_loss"] is None
+    assert last["train_loss"] > 0
+
+
 def test_without_held_out_images_the_confusions_are_those_of_training(
     train: Train, data: Path
 ) -> None:

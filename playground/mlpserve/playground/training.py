@@ -144,6 +144,7 @@ class Training:
             raise
         finally:
             self._is_receiving = False
+            self._expire_later()
             self._set()
 
     async def watch(self) -> AsyncIterator[str]:
@@ -182,8 +183,6 @@ class Training:
         """Return the folder of the run, which nobody uses."""
         if self.is_busy or self._is_receiving:
             raise HTTPException(409, "training: one is under way; stop it first")
-        if self._expiry is not None:
-            self._expiry.cancel()
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="mlpserve-playground-"))
         return self._folder
@@ -197,7 +196,14 @@ class Training:
         if not self._has_checkpoint():
             raise HTTPException(409, "training: there is none to go on with; start one")
 
+    def _expire_later(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(_KEPT_S, self._expire)
+
     def _begin(self, phase: str, *flags: str) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._task = asyncio.create_task(self._run(phase, flags))
         self._set(phase=phase, message="", version=None)
 
@@ -221,7 +227,7 @@ class Training:
             code, complaint = 1, f"it said what is not understood: {error}"
         self._child, self._task = None, None
         self._ended(phase, code, complaint.removeprefix("mlpserve-train: "))
-        self._expiry = asyncio.get_running_loop().call_later(_KEPT_S, self._expire)
+        self._expire_later()
 
     async def _started(self, flags: tuple[str, ...]) -> asyncio.subprocess.Process:
         assert self._folder is not None  # noqa: S101 - it was made before

@@ -1,6 +1,7 @@
 """Progress displays of a training run: a terminal with a bar, plain lines, or JSON lines."""
 
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -167,7 +168,14 @@ class JsonDisplay(Display):
         self._print(name, text=text, **details)
 
     def _print(self, event: str, **details: object) -> None:
-        self._print_line(json.dumps({"event": event, **details}, default=str))
+        # JSON has no word for what is not finite, such as the loss of a network that overflows.
+        known = {name: value for name, value in details.items() if not _is_infinite(value)}
+        told = {"event": event, **dict.fromkeys(details), **known}
+        self._print_line(json.dumps(told, default=str, allow_nan=False))
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 class TerminalDisplay(LinesDisplay):
