@@ -39,8 +39,10 @@ from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.network import Network
 
 DEFAULT_STEPS: Final = 20
-# So many rows of the layers after the first keep the arrays in the processor's cache.
+# So many rows of the layers after the first keep the arrays in the processor's cache; of very wide
+# layers, so many values.
 _CHUNK_ROWS: Final = 1024
+_CHUNK_VALUES: Final = 2**20
 
 
 def logits(network: Network, inputs: FloatArray) -> FloatArray:
@@ -70,8 +72,9 @@ def gradients(
     """
     first = network.layers[0]
     derivatives = np.empty_like(inputs)
-    for start in range(0, len(inputs), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
+    rows_at_once = _rows_at_once(network)
+    for start in range(0, len(inputs), rows_at_once):
+        rows = slice(start, start + rows_at_once)
         sums = inputs[rows] @ first.weights
         sums += first.bias
         delta = _first_layer_delta(network, sums, classes[rows])
@@ -121,7 +124,7 @@ def integrated_gradients(
     middles = ((np.arange(steps) + 0.5) / steps).astype(dtype)[:, np.newaxis]
     of_baseline = first.weights.sum(axis=0) * dtype.type(baseline) + first.bias
     attributions = np.empty_like(inputs)
-    rows_at_once = max(1, _CHUNK_ROWS // steps)
+    rows_at_once = max(1, _rows_at_once(network) // steps)
     for start in range(0, len(inputs), rows_at_once):
         rows = slice(start, start + rows_at_once)
         differences = inputs[rows] - dtype.type(baseline)
@@ -172,6 +175,10 @@ def explanations(
             )
         of_baseline = logits(network, np.full_like(inputs[:1], baseline))[0]
     return attributions, of_images, of_baseline[classes]
+
+
+def _rows_at_once(network: Network) -> int:
+    return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // max(network.layer_sizes[1:])))
 
 
 def _first_layer_delta(

@@ -27,6 +27,7 @@ from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.server.grpc_api.late_calls import LateCalls
 from mlpserve.server.inference import batcher, queue
 from mlpserve.server.inference.batcher import Batcher
+from mlpserve.server.inference.explanation import MAX_STEPS
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.queue import RowQueue
 from mlpserve.server.inference.registry import Router
@@ -54,6 +55,15 @@ OIP_REQUEST: Final = inference_pb2.ModelInferRequest(
         )
     ],
     raw_input_contents=[IMAGES.tobytes()],
+)
+# In eight parts, of two images each but for the last.
+EXPLAIN_REQUEST: Final = prediction_pb2.ExplainRequest(
+    images=prediction_pb2.ImageBatch(
+        count=3 * len(IMAGES),
+        data_type=REQUEST.images.data_type,
+        data=3 * IMAGES.tobytes(),
+    ),
+    steps=MAX_STEPS,
 )
 HTTP_REQUEST: Final = {
     "inputs": [
@@ -98,6 +108,10 @@ class Client:
         self._predictions.Predict(REQUEST, timeout=TIMEOUT_S)
         return "OK"
 
+    def _Explain(self) -> str:
+        self._predictions.Explain(EXPLAIN_REQUEST, timeout=TIMEOUT_S)
+        return "OK"
+
     def _ModelInfer(self) -> str:
         self._rpc(OIP_REQUEST, timeout=TIMEOUT_S)
         return "OK"
@@ -120,12 +134,14 @@ class Client:
         return "OK" if response.status == http.HTTPStatus.OK else str(answer["error"])
 
 
-LANE: Final = ("fast lane Predict", "fast lane ModelInfer")
-UNARY: Final = ("public API Predict", "public API ModelInfer")
+EXPLAIN: Final = ("fast lane Explain", "public API Explain")
+LANE: Final = ("fast lane Predict", "fast lane ModelInfer", EXPLAIN[0])
+UNARY: Final = ("public API Predict", "public API ModelInfer", EXPLAIN[1])
 STREAMS: Final = ("public API PredictStream", "public API ModelStreamInfer")
 HTTP: Final = ("HTTP infer",)
 GRPC: Final = (*LANE, *UNARY, *STREAMS)
 ALL: Final = (*GRPC, *HTTP)
+OF_PREDICTIONS: Final = tuple(each for each in ALL if each not in EXPLAIN)
 
 
 class Step(NamedTuple):
@@ -180,7 +196,7 @@ STEPS: Final = (
     Step("recorder.answered", ((Recorder, "answered"),)),
     Step("counting the answer", ((Counters, "add_answered"), (SharedCounters, "add_answered"))),
     Step("recorder.replied", ((Recorder, "replied"),)),
-    Step("shadow.offer", ((Shadow, "offer"),)),
+    Step("shadow.offer", ((Shadow, "offer"),), OF_PREDICTIONS),
     Step("the pace is learned", ((RowQueue, "learn_pace"),)),
     Step("the answer is sent", ((HotCall, "_on_sent"),), LANE),
     Step("admission.leave", ((Admission, "leave"),)),
@@ -205,9 +221,10 @@ def table_of_steps() -> str:
     rows = ["| step | what fails there | endpoints |", "|---|---|---|"]
     for step in (*STEPS, *(each._replace(name=f"refusal: {each.name}") for each in REFUSING)):
         places = (f"`{owner.__name__.rpartition('.')[2]}.{name}`" for owner, name in step.places)
-        groups = [name for name, group in GROUPS.items() if set(group) <= set(step.endpoints)]
-        endpoints = "all" if len(groups) == len(GROUPS) else ", ".join(groups)
-        rows.append(f"| {step.name} | {', '.join(places)} | {endpoints} |")
+        endpoints = {*step.endpoints, *EXPLAIN}
+        groups = [name for name, group in GROUPS.items() if set(group) <= endpoints]
+        listed = "all" if len(groups) == len(GROUPS) else ", ".join(groups)
+        rows.append(f"| {step.name} | {', '.join(places)} | {listed} |")
     return "\n".join(rows) + "\n"
 
 
@@ -291,7 +308,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Iterator[
 
 def cases(steps: tuple[Step, ...]) -> list[Any]:
     return [
-        pytest.param(step, endpoint, id=f"{step.name}, {endpoint}")
+        pytest.param(
+            step,
+            endpoint,
+            id=f"{step.name}, {endpoint}",
+            marks=[pytest.mark.exhaustive] * (endpoint in EXPLAIN),
+        )
         for step in steps
         for endpoint in step.endpoints
     ]

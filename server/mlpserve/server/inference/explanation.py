@@ -95,14 +95,17 @@ def in_parts(whole: ParsedRequest[Any], max_rows: int) -> list[ParsedRequest[Any
     def take(start: int, part: ParsedRequest[Any], outcome: Outcome) -> None:
         if whole.outcome is not None:  # another part has failed
             return
-        if isinstance(outcome, Exception):
-            whole.finish(outcome)
-            return
-        answers[start] = outcome
-        whole.record.started_ns = whole.record.started_ns or part.record.started_ns
-        whole.record.computed_ns = part.record.computed_ns
-        if len(answers) == len(starts):
-            whole.finish(_joined([answers[start] for start in starts]))
+        try:
+            if not isinstance(outcome, Exception):
+                answers[start] = outcome
+                whole.record.started_ns = whole.record.started_ns or part.record.started_ns
+                whole.record.computed_ns = part.record.computed_ns
+                if len(answers) < len(starts):
+                    return
+                outcome = _joined([answers[start] for start in starts])
+        except Exception as error:  # noqa: BLE001 - or nobody would ever be told
+            outcome = error
+        whole.finish(outcome)
 
     def is_wanted() -> bool:
         return whole.outcome is None and whole.is_wanted()

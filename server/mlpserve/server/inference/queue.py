@@ -121,8 +121,16 @@ class RowQueue:
         if request.explanation is None:
             self._join(request)
         else:
-            for part in in_parts(request, self._max_batch_rows):
+            self._join_parts(request)
+
+    def _join_parts(self, whole: _Request) -> None:
+        for part in in_parts(whole, self._max_batch_rows):
+            try:
                 self._join(part)
+            except Exception:
+                if whole.outcome is None:  # else a part before this one has told it
+                    raise
+                return
 
     def _join(self, request: _Request) -> None:
         rows, caller = request.rows, request.record.caller
