@@ -243,7 +243,8 @@ class Client:
             label: As for ``predict``.
             timeout_s: As for ``predict``.
             max_images_per_request: The most images to send as one request; without it, so many that
-                images times steps are 1024. A server allows ``ModelInfo.max_batch_images``.
+                images times steps are 1024, with at least four steps an image. A server allows as
+                many as its ``ModelInfo.max_batch_images``.
             class_names: As for ``predict``; the names are those of ``Explanations.predictions``.
             timings: As for ``predict``.
 

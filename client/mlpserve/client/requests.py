@@ -30,6 +30,7 @@ _METHODS: Final = {
 # As the contract has them.
 _DEFAULT_STEPS: Final = 20
 _MAX_STEPS: Final = 256
+_MIN_ROWS: Final = 4
 _MAX_VERSION: Final = 2**63 - 1
 _VERSION: Final = "a positive number, or 0 for none in particular"
 # The wire format of prediction.proto: field numbers and types of a request and its ImageBatch.
@@ -206,7 +207,7 @@ def explain(
     if name not in _METHODS:
         raise invalid_argument("method", " or ".join(map(repr, _METHODS)), shown(method))
     message = prediction_pb2.ExplainRequest(method=_METHODS[name])
-    rows_per_image = 1
+    rows_per_image = 0
     if name == INTEGRATED_GRADIENTS:
         rows_per_image = _DEFAULT_STEPS
         if steps is not None:
@@ -215,7 +216,9 @@ def explain(
             message.steps = rows_per_image
     elif steps is not None:
         raise invalid_argument("steps", f"none with {name!r}", shown(steps))
-    return Explain(message.SerializeToString(), rows_per_image, _class_indices(classes, count))
+    return Explain(
+        message.SerializeToString(), max(rows_per_image, _MIN_ROWS), _class_indices(classes, count)
+    )
 
 
 def _class_indices(classes: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int32]:

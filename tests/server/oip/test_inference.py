@@ -285,7 +285,7 @@ REFUSED: list[tuple[Callable[[Images], pb.ModelInferRequest], str, str]] = [
     (output("labels", classification=1), "INVALID_ARGUMENT", "with 'probabilities' only"),
     (output("probabilities", classification=-1), "INVALID_ARGUMENT", "classification: expected"),
     (output("probabilities", classification="1"), "INVALID_ARGUMENT", "invalid value type for"),
-    (output("attributions"), "INVALID_ARGUMENT", "from 1 to 3 images to explain in 20 steps"),
+    (output("attributions"), "INVALID_ARGUMENT", "from 1 to 3 images to explain, because each"),
     (output("attributions", steps=0), "INVALID_ARGUMENT", "steps: expected from 1 to 256, got 0"),
     (output("attributions", steps="x"), "INVALID_ARGUMENT", "invalid value type for 'steps'"),
     (output("attributions", method="lime"), "INVALID_ARGUMENT", "or gradient_times_input, got li"),

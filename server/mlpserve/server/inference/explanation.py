@@ -2,8 +2,9 @@
 
     request of 50 images, 20 steps -- parts --> 25 images | 25 images --> joined to one answer
 
-A row of an explanation is one step of one image: about as much work as an image that is classified.
-A part has as many rows as a pass, so that nobody waits for more than a pass behind it.
+A row of an explanation is about as much work, at most, as an image that is classified: one step of
+integrated gradients, but of one image never less than four. A part has as many rows as a pass, so
+that nobody waits for more than a pass behind it.
 """
 
 from collections.abc import Sequence
@@ -43,29 +44,30 @@ def checked_explanation(
         count: How many images.
         classes: The classes to explain, one for each image; of none, all are ``MOST_PROBABLE``.
         steps: Those of integrated gradients; None for gradient times input.
-        max_rows: The most images times steps; an image alone may have all ``MAX_STEPS``.
+        max_rows: As so many rows all may count; an image alone may have all ``MAX_STEPS``.
 
     Raises:
         RequestError: Something of it is out of its range.
     """
     if steps is not None and not 1 <= steps <= MAX_STEPS:
         raise RequestError(f"steps: expected from 1 to {MAX_STEPS}, got {steps}")
-    max_images = max(1, max_rows // (steps or 1))
+    wanted = classes if len(classes) else np.full(count, MOST_PROBABLE, np.int32)
+    explanation = Explanation(steps or 0, wanted)
+    rows = explanation.rows_per_image
+    max_images = max(1, max_rows // rows)
     if count > max_images:
         raise RequestError(
-            f"images.count: expected from 1 to {max_images} images to explain in {steps or 1} "
-            f"steps, because images x steps is at most {max_rows}, got {count}"
+            f"images.count: expected from 1 to {max_images} images to explain, because each counts "
+            f"as {rows}, its steps or at least 4, and all as at most {max_rows}, got {count}"
         )
-    if not len(classes):
-        return Explanation(steps or 0, np.full(count, MOST_PROBABLE, np.int32))
     last = len(model.metadata.class_labels) - 1
-    lowest, highest = int(classes.min()), int(classes.max())
+    lowest, highest = int(wanted.min()), int(wanted.max())
     if lowest < MOST_PROBABLE or highest > last:
         raise RequestError(
             f"classes: expected from 0 to {last}, or {MOST_PROBABLE} for the most probable, "
             f"got {highest if highest > last else lowest}"
         )
-    return Explanation(steps or 0, classes)
+    return explanation
 
 
 def to_be_explained(

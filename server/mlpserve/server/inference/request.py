@@ -24,6 +24,10 @@ HIGHEST_PRIORITY: Final = 1
 NORMAL_PRIORITY: Final = 2
 LOWEST_PRIORITY: Final = 3
 
+# Of one image that is explained: it is classified, its logits are computed, and the first layer is
+# passed twice.
+_MIN_ROWS: Final = 4
+
 Outcome: TypeAlias = Answer | Exception
 _ResponseT = TypeVar("_ResponseT")
 
@@ -45,8 +49,8 @@ class Explanation(NamedTuple):
 
     @property
     def rows_per_image(self) -> int:
-        """Return as how many rows an image counts: about so many predictions it costs."""
-        return self.steps or 1
+        """Return as how many rows an image counts: about so many predictions it costs at most."""
+        return max(self.steps, _MIN_ROWS)
 
     def of(self, images: slice) -> "Explanation":
         """Return what is to be explained of some of the images."""

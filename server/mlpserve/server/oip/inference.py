@@ -74,7 +74,6 @@ class Inference:
         self.router: Final = router
         self._counters = counters
         self.max_values: Final = max_message_bytes // BYTES_PER_VALUE
-        self._max_message_bytes = max_message_bytes
         self._max_batch_images = max_batch_images
 
     def parse(
@@ -158,8 +157,8 @@ class Inference:
         )
         for output in plain.outputs:
             if output.name == ATTRIBUTIONS:
-                # What is answered is to be no larger than what may be asked.
-                max_answered = self._max_message_bytes // model.image_bytes
+                # What is answered is to have no more values than what may be asked.
+                max_answered = self.max_values // metadata.input.values_per_image
                 max_rows = min(self._max_batch_images, max_answered)
                 return to_be_explained(request, _explanation(output.parameters, request, max_rows))
         return request
