@@ -5,21 +5,24 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_timeout_s
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.batching import checked_max_rows
 from mlpserve.client.core import Core
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import ModelSelector, select
+from mlpserve.client.shared_requests import (
+    MIN_TIMEOUT_S,
+    Kind,
+    checked_max_rows,
+    joined,
+    parted,
+    rows_of,
+)
 
 DEFAULT_MAX_DELAY_S: Final = 0.001
-
-# What can share a request: a selector, a data type and a width.
-_Kind = tuple[ModelSelector, str, int]
 
 
 @dataclass(eq=False)
@@ -37,10 +40,6 @@ class _Batch:
 
     callers: list[_Caller] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
-
-    def rows(self) -> int:
-        """Return how many rows they have together."""
-        return sum(len(caller.images) for caller in self.callers)
 
 
 class AsyncBatchingClient:
@@ -61,7 +60,7 @@ class AsyncBatchingClient:
         if max_delay_s is None:
             max_delay_s = DEFAULT_MAX_DELAY_S
         self._max_delay_s = checked_timeout_s(max_delay_s, "max_delay_s", may_be_zero=True)
-        self._open: dict[_Kind, _Batch] = {}
+        self._open: dict[Kind, _Batch] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -114,17 +113,17 @@ class AsyncBatchingClient:
         caller = _Caller(rows, loop.create_future(), loop.time() + allowed_s)
         try:
             async with asyncio.timeout(allowed_s):
-                self._join(caller, (selector, rows.dtype.str, rows.shape[1]))
+                self._join(caller, Kind(selector, rows.dtype.str, rows.shape[1]))
                 return await caller.answer
         except TimeoutExceededError:
             raise
         except TimeoutError as error:
             raise TimeoutExceededError(f"no answer within {allowed_s:g} s") from error
 
-    def _join(self, caller: _Caller, kind: _Kind) -> None:
+    def _join(self, caller: _Caller, kind: Kind) -> None:
         """Put a caller into the open batch of its kind, and send what is full."""
         batch = self._open.get(kind)
-        if batch is not None and batch.rows() + len(caller.images) > self._max_rows:
+        if batch is not None and rows_of(batch.callers) + len(caller.images) > self._max_rows:
             self._send(kind)
             batch = None
         if batch is None:
@@ -132,16 +131,16 @@ class AsyncBatchingClient:
             loop = asyncio.get_running_loop()
             batch.timer = loop.call_later(self._max_delay_s, self._send, kind)
         batch.callers.append(caller)
-        if batch.rows() == self._max_rows:
+        if rows_of(batch.callers) == self._max_rows:
             self._send(kind)
 
-    def _send(self, kind: _Kind) -> None:
+    def _send(self, kind: Kind) -> None:
         batch = self._open.pop(kind)
         if batch.timer is not None:
             batch.timer.cancel()
         callers = [caller for caller in batch.callers if not caller.answer.done()]
         if callers:
-            self._start(callers, kind[0])
+            self._start(callers, kind.selector)
 
     def _start(self, callers: list[_Caller], selector: ModelSelector) -> None:
         task = asyncio.create_task(self._ask(callers, selector))
@@ -160,11 +159,11 @@ class AsyncBatchingClient:
         now_s = asyncio.get_running_loop().time()
         try:
             found = await self._core.predict(
-                np.concatenate([caller.images for caller in callers]),
+                joined(callers),
                 model=selector.model,
                 version=selector.version,
                 label=selector.label,
-                timeout_s=max(0.001, *(caller.deadline_s - now_s for caller in callers)),
+                timeout_s=max(MIN_TIMEOUT_S, *(caller.deadline_s - now_s for caller in callers)),
             )
         except InvalidRequestError as error:
             if len(callers) == 1:
@@ -184,12 +183,9 @@ class AsyncBatchingClient:
 
 
 def _answer(callers: list[_Caller], found: Predictions) -> None:
-    start = 0
-    for caller in callers:
-        stop = start + len(caller.images)
+    for caller, answer in parted(found, callers):
         if not caller.answer.done():
-            caller.answer.set_result(found[start:stop])
-        start = stop
+            caller.answer.set_result(answer)
 
 
 def _fail(callers: list[_Caller], error: Exception) -> None:

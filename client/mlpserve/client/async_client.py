@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text
 from mlpserve.client.async_batching import DEFAULT_MAX_DELAY_S, AsyncBatchingClient
-from mlpserve.client.batching import DEFAULT_MAX_ROWS
 from mlpserve.client.channel import checked_target, means_several, open_async_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core
 from mlpserve.client.errors import ClientError
@@ -30,6 +29,7 @@ from mlpserve.client.explanations import Explanations
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.shared_requests import DEFAULT_MAX_ROWS
 from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
 from mlpserve.client.transports import Metadata, Pending
 

@@ -5,29 +5,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_number
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.core import Core, run
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST, ModelSelector, select
-
-DEFAULT_MAX_ROWS: Final = 256
-_SHORTEST_S: Final = 0.001
-
-
-class _Kind(NamedTuple):
-    """What calls must have in common to share a request."""
-
-    selector: ModelSelector
-    dtype: str
-    width: int
-    timeout_s: float
+from mlpserve.client.requests import ModelSelector, select
+from mlpserve.client.shared_requests import MIN_TIMEOUT_S, Kind, checked_max_rows, joined, parted
 
 
 @dataclass(eq=False)
@@ -56,7 +43,7 @@ class BatchingClient:
         self._max_rows = checked_max_rows(max_rows)
         self._lock = Lock()
         # Calls that wait; a kind is there as long as one of its requests is under way.
-        self._waiting: dict[_Kind, deque[_Caller]] = {}
+        self._waiting: dict[Kind, deque[_Caller]] = {}
 
     @property
     def waiting(self) -> int:
@@ -88,7 +75,7 @@ class BatchingClient:
                     rows, model=model, version=version, label=label, timeout_s=allowed_s
                 )
             )
-        kind = _Kind(selector, rows.dtype.str, rows.shape[1], allowed_s)
+        kind = Kind(selector, rows.dtype.str, rows.shape[1], allowed_s)
         caller = _Caller(rows, time.monotonic() + allowed_s)
         self._join(caller, kind)
         if not caller.woken.acquire(timeout=allowed_s):
@@ -100,14 +87,14 @@ class BatchingClient:
             raise caller.found or ClientError("batching: the thread that sent it was stopped")
         return caller.found
 
-    def _join(self, caller: _Caller, kind: _Kind) -> None:
+    def _join(self, caller: _Caller, kind: Kind) -> None:
         with self._lock:
             caller.leads = kind not in self._waiting
             if not caller.leads:
                 caller.woken.acquire()  # free until now; whoever answers, or passes on, releases it
             self._waiting.setdefault(kind, deque()).append(caller)
 
-    def _leave(self, caller: _Caller, kind: _Kind) -> None:
+    def _leave(self, caller: _Caller, kind: Kind) -> None:
         """Take a caller that waited too long out of the queue, and its task from it."""
         with self._lock:
             waiting = self._waiting.get(kind, deque())
@@ -116,7 +103,7 @@ class BatchingClient:
         if caller.leads:
             self._pass_on(kind)
 
-    def _lead(self, caller: _Caller, kind: _Kind) -> None:
+    def _lead(self, caller: _Caller, kind: Kind) -> None:
         """Send requests until a caller has its own answer, then have the next one go on."""
         try:
             while caller.found is None:
@@ -130,7 +117,7 @@ class BatchingClient:
         finally:
             self._pass_on(kind)
 
-    def _next_callers(self, kind: _Kind) -> list[_Caller]:
+    def _next_callers(self, kind: Kind) -> list[_Caller]:
         callers: list[_Caller] = []
         with self._lock:
             waiting, rows = self._waiting[kind], 0
@@ -139,7 +126,7 @@ class BatchingClient:
                 callers.append(waiting.popleft())
         return callers
 
-    def _pass_on(self, kind: _Kind) -> None:
+    def _pass_on(self, kind: Kind) -> None:
         with self._lock:
             waiting = self._waiting[kind]
             if not waiting:
@@ -155,11 +142,11 @@ class BatchingClient:
         try:
             found = run(
                 self._core.predict(
-                    np.concatenate([caller.images for caller in callers]),
+                    joined(callers),
                     model=selector.model,
                     version=selector.version,
                     label=selector.label,
-                    timeout_s=max(deadline_s - time.monotonic(), _SHORTEST_S),
+                    timeout_s=max(deadline_s - time.monotonic(), MIN_TIMEOUT_S),
                 )
             )
         except InvalidRequestError as error:
@@ -172,22 +159,5 @@ class BatchingClient:
             for caller in callers:
                 caller.found = error.copy()
         else:
-            start = 0
-            for caller in callers:
-                caller.found = found[start : start + len(caller.images)]
-                start += len(caller.images)
-
-
-def checked_max_rows(max_rows: int | None) -> int:
-    """Return how many rows a joined request may have.
-
-    Raises:
-        InvalidRequestError: It is no number, or out of its range.
-    """
-    return checked_number(
-        DEFAULT_MAX_ROWS if max_rows is None else max_rows,
-        "max_rows",
-        f"from 1 to {MAX_IMAGES_PER_REQUEST}",
-        least=1,
-        limit=MAX_IMAGES_PER_REQUEST,
-    )
+            for caller, answer in parted(found, callers):
+                caller.found = answer

@@ -12,7 +12,7 @@ import grpc
 import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text, shown
-from mlpserve.client.batching import DEFAULT_MAX_ROWS, BatchingClient
+from mlpserve.client.batching import BatchingClient
 from mlpserve.client.channel import checked_target, means_several, open_channel
 from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, run
 from mlpserve.client.errors import invalid_argument
@@ -20,6 +20,7 @@ from mlpserve.client.explanations import Explanations
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.shared_requests import DEFAULT_MAX_ROWS
 from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
 from mlpserve.client.transports import Metadata, Pending
 
