@@ -68,7 +68,8 @@ def test_noise_on_the_weights_changes_the_page_and_not_the_server(visitor: Visit
     visitor.draw("7")
     visitor.expect_said("It says 7,")
     page.locator("#noise").fill("2")
-    expect(page.locator("#broken")).to_contain_text("The broken network on this page says")
+    expect(page.locator("#broken")).to_contain_text("the broken network on this page says")
+    expect(page.locator("#bars meter.broken").first).to_be_visible()
     visitor.expect_said("It says 7,")
 
 
@@ -181,3 +182,59 @@ def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: Any, widt
     serious = [one["id"] for one in found if one["impact"] in {"serious", "critical"}]
     assert serious == []
     context.close()
+
+
+def test_the_page_follows_the_window_and_keeps_the_drawing(visitor: Visitor) -> None:
+    page = visitor.visit("#model=digits&version=1").page
+    visitor.draw("7")
+    drawn = visitor.drawing()
+    for width, height in ((390, 844), (900, 600), (1800, 1000), (320, 568)):
+        page.set_viewport_size({"width": width, "height": height})
+        fits = "document.documentElement.scrollWidth <= innerWidth"
+        assert page.evaluate(fits), f"the page is wider than {width}"
+        box = page.locator("#diagram").bounding_box()
+        assert box is not None
+        for neuron in (0, 41):
+            shown = page.locator(".neuron circle").nth(neuron)
+            expect(shown).to_be_attached()
+            page.wait_for_function(
+                """([neuron, width]) => {
+                     const circle = document.querySelectorAll(".neuron circle")[neuron];
+                     const x = Number(circle.getAttribute("cx"));
+                     return x > 0 && x < width;
+                   }""",
+                arg=[neuron, box["width"]],
+            )
+    assert visitor.drawing() == drawn
+    visitor.page.get_by_role("button", name="Clear").click()
+    visitor.draw("1")
+    visitor.expect_said("It says")
+    assert visitor.drawing() != drawn
+
+
+def test_a_finger_points_at_a_neuron_and_the_button_turns_it_off(
+    browser: Browser, url: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    visitor = Visitor(context, url).visit("#model=digits&version=1")
+    page = visitor.page
+    page.locator(".neuron").nth(3).tap()
+    expect(page.locator("#neuron h3")).to_have_text("Neuron 4 of layer 1")
+    expect(page.locator(".neuron.off")).to_have_count(0)
+    page.get_by_role("button", name="Turn neuron off").tap()
+    expect(page.locator(".neuron.off")).to_have_count(1)
+    page.get_by_role("button", name="Turn neuron on").tap()
+    expect(page.locator(".neuron.off")).to_have_count(0)
+    assert visitor.complaints == []
+    context.close()
+
+
+def test_another_version_is_chosen_in_the_table_and_the_drawing_stays(visitor: Visitor) -> None:
+    page = visitor.visit("#model=digits&version=1").page
+    visitor.draw("7")
+    visitor.expect_said("It says")
+    page.get_by_role("link", name="Show version 2").click()
+    visitor.expect_said("It says 7,")
+    expect(page.locator("#took")).to_contain_text("digits version 2")

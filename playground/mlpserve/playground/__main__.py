@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         import uvicorn  # noqa: PLC0415 - asked for here, where its absence can be answered
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         from mlpserve.client import AsyncClient, ClientError  # noqa: PLC0415
         from mlpserve.playground.app import playground  # noqa: PLC0415
@@ -69,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{PROGRAM}: http://{name}:{port}", file=sys.stderr, flush=True)
     server = uvicorn.Server(config)
     training.is_ending = lambda: server.should_exit
-    server.run(sockets=[listening])
+    # Pictures are small: threads of the BLAS would cost four times the processor, and win nothing.
+    with threadpool_limits(1):
+        server.run(sockets=[listening])
     return 0
 
 

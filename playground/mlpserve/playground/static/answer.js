@@ -3,11 +3,11 @@
 import { grey, paint, paintSigned } from "./pixels.js";
 
 const $ = (id) => document.getElementById(id);
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
 
 export function showAnswer({ model, version, label, probabilities, image, milliseconds }, { classes, inputShape }) {
   $("said").textContent = `It says ${classes[label]}, with ${percent(probabilities[label])}.`;
-  $("took").textContent = `${model} version ${version} answered in ${milliseconds.toFixed(1)} ms.`;
+  $("took").textContent = `${model} version ${version}, in ${milliseconds.toFixed(1)} ms`;
   showBars(classes, probabilities);
   $("bars").children[label].className = "best";
   paint($("seen"), image, inputShape, grey);
@@ -36,7 +36,8 @@ function showBars(classes, probabilities) {
 
 function newBar() {
   const bar = document.createElement("li");
-  bar.append(...["span", "meter", "span"].map((name) => document.createElement(name)));
+  bar.append(...["span", "meter", "span", "meter"].map((name) => document.createElement(name)));
+  bar.lastChild.className = "broken";
   return bar;
 }
 
@@ -48,10 +49,20 @@ export function showWhy(attributions = [0], shape = [1, 1], name = "") {
     : "why: which pixels spoke for and against";
 }
 
-/** Says what a network that is broken on this page makes of the image. */
+export function showWhyNot(reason) {
+  showWhy();
+  $("why-text").textContent = `no explanation: ${reason}`;
+}
+
+/** Shows what a network that is broken on this page makes of the image; without outputs, nothing. */
 export function showBroken(outputs, classes) {
   const best = outputs?.indexOf(Math.max(...outputs));
   $("broken").textContent = outputs
-    ? `The broken network on this page says ${classes[best]}, with ${percent(outputs[best])}.`
+    ? `Red: the broken network on this page says ${classes[best]}, with ${percent(outputs[best])}.`
     : "";
+  [...$("bars").children].forEach(({ lastChild: meter }, index) => {
+    meter.hidden = !outputs;
+    meter.value = outputs?.[index] ?? 0;
+    meter.setAttribute("aria-label", `Probability of ${classes[index]} by the broken network`);
+  });
 }

@@ -173,9 +173,9 @@ function strongest(network, passes, index, shown, pointed) {
     })),
   );
   lines.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
-  const largest = Math.abs(lines[0]?.value) || 1;
+  const largest = Math.abs((lines.find((line) => line.isPointed) ?? lines[0])?.value) || 1;
   return lines
     .filter((line, rank) => line.isPointed || rank < MAX_LINES)
-    .map((line) => ({ ...line, strength: Math.abs(line.value) / largest, isFaint: pointed && !line.isPointed }))
+    .map((line) => ({ ...line, strength: Math.min(1, Math.abs(line.value) / largest), isFaint: pointed && !line.isPointed }))
     .filter((line) => line.strength > 0.02);
 }

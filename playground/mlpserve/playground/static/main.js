@@ -4,7 +4,7 @@
 //                                                            -> network.js -> diagram.js, neuron.js
 
 import * as address from "./address.js";
-import { showAnswer, showBroken, showNoAnswer, showWhy } from "./answer.js";
+import { showAnswer, showBroken, showNoAnswer, showWhy, showWhyNot } from "./answer.js";
 import { Diagram } from "./diagram.js";
 import { Network } from "./network.js";
 import { describe } from "./neuron.js";
@@ -18,6 +18,7 @@ import { compare, compareNothing, listVersions, reportOf } from "./versions.js";
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 3000;
 const RETRY_MS = 1000;
+const REST_MS = 120;
 
 const state = {
   models: [],
@@ -80,16 +81,14 @@ function ask({ version, inputShape: [height, width] }) {
   return server.predict(pad.pictureOf(height, width), model().name, version);
 }
 
-/** Asks why, and what the other versions say, while nothing newer is drawn. */
+/** Asks why, and what the other versions say, once the pen rests: the bars come first. */
 async function lookCloser() {
   const [{ answer, models }, chosen] = [state, version()];
-  if (!answer || !chosen) return;
-  try {
-    await explain(answer, chosen);
-    await compare(models, answer, chosen, () => answer !== state.answer);
-  } catch (error) {
-    failed(error);
-  }
+  const isStale = () => answer !== state.answer;
+  await new Promise((resolve) => setTimeout(resolve, REST_MS));
+  if (!answer || !chosen || isStale()) return;
+  await explain(answer, chosen).catch((error) => showWhyNot(error.message));
+  await compare(models, answer, chosen, isStale);
 }
 
 /** Shows which pixels spoke for the answer, or for the class that is pointed at, and which against. */
@@ -138,7 +137,7 @@ function drawNetwork() {
   $("mend").disabled = !network?.isBroken;
   $("turn").disabled = !network || !state.pointed;
   $("turn").textContent = network?.isOff(state.pointed) ? "Turn neuron on" : "Turn neuron off";
-  if (!network) return;
+  if (!network) return showBroken(null, version().classes);
   $("noise").value = network.noise;
   $("noise-value").textContent = network.noise;
   state.passes = network.forward(inputs());
