@@ -12,17 +12,11 @@ import pytest
 
 from mlpserve.datasets import DatasetError, drawn, load_dataset, load_test_split, mnist
 from mlpserve.datasets.download import DownloadError
+from mlpserve.datasets.flags import add_read_options, read_options
 from mlpserve.datasets.idx import IDX_NAMES, idx_header
 from mlpserve.datasets.idx_data import read_idx_data
 from mlpserve.datasets.raw import ReadOptions
-from mlpserve.datasets.source import (
-    DATA_HELP,
-    DATASETS,
-    FORMATS,
-    Source,
-    add_read_options,
-    read_options,
-)
+from mlpserve.datasets.source import DATA_HELP, DATASETS, FORMATS, Source
 
 ARRAYS = {
     "train-images-idx3-ubyte": np.arange(24, dtype=np.uint8).reshape(4, 3, 2),

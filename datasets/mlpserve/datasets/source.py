@@ -4,7 +4,6 @@ A data set is a line of ``DATASETS`` and a module of its own; a format of files 
 ``FORMATS`` and its reader. Flags, help texts and messages follow from the two tables.
 """
 
-import argparse
 import logging
 import os
 import re
@@ -17,20 +16,14 @@ from typing import Final, Protocol, TypeVar
 from mlpserve.datasets.dataset import Dataset, DatasetError, Split
 from mlpserve.datasets.download import DownloadError
 from mlpserve.datasets.drawn import load_drawn, load_drawn_test
+from mlpserve.datasets.finishing import finished, finished_test
 from mlpserve.datasets.idx_data import is_idx_data, read_idx_data
 from mlpserve.datasets.mnist import load_mnist, load_mnist_test
 from mlpserve.datasets.npy_data import is_npy_data, read_npy_data
 from mlpserve.datasets.npz import read_npz_data
 from mlpserve.datasets.paths import user_path
 from mlpserve.datasets.picture_data import is_picture_data, read_picture_data
-from mlpserve.datasets.raw import (
-    NO_OPTIONS,
-    RawData,
-    RawSplit,
-    ReadOptions,
-    finished,
-    finished_test,
-)
+from mlpserve.datasets.raw import NO_OPTIONS, RawData, RawSplit, ReadOptions
 from mlpserve.datasets.table_data import is_table_data, read_table_data
 
 logger = logging.getLogger(__name__)
@@ -168,77 +161,6 @@ def load_test_split(
         raw = replace(raw, train=None, test=raw.train)
     with _located(tested):
         return finished_test(raw, class_labels)
-
-
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the flag ``--data-dir``, which says where the MNIST files are."""
-    parser.add_argument(
-        "--data-dir",
-        type=user_path,
-        default=os.environ.get("MLPSERVE_DATA_DIR") or None,
-        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
-    )
-
-
-def add_read_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say more about data than where it is; see ``read_options``."""
-    group = parser.add_argument_group("what is said about data of your own")
-    group.add_argument(
-        "--test-data",
-        metavar="DATA",
-        help="other data as for --data, to test by; default: the data's own test images, or else "
-        "a tenth of each class, held out",
-    )
-    group.add_argument(
-        "--label-column",
-        metavar="NAME",
-        help="the column of a table with the labels, by its name, or by its place from 0 where "
-        "there are no names; default: label, class, target, y or digit, or else the first",
-    )
-    group.add_argument(
-        "--shape",
-        type=_shape,
-        metavar="HxW",
-        help="of one image, as in 28x28, or 32x32x3 for pictures in colour; pictures are brought "
-        "to it; default: as the data has it, or a square",
-    )
-    group.add_argument(
-        "--transpose", action="store_true", help="swap rows and columns, as EMNIST's images need"
-    )
-    group.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out pictures that cannot be read; default: name them all, and stop",
-    )
-    group.add_argument(
-        "--cache-dir",
-        type=user_path,
-        metavar="DIR",
-        help="where a table that is larger than memory is kept as an array; default: beside it",
-    )
-
-
-def read_options(options: argparse.Namespace) -> ReadOptions:
-    """Return what the flags of ``add_read_options`` say."""
-    return ReadOptions(
-        test_data=options.test_data,
-        label_column=options.label_column,
-        shape=options.shape,
-        transpose=options.transpose,
-        skip_unreadable=options.skip_unreadable,
-        cache_dir=options.cache_dir,
-    )
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(size) for size in text.lower().replace(",", "x").split("x"))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        message = f"expected sizes with x between them, as in 28x28, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    return shape
 
 
 def _is_ours(source: str, options: ReadOptions) -> bool:

@@ -5,7 +5,8 @@ import math
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from mlpserve.datasets.source import DATA_HELP, add_data_dir, add_read_options, read_options
+from mlpserve.datasets.flags import add_data_dir, add_read_options, read_options
+from mlpserve.datasets.source import DATA_HELP
 from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.model.command_line import user_path
 from mlpserve.model.errors import ValueRangeError

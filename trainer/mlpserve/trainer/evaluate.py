@@ -11,12 +11,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import load_test_split
-from mlpserve.datasets.source import (
-    DATA_HELP,
-    add_data_dir,
-    add_read_options,
-    read_options,
-)
+from mlpserve.datasets.flags import add_data_dir, add_read_options, read_options
+from mlpserve.datasets.source import DATA_HELP
 from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.weights import Model, check_golden
 from mlpserve.trainer.arguments import add_model

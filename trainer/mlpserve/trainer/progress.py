@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from mlpserve.datasets import Dataset
+from mlpserve.datasets.flags import given_flags
 from mlpserve.datasets.progress import Bars, Note, unshown
 from mlpserve.datasets.source import DATASETS
 from mlpserve.model.metadata import Metadata
@@ -272,18 +273,9 @@ def describe_version(model: Model, models: Path) -> str:
 def comparison_command(metadata: Metadata, before: int, config: JobConfig) -> str:
     """Return the command that compares a version to one before it, on the data of its training."""
     versions = [f"{metadata.name}:{version}" for version in (before, metadata.version)]
-    said = config.read_options
-    are_ours = {config.data, said.test_data} & {"auto", *DATASETS}
-    flags = {
-        "--data": config.data,
-        "--models": None if config.models == DEFAULT_MODELS else config.models,
-        "--data-dir": config.data_dir if are_ours else None,
-        "--test-data": said.test_data,
-        "--label-column": said.label_column,
-        "--shape": said.shape and "x".join(map(str, said.shape)),
-        "--cache-dir": said.cache_dir,
-    }
-    switches = {"--transpose": said.transpose, "--skip-unreadable": said.skip_unreadable}
-    given = [str(part) for pair in flags.items() if pair[1] is not None for part in pair]
-    given += [switch for switch, is_set in switches.items() if is_set]
-    return shlex.join(["mlpserve-models", "compare", *versions, *given])
+    flags = ["--data", config.data, *given_flags(config.read_options)]
+    if config.models != DEFAULT_MODELS:
+        flags += ["--models", str(config.models)]
+    if config.data_dir is not None and {"auto", *DATASETS} & set(flags):
+        flags += ["--data-dir", str(config.data_dir)]
+    return shlex.join(["mlpserve-models", "compare", *versions, *flags])

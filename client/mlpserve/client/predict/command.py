@@ -28,8 +28,9 @@ try:
     )
     from mlpserve.client.predict.run import Speed, run
     from mlpserve.datasets import DatasetError, load_test_split
+    from mlpserve.datasets.flags import add_data_dir
     from mlpserve.datasets.raw import ReadOptions
-    from mlpserve.datasets.source import DATASETS, add_data_dir
+    from mlpserve.datasets.source import DATASETS
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"mlpserve-predict needs {missing.name}: pip install 'mlpserve[predict]'"

@@ -15,12 +15,8 @@ from typing import Final
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets import DatasetError, Split, load_test_split
-from mlpserve.datasets.source import (
-    DATA_HELP,
-    add_data_dir,
-    add_read_options,
-    read_options,
-)
+from mlpserve.datasets.flags import add_data_dir, add_read_options, read_options
+from mlpserve.datasets.source import DATA_HELP
 from mlpserve.model.command_line import CommandError, printable, table, user_path
 from mlpserve.model.digests import check_digest
 from mlpserve.model.errors import NoVersionError

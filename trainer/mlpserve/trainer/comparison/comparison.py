@@ -158,8 +158,8 @@ def check_comparable(first: Contender, second: Contender) -> None:
         known = [
             f"only {name} knows {_listed(only)}"
             for name, only in (
-                (first.name, [label for label in first_labels if label not in second_labels]),
-                (second.name, [label for label in second_labels if label not in first_labels]),
+                (first.name, _only_in(first_labels, second_labels)),
+                (second.name, _only_in(second_labels, first_labels)),
             )
             if only
         ]
@@ -192,7 +192,8 @@ def compare(first: Contender, second: Contender, split: Split, data: str) -> Com
     check_comparable(first, second)
     labels = first.model.metadata.class_labels
     said_first, said_second = _evaluated(first, split), _evaluated(second, split)
-    order = [second.model.metadata.class_labels.index(label) for label in labels]
+    places = {label: place for place, label in enumerate(second.model.metadata.class_labels)}
+    order = [places[label] for label in labels]
     if order != list(range(len(labels))):
         said_second = Evaluation(said_second.probabilities[:, order], split.labels)
     return Comparison(first, second, labels, split, data, said_first, said_second)
@@ -209,6 +210,11 @@ def _evaluated(contender: Contender, split: Split) -> Evaluation:
 def _shortened(name: str) -> str:
     # What tells two of them apart is mostly at the end.
     return name if len(name) <= _MAX_SHORT_NAME else f"…{name[1 - _MAX_SHORT_NAME :]}"
+
+
+def _only_in(labels: Sequence[str], others: Sequence[str]) -> list[str]:
+    known = set(others)
+    return [label for label in labels if label not in known]
 
 
 def _listed(labels: Sequence[str]) -> str:

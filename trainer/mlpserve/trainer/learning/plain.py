@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.datasets import DatasetError, load_dataset
-from mlpserve.datasets.source import DATA_HELP, add_data_dir
+from mlpserve.datasets.flags import add_data_dir
+from mlpserve.datasets.source import DATA_HELP
 from mlpserve.model.inputs import InputSpec
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
