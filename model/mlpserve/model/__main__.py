@@ -135,7 +135,7 @@ def _add_compare_flags(command: argparse.ArgumentParser) -> None:
         module = importlib.import_module("mlpserve.trainer.comparison.command")
     except ModuleNotFoundError as missing:
         raise CommandError(
-            f"compare needs {missing.name}: pip install 'mlpserve[trainer]'"
+            "compare needs what trains: pip install 'mlpserve[trainer]'"
         ) from missing
     module.add_flags(command)
 

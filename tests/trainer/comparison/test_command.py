@@ -197,7 +197,7 @@ def test_missing_extra_is_named_and_other_commands_need_none(
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     assert main(["--models", str(models), "compare", "tiny:1", "tiny:2", "--data", "drawn"]) == 1
     assert capsys.readouterr().err == (
-        "mlpserve-models: compare needs threadpoolctl: pip install 'mlpserve[trainer]'\n"
+        "mlpserve-models: compare needs what trains: pip install 'mlpserve[trainer]'\n"
     )
     assert main(["--models", str(models), "list"]) == 0
 
