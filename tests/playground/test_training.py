@@ -15,6 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,20 @@ def test_a_trainer_whose_playground_is_killed_removes_what_was_kept_and_ends(
     assert list(playground.kept.iterdir()) == []
 
 
+def test_what_a_playground_left_that_was_killed_is_removed_by_the_next(
+    playground: Playground, target: str
+) -> None:
+    assert playground.post("file", b"x", name="mine.npz") == (200, "")
+    with playing("--target", target):
+        assert len(list(playground.kept.iterdir())) == 1  # of one that lives
+    playground.process.kill()
+    playground.process.wait(timeout=WAIT_S)
+    assert len(list(playground.kept.iterdir())) == 1
+    with playing("--target", target) as (_, url):
+        next(Playground(playground.process, url, playground.kept).states())
+        assert list(playground.kept.iterdir()) == []
+
+
 def test_a_full_disk_is_said(playground: Playground, images: Path) -> None:
     playground.send(images)
     # Files of the playground and its trainer can be of a kilobyte only.
@@ -373,7 +388,12 @@ def test_what_nobody_uses_any_more_is_removed(
                 break
         return files
 
-    assert asyncio.run(send_and_wait()) == [None, "data.npz", None]
+    with ThreadPoolExecutor() as pool:  # this thread has Playwright's event loop
+        assert pool.submit(lambda: asyncio.run(send_and_wait())).result() == [
+            None,
+            "data.npz",
+            None,
+        ]
     assert list(tmp_path.iterdir()) == []
 
 

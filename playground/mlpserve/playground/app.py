@@ -76,6 +76,7 @@ def playground(
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        training.sweep()
         async with make_client() as client:
             application.state.client = client
             yield

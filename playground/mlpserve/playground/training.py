@@ -9,12 +9,14 @@ state as it is: whoever comes late, or again, has missed nothing.
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +24,12 @@ from starlette.exceptions import HTTPException
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import versions
+from mlpserve.model.locks import LockedError, lock_folder, take_lock
 from mlpserve.playground.trainer_process import DRAWN
 
 MODEL: Final = "playground"  # never one that others ask for
 MAX_VERSIONS: Final = 100
+_PREFIX: Final = "mlpserve-playground-"
 _FILE_NAME: Final = re.compile(r"(.*?)(\.(?:npz|csv|csv\.gz|tsv|parquet|arrow))", re.IGNORECASE)
 _MAX_LINE_BYTES: Final = 1 << 20
 _MAX_WARNINGS: Final = 10
@@ -56,6 +60,7 @@ class Training:
         self._models = models
         self._data_dir = data_dir
         self._folder: Path | None = None  # for checkpoints and the visitor's file
+        self._lock = -1  # of the folder, while this process lives
         self._file: Path | None = None
         self._is_receiving = False
         self._child: asyncio.subprocess.Process | None = None
@@ -70,6 +75,13 @@ class Training:
     def is_busy(self) -> bool:
         """Return whether a trainer is at work."""
         return self._task is not None and not self._task.done()
+
+    def sweep(self) -> None:
+        """Remove what playgrounds have left that were killed."""
+        for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            with suppress(LockedError, OSError):
+                lock_folder(left)
+                shutil.rmtree(left, ignore_errors=True)
 
     def start(self, settings: Mapping[str, str]) -> None:
         """Begin a new run; what is left of the one before is forgotten."""
@@ -184,7 +196,9 @@ class Training:
         if self.is_busy or self._is_receiving:
             raise HTTPException(409, "training: one is under way; stop it first")
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="mlpserve-playground-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._lock = os.open(self._folder, os.O_RDONLY)
+            take_lock(self._lock, wait=False)
         return self._folder
 
     def _has_checkpoint(self) -> bool:
@@ -298,6 +312,7 @@ class Training:
         """Remove all that is kept of the last run."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock)
         self._folder = self._file = None
         self._set()
 

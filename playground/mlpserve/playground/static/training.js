@@ -55,8 +55,10 @@ function listen() {
   if (document.hidden) return;
   source = new EventSource("/api/training");
   source.onmessage = ({ data }) => show(JSON.parse(data));
+  source.onopen = () => ($("training-error").textContent = "");
   source.onerror = () => {
     source.close();
+    $("training-said").textContent = "The playground does not answer. The page tries again.";
     setTimeout(listen, RETRY_MS);
   };
 }
