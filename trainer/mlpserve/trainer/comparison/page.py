@@ -5,6 +5,7 @@ images do they differ. The markup is in ``comparison.html.jinja`` beside the rep
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from mlpserve.trainer.comparison.comparison import Comparison
 from mlpserve.trainer.comparison.figures import p_text, points, verdict, warnings
@@ -22,6 +23,8 @@ from mlpserve.trainer.report.formats import counted, percent
 from mlpserve.trainer.report.templates import render, shown_label
 from mlpserve.trainer.statistics import wilson_interval
 
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+
 
 def render_comparison(comparison: Comparison, speeds: Sequence[Speed]) -> str:
     """Return the page of a comparison: HTML that needs no other file and no network.
@@ -35,13 +38,14 @@ def render_comparison(comparison: Comparison, speeds: Sequence[Speed]) -> str:
     labels = [shown_label(label) for label in comparison.class_labels]
     first, second = comparison.first, comparison.second
     images = counted(len(comparison), "test image", "test images")
+    p_value = p_text(comparison.p_value)
     return render(
         "comparison.html.jinja",
         title=f"{second.name} compared to {first.name}",
         subtitle=f"Judged by the same {images} of {comparison.data}",
         warnings=[f"{text[0].upper()}{text[1:]}." for text in warnings(comparison)],
         names=comparison.short_names,
-        verdict=verdict(comparison),
+        verdict=verdict(comparison).replace(f"p {p_value}", f"p {p_value}".replace(" ", _NO_BREAK)),
         class_labels=labels,
         headline=_headline(comparison),
         figures=figures_section(comparison, speeds),
