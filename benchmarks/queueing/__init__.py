@@ -1,0 +1,1 @@
+"""Queue of a server as a simulation, and the measurements that it is fitted to."""
