@@ -23,15 +23,24 @@ Steps 1 to 5 are done twice: in the whole picture, and closer, around the digit 
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.client.errors import InvalidRequestError
-
-Floats: TypeAlias = npt.NDArray[np.float32]
-Mask: TypeAlias = npt.NDArray[np.bool_]
+from mlpserve.client.filters import (
+    Floats,
+    Mask,
+    connected_parts,
+    largest_along,
+    largest_around,
+    least_around,
+    mean_around,
+    quadratic_surface,
+    resampling,
+    two_means,
+)
 
 _SIDE: Final = 28  # of MNIST's images
 _BOX_SHARE: Final = 20 / 28
@@ -45,7 +54,6 @@ _RAMP: Final = (0.25, 0.85)  # of the way from paper to ink: what becomes 0, and
 _LEAST_PART: Final = 0.05
 _NEAR: Final = 0.3
 _MARGIN: Final = 0.5
-_BINS: Final = 256
 _COLOURS: Final = 3
 
 
@@ -124,15 +132,15 @@ def _found(picture: Floats) -> tuple[Floats, _Box] | None:
         return None
     rows, columns = np.flatnonzero(digit.any(axis=1)), np.flatnonzero(digit.any(axis=0))
     box = _Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    return ink * _largest(digit, 3), box
+    return ink * largest_around(digit, 3), box
 
 
 def _reduced(picture: Floats) -> Floats:
     """Return a picture whose longer side is what is worked on; a smaller one is enlarged."""
     height, width, _ = picture.shape
     scale = _WORKING_PX / max(height, width)
-    down = _resampling(height, max(1, round(height * scale)))
-    across = _resampling(width, max(1, round(width * scale)))
+    down = resampling(height, max(1, round(height * scale)))
+    across = resampling(width, max(1, round(width * scale)))
     reduced: Floats = np.einsum("ih,hwc,jw->ijc", down, picture, across, optimize=True)
     return reduced
 
@@ -152,49 +160,25 @@ def _around(picture: Floats, box: _Box, shape: tuple[int, ...]) -> Floats:
 def _ink(picture: Floats) -> Floats | None:
     """Return where ink is, from 0 for paper to 1; None where all is paper."""
     mean = picture.mean(axis=2)
-    is_dark = float(((mean - _surface(mean)) ** 3).mean()) < 0
+    is_dark = float(((mean - quadratic_surface(mean)) ** 3).mean()) < 0
     grey = picture.min(axis=2) if is_dark else 1 - picture.max(axis=2)
-    grey = _mean(grey, 3)
+    grey = mean_around(grey, 3)
     window = max(3, round(min(grey.shape) * _WINDOW_SHARE))
     # Beyond the border the light goes on as it does before it.
     beyond = np.pad(grey, window, mode="reflect", reflect_type="odd")
-    closed = _least(_largest(beyond, window), window)[window:-window, window:-window]
-    paper = _mean(closed, window // 2)
+    closed = least_around(largest_around(beyond, window), window)[window:-window, window:-window]
+    paper = mean_around(closed, window // 2)
     ink = np.clip(1 - grey / np.maximum(paper, 1e-3), 0, 1)
-    dark, light = _two_means(ink)
+    dark, light = two_means(ink)
     if light - dark < _LEAST_CONTRAST:
         return None
     low, high = (dark + share * (light - dark) for share in _RAMP)
     return np.clip((ink - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _surface(grey: Floats) -> Floats:
-    """Return the quadratic surface that is nearest to a picture, in least squares."""
-    rows, columns = (np.linspace(-1, 1, size, dtype=np.float32) for size in grey.shape)
-    y, x = np.broadcast_arrays(rows[:, np.newaxis], columns)
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1).T
-    values = grey.reshape(-1)
-    weights = np.linalg.lstsq(terms.T @ terms, terms.T @ values, rcond=None)[0]
-    surface: Floats = (terms @ weights).reshape(grey.shape)
-    return surface
-
-
-def _two_means(values: npt.NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Return the means of the two classes that Otsu's threshold makes of values from 0 to 1."""
-    counts, edges = np.histogram(values, _BINS, (0, 1))
-    middles = (edges[:-1] + edges[1:]) / 2
-    below, sums = np.cumsum(counts), np.cumsum(counts * middles)
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = sums / below, (sums[-1] - sums) / above
-        between = np.nan_to_num(below * above * (high - low) ** 2)
-    best = int(between.argmax())
-    return float(np.nan_to_num(low[best])), float(np.nan_to_num(high[best]))
-
-
 def _largest_parts(mask: Mask) -> Mask:
     """Return the largest connected part off the border, and the parts close to it."""
-    labels = _connected(_largest(mask, 3))
+    labels = connected_parts(largest_around(mask, 3))
     labels[~mask] = 0
     areas = np.bincount(labels.reshape(-1))
     areas[0] = 0
@@ -218,20 +202,6 @@ def _largest_parts(mask: Mask) -> Mask:
     return np.isin(labels, whole) if whole else main
 
 
-def _connected(mask: Mask) -> npt.NDArray[np.int64]:
-    """Return a number for each connected part of a mask, neighbours over corners included; 0 off.
-
-    Each pixel takes the largest number around it, and then that of the pixel with this number.
-    """
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        around = np.where(mask, _largest(labels, 3), 0)
-        followed = np.concatenate([[0], around.reshape(-1)])[around]
-        if (followed == labels).all():
-            return labels
-        labels = followed
-
-
 def _widened(ink: Floats) -> Floats:
     """Return strokes that are not thinner than MNIST's.
 
@@ -248,8 +218,8 @@ def _widened(ink: Floats) -> Floats:
     ink = np.pad(ink, steps)
     for step in range(steps):
         # A square and a cross in turn make an octagon, which is nearly round.
-        rows, columns = _largest_along(ink, 3, 0), _largest_along(ink, 3, 1)
-        ink = np.maximum(rows, columns) if step % 2 else _largest_along(rows, 3, 1)
+        rows, columns = largest_along(ink, 3, 0), largest_along(ink, 3, 1)
+        ink = np.maximum(rows, columns) if step % 2 else largest_along(rows, 3, 1)
     return ink
 
 
@@ -257,8 +227,8 @@ def _scaled(ink: Floats, box: int) -> Floats:
     """Return ink scaled into a box, its proportions kept, and its brightest parts white."""
     height, width = ink.shape
     scale = box / max(height, width)
-    down = _resampling(height, max(1, round(height * scale)))
-    across = _resampling(width, max(1, round(width * scale)))
+    down = resampling(height, max(1, round(height * scale)))
+    across = resampling(width, max(1, round(width * scale)))
     scaled = (down @ ink @ across.T).astype(np.float32, copy=False)
     bright = np.quantile(scaled[scaled > scaled.max() / 4], 0.75)
     clipped: Floats = np.clip(scaled / max(float(bright), 1e-6), 0, 1).astype(np.float32)
@@ -280,57 +250,3 @@ def _centred(digit: Floats, side: int) -> npt.NDArray[np.uint8]:
     height, width = digit.shape
     placed[top : top + height, left : left + width] = np.rint(digit * 255)
     return placed
-
-
-def _resampling(before: int, after: int) -> Floats:
-    """Return the (after, before) weights of a triangle filter as wide as a pixel of the result."""
-    scale = before / after
-    reach = max(1.0, scale)
-    centres = (np.arange(after) + 0.5) * scale - 0.5
-    distances = np.abs(np.arange(before) - centres[:, np.newaxis]) / reach
-    weights = np.maximum(0, 1 - distances)
-    whole: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return whole
-
-
-def _mean(values: npt.NDArray[np.floating[Any]], window: int) -> Floats:
-    """Return the mean in a square window around each value."""
-    means: npt.NDArray[np.floating[Any]] = values
-    for axis in (0, 1):
-        padded = _padded(means, window, axis)
-        sums = np.cumsum(padded, axis=axis, dtype=np.float64)
-        sums = np.insert(sums, 0, 0, axis=axis)
-        size = values.shape[axis]
-        high = np.take(sums, np.arange(window, window + size), axis=axis)
-        low = np.take(sums, np.arange(size), axis=axis)
-        means = (high - low) / window
-    return means.astype(np.float32)
-
-
-def _largest(values: npt.NDArray[Any], window: int) -> npt.NDArray[Any]:
-    """Return the largest value in a square window around each."""
-    return _largest_along(_largest_along(values, window, 0), window, 1)
-
-
-def _least(values: Floats, window: int) -> Floats:
-    least: Floats = -_largest(-values, window)
-    return least
-
-
-def _largest_along(values: npt.NDArray[Any], window: int, axis: int) -> npt.NDArray[Any]:
-    """Return the largest value in a window along one axis, by windows that double in width."""
-    padded = np.moveaxis(_padded(values, window, axis), axis, 0)
-    width = 1
-    while width < window:
-        step = min(width, window - width)
-        padded = np.maximum(padded[:-step], padded[step:])
-        width += step
-    return np.moveaxis(padded, 0, axis)
-
-
-def _padded(values: npt.NDArray[Any], window: int, axis: int) -> npt.NDArray[Any]:
-    """Return values with as many more at both ends as a window around the last ones needs."""
-    before = (window - 1) // 2
-    widths = [(0, 0)] * values.ndim
-    widths[axis] = (before, window - 1 - before)
-    return np.pad(values, widths, mode="edge")
