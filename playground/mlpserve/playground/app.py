@@ -99,7 +99,7 @@ def playground(
         lifespan=lifespan,
     )
     application.state.networks = networks
-    application.state.value_ranges = {}
+    application.state.versions = {}
     application.state.examples = examples
     return application
 
@@ -130,9 +130,14 @@ async def _predict(request: Request) -> Response:
     if side:
         picture = await run_in_threadpool(preprocess, picture, side=side)
     name, version = _model_name(request), _whole(request, "version", 0)
-    values = picture_values(picture, await _value_range(request, name, version))
+    described = await _described(request, name, version)
+    values = picture_values(picture, described.value_range)
+    # Where no version is named, another may answer, which may have no scores.
+    is_scored = bool(version) and described.ood_threshold is not None
     begun_s = time.perf_counter()
-    answer = await _client(request).predict(values, model=name, version=version)
+    answer = await _client(request).predict(
+        values, model=name, version=version, ood_scores=is_scored
+    )
     elapsed_s = time.perf_counter() - begun_s
     return JSONResponse(
         {
@@ -142,18 +147,19 @@ async def _predict(request: Request) -> Response:
             "probabilities": answer.probabilities[0].tolist(),
             "image": picture[0].ravel().tolist(),
             "milliseconds": round(1000 * elapsed_s, 3),
+            "isUnlikeTraining": is_scored and bool(answer.out_of_distribution[0]),
         }
     )
 
 
-async def _value_range(request: Request, name: str, version: int) -> tuple[float, float] | None:
-    """Return the range of values of a version, which is asked for once."""
-    known: dict[tuple[str, int], tuple[float, float] | None] = request.app.state.value_ranges
+async def _described(request: Request, name: str, version: int) -> VersionInfo:
+    """Return the description of a version, which is asked for once."""
+    known: dict[tuple[str, int], VersionInfo] = request.app.state.versions
     if not version:
-        return (await _client(request).model(name)).versions[0].value_range
+        return (await _client(request).model(name)).versions[0]
     if (name, version) not in known:
         described = await _client(request).model(name, version=version)
-        known[name, version] = described.versions[0].value_range
+        known[name, version] = described.versions[0]
     return known[name, version]
 
 
@@ -161,7 +167,9 @@ async def _explain(request: Request) -> Response:
     """Return what each pixel of a prepared image added to the logit of a class."""
     image = np.frombuffer(await _bounded_body(request), np.uint8)
     name, version = _model_name(request), _whole(request, "version")
-    values = picture_values(image[np.newaxis], await _value_range(request, name, version))
+    values = picture_values(
+        image[np.newaxis], (await _described(request, name, version)).value_range
+    )
     found = await _client(request).explain(
         values, classes=_whole(request, "class"), model=name, version=version
     )

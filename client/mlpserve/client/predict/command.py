@@ -164,7 +164,11 @@ def _results(
     sources: Sequence[Source],
 ) -> Iterator[Results]:
     id_column = options.id_column or ""
-    form = Form(predictor.class_labels, "id" if id_column in RESERVED else id_column)
+    form = Form(
+        predictor.class_labels,
+        "id" if id_column in RESERVED else id_column,
+        has_ood_scores=options.ood_scores,
+    )
     if destination.path is None:
         yield StreamResults(sys.stdout, destination.form, form)
         return
@@ -346,6 +350,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file, which appears when it is whole, or table, csv or jsonl for standard output; "
         "default: table, which shows the first rows",
+    )
+    flags.add_argument(
+        "--ood-scores",
+        action="store_true",
+        help="score how little each image looks like those that the model learned from, and warn "
+        "of those that do not look like them",
     )
     flags.add_argument(
         "--format",

@@ -2,6 +2,7 @@
 
 import argparse
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from mlpserve.client import InvalidRequestError, NotFoundError, Predictions
 from mlpserve.client.arrays import as_wire_array
+from mlpserve.client.predict.predictors import no_scores
 from mlpserve.model.compiled import CompiledModel, Workspace
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import model_names
@@ -31,6 +33,7 @@ class LocalModel:
 
     Raises:
         NotFoundError: It is not there, or cannot be used.
+        ClientError: It has no scores, though these are asked for.
     """
 
     at_once = 2  # one is computed while the next is read
@@ -41,6 +44,9 @@ class LocalModel:
             model = load_checked(models, reference.name, find_version(reference))
         except ModelError as error:
             raise NotFoundError(str(error)) from error
+        if options.ood_scores and model.detector is None:
+            raise no_scores(model.metadata.name, model.metadata.version)
+        self._detector = model.detector if options.ood_scores else None
         self._compiled = CompiledModel(model, reproducible=True)
         self._workspace = Workspace()
         self._lock = threading.Lock()
@@ -58,7 +64,11 @@ class LocalModel:
         _check(flat, self._compiled.metadata.input)
         with self._lock:
             found = self._compiled.classify([flat], self._workspace)
-        return Predictions(found.labels, found.probabilities, self.model_name, self.version)
+        answer = Predictions(found.labels, found.probabilities, self.model_name, self.version)
+        if self._detector is None:
+            return answer
+        scores = self._detector.scores(flat, found.probabilities, self._compiled.metadata.input)
+        return replace(answer, ood_scores=scores, ood_threshold=self._detector.threshold)
 
 
 def _reference(models: Path, options: argparse.Namespace) -> Reference:

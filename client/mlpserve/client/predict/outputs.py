@@ -22,7 +22,8 @@ _TABLE_ROWS: Final = 10
 _BAR_WIDTH: Final = 20
 _COLUMNS: Final = ("source", "index", "label", "probability", "true_label")
 _WARNING: Final = "warning"
-RESERVED: Final = frozenset({*_COLUMNS, _WARNING, "probabilities", "model", "version"})
+OOD_SCORE: Final = "ood_score"
+RESERVED: Final = frozenset({*_COLUMNS, _WARNING, OOD_SCORE, "probabilities", "model", "version"})
 """What columns of ours are called."""
 
 
@@ -33,16 +34,19 @@ class Form:
     Attributes:
         class_labels: What each class is called.
         id_column: What the column of what identifies a row is called; "" where there is none.
+        has_ood_scores: Whether there is a column with out-of-distribution scores.
     """
 
     class_labels: tuple[str, ...]
     id_column: str = ""
+    has_ood_scores: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the names of the columns of a row."""
         more = (self.id_column,) if self.id_column else ()
-        return (*_COLUMNS, *more, _WARNING)
+        scores = (OOD_SCORE,) if self.has_ood_scores else ()
+        return (*_COLUMNS, *more, *scores, _WARNING)
 
     @property
     def has_ids(self) -> bool:
@@ -59,6 +63,7 @@ class Row(NamedTuple):
     probability: float
     true_label: str | None
     id: str | None
+    ood_score: float | None
     warning: str | None
 
 
@@ -67,6 +72,7 @@ def rows(batch: Batch, found: Predictions, class_labels: Sequence[str]) -> Itera
     count = len(batch)
     labels = found.labels.tolist()
     unknown: list[None] = [None] * count
+    scores = found.ood_scores
     return map(
         Row,
         (source.name for source in batch.sources),
@@ -75,6 +81,7 @@ def rows(batch: Batch, found: Predictions, class_labels: Sequence[str]) -> Itera
         found.probabilities[np.arange(count), found.labels].tolist(),
         batch.true_labels or unknown,
         batch.ids or unknown,
+        unknown if scores is None else scores.tolist(),
         (warning or None for warning in batch.warnings) if batch.warnings else unknown,
     )
 
@@ -106,7 +113,7 @@ class CsvWriter:
 
     def write(self, batch: Batch, found: Predictions) -> None:
         """See ``Writer.write``."""
-        has_ids = self._form.has_ids
+        has_ids, has_scores = self._form.has_ids, self._form.has_ood_scores
         self._writer.writerows(
             (
                 row.source,
@@ -115,6 +122,7 @@ class CsvWriter:
                 f"{row.probability:.6f}",
                 row.true_label,
                 *((row.id,) if has_ids else ()),
+                *((f"{row.ood_score:.4f}",) if has_scores else ()),
                 row.warning,
             )
             for row in rows(batch, found, self._form.class_labels)
@@ -148,6 +156,7 @@ class JsonLinesWriter:
                 "probability": row.probability,
                 "true_label": row.true_label,
                 **({self._form.id_column: row.id} if self._form.has_ids else {}),
+                **({OOD_SCORE: row.ood_score} if self._form.has_ood_scores else {}),
                 "warning": row.warning,
                 "probabilities": dict(zip(labels, values, strict=True)),
                 "model": found.model_name,
@@ -211,6 +220,8 @@ def _table(group: str, first: Sequence[Row], total: int) -> Table:
     table.add_column("image", justify="right")
     table.add_column("label")
     table.add_column("probability")
+    if any(row.ood_score is not None for row in first):
+        table.add_column("ood score", justify="right")
     if any(row.true_label is not None for row in first):
         table.add_column("true label")
     for row in first:
@@ -222,6 +233,8 @@ def _cells(group: str, row: Row) -> list[str]:
     bar = "█" * round(row.probability * _BAR_WIDTH)
     image = str(row.number) if row.source == group else os.path.relpath(row.source, group)
     cells = [printable(image), printable(row.label), f"{100 * row.probability:6.2f} % {bar}"]
+    if row.ood_score is not None:
+        cells.append(f"{row.ood_score:.2f}")
     if row.true_label is not None:
         cells.append(printable(row.true_label) + ("" if row.true_label == row.label else "  ✗"))
     return cells

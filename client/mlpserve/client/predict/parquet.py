@@ -9,7 +9,7 @@ import numpy as np
 
 from mlpserve.client import Predictions
 from mlpserve.client.predict.batches import Batch
-from mlpserve.client.predict.outputs import Form, rows
+from mlpserve.client.predict.outputs import OOD_SCORE, Form, Row, rows
 from mlpserve.datasets import DatasetError
 
 
@@ -32,14 +32,19 @@ def pyarrow() -> ModuleType:
 def batch_table(batch: Batch, found: Predictions, form: Form) -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return the rows of a batch: the columns of CSV, and a list of all probabilities."""
     arrow = pyarrow()
-    columns = list(zip(*rows(batch, found, form.class_labels), strict=True))
+    by_name = dict(
+        zip(Row._fields, zip(*rows(batch, found, form.class_labels), strict=True), strict=True)
+    )
     if not form.has_ids:
-        del columns[5]
+        del by_name["id"]
+    if not form.has_ood_scores:
+        del by_name[OOD_SCORE]
     flat = arrow.array(np.ascontiguousarray(found.probabilities).reshape(-1))
     lists = arrow.FixedSizeListArray.from_arrays(flat, found.probabilities.shape[1])
     schema = _schema(form)
     arrays = [
-        arrow.array(column, field.type) for column, field in zip(columns, schema, strict=False)
+        arrow.array(column, field.type)
+        for column, field in zip(by_name.values(), schema, strict=False)
     ]
     return arrow.Table.from_arrays([*arrays, lists], schema=schema)
 
@@ -68,7 +73,8 @@ def join_parts(parts: Iterable[Path], path: Path, form: Form) -> None:
 
 def _schema(form: Form) -> Any:  # noqa: ANN401 - pyarrow has no types
     arrow = pyarrow()
-    types = {"index": arrow.int64(), "probability": arrow.float32()}
+    float32 = arrow.float32()
+    types = {"index": arrow.int64(), "probability": float32, OOD_SCORE: float32}
     fields = [(name, types.get(name, arrow.string())) for name in form.columns]
     lists = arrow.list_(arrow.float32(), len(form.class_labels))
     return arrow.schema([*fields, ("probabilities", lists)])

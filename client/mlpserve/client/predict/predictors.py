@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from mlpserve.client import Client, ModelInfo, NotFoundError, Predictions, VersionInfo
+from mlpserve.client import Client, ClientError, ModelInfo, NotFoundError, Predictions, VersionInfo
 from mlpserve.client.arguments import checked_text
 from mlpserve.client.predict.batches import MAX_ROWS
 
@@ -21,6 +21,8 @@ class Predictor(Protocol):
         value_range: The lowest and the highest value of its images; None for bytes.
         data_name: What the version was trained on.
         at_once: So many calls of ``predict`` at once make sense.
+
+    With ``--ood-scores``, its predictions have out-of-distribution scores.
     """
 
     model_name: str
@@ -51,7 +53,8 @@ class ServedModel:
         options: Which model and version are asked for.
 
     Raises:
-        ClientError: It is not served, or the server cannot be asked.
+        ClientError: It is not served, has no scores though these are asked for, or the server
+            cannot be asked.
     """
 
     at_once = 4
@@ -60,6 +63,9 @@ class ServedModel:
         name = checked_text(options.model, "model")
         served = client.model(name, version=options.version, label=options.label)
         described = _answering(served)
+        if options.ood_scores and described.ood_threshold is None:
+            raise no_scores(served.name, described.version)
+        self._are_scored: bool = options.ood_scores
         self._client = client
         self._max_images = min(MAX_ROWS, served.max_batch_images)
         self.model_name = served.name
@@ -76,7 +82,17 @@ class ServedModel:
             model=self.model_name,
             version=self.version,
             max_images_per_request=self._max_images,
+            ood_scores=self._are_scored,
         )
+
+
+def no_scores(model: str, version: int) -> ClientError:
+    """Return the error of ``--ood-scores`` with a version that has none."""
+    return ClientError(
+        f"--ood-scores: version {version} of {model!r} has no out-of-distribution score, because "
+        "an earlier release trained or serves it, or too few images were at hand; train it again, "
+        "or leave the flag out"
+    )
 
 
 def _answering(served: ModelInfo) -> VersionInfo:

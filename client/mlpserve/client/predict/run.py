@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from mlpserve.client import InvalidRequestError, Predictions
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _Outcome: TypeAlias = tuple[Batch, Predictions] | Failure
 _MAX_WARNINGS: Final = 10
+_UNLIKE: Final = "does not look like what the model learned"
 
 
 class Speed:
@@ -127,17 +129,32 @@ def _outcome(predictor: Predictor, item: Batch | Failure) -> _Outcome:
     if isinstance(item, Failure):
         return item
     try:
-        return item, predictor.predict(item.images)
+        found = predictor.predict(item.images)
     except InvalidRequestError as error:
         source = item.sources[0]
         return Failure(source.name, f"{source.name}: {error}", Position(item.end.source + 1))
+    return _doubted(item, found), found
+
+
+def _doubted(batch: Batch, found: Predictions) -> Batch:
+    """Return a batch with a warning for each image that is unlike what the model learned from."""
+    if found.ood_scores is None:
+        return batch
+    warnings = [
+        "; ".join(filter(None, (warning, _UNLIKE if is_beyond else "")))
+        for warning, is_beyond in zip(
+            batch.warnings or [""] * len(batch), found.out_of_distribution.tolist(), strict=True
+        )
+    ]
+    return replace(batch, warnings=warnings)
 
 
 def _warn(batch: Batch, warned: int) -> int:
     """Tell the first few warnings; return how many there were so far."""
-    for source, warning in zip(batch.sources, batch.warnings, strict=False):
+    for source, index, warning in zip(batch.sources, batch.indices, batch.warnings, strict=False):
         if warning:
             warned += 1
             if warned <= _MAX_WARNINGS:
-                logger.warning("%s: %s", source.name, warning)
+                image = f" {index}" if source.count() != 1 else ""
+                logger.warning("%s%s: %s", source.name, image, warning)
     return warned

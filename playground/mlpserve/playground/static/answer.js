@@ -5,8 +5,10 @@ import { grey, paint, paintSigned } from "./pixels.js";
 const $ = (id) => document.getElementById(id);
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
 
-export function showAnswer({ model, version, label, probabilities, image, milliseconds }, { classes, inputShape }) {
+export function showAnswer(answer, { classes, inputShape }) {
+  const { model, version, label, probabilities, image, milliseconds, isUnlikeTraining } = answer;
   $("said").textContent = `It says ${classes[label]}, with ${percent(probabilities[label])}.`;
+  $("unlike").textContent = isUnlikeTraining ? "But this does not look like what it learned." : "";
   $("took").textContent = `${model} version ${version}, in ${milliseconds.toFixed(1)} ms`;
   showBars(classes, probabilities);
   $("bars").children[label].className = "best";
@@ -15,6 +17,7 @@ export function showAnswer({ model, version, label, probabilities, image, millis
 
 export function showNoAnswer(reason, classes = []) {
   $("said").textContent = reason;
+  $("unlike").textContent = "";
   $("took").textContent = "";
   showBars(classes);
   paint($("seen"), [0], [1, 1], grey);
