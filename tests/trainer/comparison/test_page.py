@@ -128,7 +128,7 @@ def test_every_comparison_has_a_page(metadata: Metadata, options: dict[str, Any]
         ),
         (
             {"data_digest": "sha256:4567"},
-            ["They were trained on different data (pets and pets): one that has learned from"],
+            ["They were trained on different data (both called pets): one that has learned from"],
         ),
     ],
     ids=["matrix", "no matrix", "same weights", "other data"],

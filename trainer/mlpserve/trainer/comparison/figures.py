@@ -67,10 +67,11 @@ def warnings(comparison: Comparison) -> Iterator[str]:
     if comparison.has_equal_weights:
         yield "both have the same weights, so all that differs is the time that they take"
     elif trainings[0].data_digest != trainings[1].data_digest:
+        names = list(dict.fromkeys(each.data_name for each in trainings))
+        called = " and ".join(names) if len(names) > 1 else f"both called {names[0]}"
         yield (
-            f"they were trained on different data ({trainings[0].data_name} and "
-            f"{trainings[1].data_name}): one that has learned from some of these images has an "
-            "unfair advantage"
+            f"they were trained on different data ({called}): one that has learned from some of "
+            "these images has an unfair advantage"
         )
 
 
