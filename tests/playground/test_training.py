@@ -9,6 +9,7 @@ import resource
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -366,6 +367,44 @@ def test_a_file_may_have_any_name(playground: Playground) -> None:
         assert next(playground.states())["file"] == kept
         (folder,) = playground.kept.iterdir()
         assert [path.name for path in folder.rglob("*.*")] == [kept]
+
+
+def test_a_file_that_is_not_sent_whole_changes_nothing(playground: Playground) -> None:
+    assert playground.post("file", b"x", name="whole.npz") == (200, "")
+    address = urllib.parse.urlsplit(playground.url)
+    with socket.create_connection((address.hostname, address.port), timeout=WAIT_S) as connection:
+        head = f"POST /api/training/file?name=half.npz HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        connection.sendall(f"{head}Content-Length: 100000\r\n\r\nhalf".encode())
+    states = playground.states()
+    next(states)
+    while playground.post("file", b"x", name="whole.npz")[0] == 409:  # it is being received
+        next(states)
+    (folder,) = playground.kept.iterdir()
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["whole.npz"]
+    playground.process.terminate()
+    assert playground.process.stderr is not None
+    assert playground.process.stderr.read() == ""
+
+
+def test_what_cannot_be_published_can_be_published_later(
+    playground: Playground, images: Path, models: Path
+) -> None:
+    playground.send(images)
+    assert playground.start({**SHORT, "learning-rate": "0.02"}) == (200, "")
+    playground.wait_for("finished", points=1)
+    folder, aside = models / "playground", models / "aside"
+    if folder.exists():
+        folder.rename(aside)
+    folder.touch()
+    assert playground.post("publish") == (200, "")
+    state = playground.wait_for("stopped", "failed", "published")
+    assert (state["phase"], state["canPublish"]) == ("stopped", True)
+    assert "playground" in state["message"]
+    folder.unlink()
+    if aside.exists():
+        aside.rename(folder)
+    assert playground.post("publish") == (200, "")
+    assert playground.wait_for("published")["testAccuracy"] > 0.5
 
 
 def test_what_nobody_uses_any_more_is_removed(

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -95,7 +95,11 @@ def playground(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(BrowserGuard, allowed_hosts=allowed_hosts)],
-        exception_handlers={ClientError: _client_error, HTTPException: _http_error},
+        exception_handlers={
+            ClientDisconnect: lambda *_: Response(status_code=400),  # nobody reads it
+            ClientError: _client_error,
+            HTTPException: _http_error,
+        },
         lifespan=lifespan,
     )
     application.state.networks = networks

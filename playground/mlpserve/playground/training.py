@@ -30,7 +30,6 @@ from mlpserve.playground.trainer_process import DRAWN
 MODEL: Final = "playground"  # never one that others ask for
 MAX_VERSIONS: Final = 100
 _PREFIX: Final = "mlpserve-playground-"
-_FILE_NAME: Final = re.compile(r"(.*?)(\.(?:npz|csv|csv\.gz|tsv|parquet|arrow))", re.IGNORECASE)
 _MAX_LINE_BYTES: Final = 1 << 20
 _MAX_WARNINGS: Final = 10
 _TIME_LIMIT_S: Final = 600
@@ -137,24 +136,19 @@ class Training:
     async def receive(self, name: str, pieces: AsyncIterator[bytes]) -> None:
         """Keep a visitor's file for the runs that follow; the trainer tells whether it is data."""
         folder = self._free_folder()
-        found = _FILE_NAME.fullmatch(name)
-        if found is None:
-            expected = "a file .npz, .csv, .csv.gz, .tsv, .parquet or .arrow"
-            raise HTTPException(422, f"file: expected {expected}, got {name[-60:]!r}")
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", found[1]).strip("-")[:60] or "data"
         self._is_receiving = True
+        unfinished = folder / "unfinished"
         try:
-            self._forget_file()
-            shutil.rmtree(folder / "run", ignore_errors=True)
-            self._file = folder / "own" / f"{stem}{found[2].lower()}"
-            self._file.parent.mkdir(exist_ok=True)
-            with self._file.open("wb") as file:
+            with unfinished.open("wb") as file:
                 async for piece in pieces:
                     file.write(piece)
-        except BaseException:
             self._forget_file()
-            raise
+            shutil.rmtree(folder / "run", ignore_errors=True)
+            self._file = folder / "own" / name
+            self._file.parent.mkdir(exist_ok=True)
+            unfinished.rename(self._file)
         finally:
+            unfinished.unlink(missing_ok=True)
             self._is_receiving = False
             self._expire_later()
             self._set()

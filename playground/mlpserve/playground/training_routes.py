@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from mlpserve.playground.training import Training
 
+_FILE_NAME: Final = re.compile(r"(.*?)(\.(?:npz|csv|csv\.gz|tsv|parquet|arrow))", re.IGNORECASE)
 _MAX_SETTINGS_BYTES: Final = 4 << 10
 _MAX_FILE_BYTES: Final = 128 << 20
 
@@ -56,7 +57,7 @@ def training_routes(training: Training) -> list[Route]:
             if action == "start":
                 training.start(await _settings(request))
             elif action == "file":
-                name = request.query_params.get("name", "")
+                name = _file_name(request.query_params.get("name", ""))
                 await training.receive(name, _bounded(request, _MAX_FILE_BYTES))
             elif action == "stop":
                 await training.stop()
@@ -72,6 +73,16 @@ def training_routes(training: Training) -> list[Route]:
         Route("/api/training", watch),
         Route("/api/training/{action}", act, methods=["POST"]),
     ]
+
+
+def _file_name(name: str) -> str:
+    """Return what a visitor's file is called here."""
+    found = _FILE_NAME.fullmatch(name)
+    if found is None:
+        expected = "a file .npz, .csv, .csv.gz, .tsv, .parquet or .arrow"
+        raise HTTPException(422, f"file: expected {expected}, got {name[-60:]!r}")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", found[1]).strip("-")[:60] or "data"
+    return f"{stem}{found[2].lower()}"
 
 
 async def _settings(request: Request) -> dict[str, str]:
