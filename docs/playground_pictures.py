@@ -22,7 +22,7 @@ from harness.drawing import browsing, chromium, draw, drawing
 
 FOLDER: Final = Path(__file__).with_name("pictures")
 WIDTH, HEIGHT = 1200, 810
-SCALE: Final = 1.4  # the README is about 830 pixels wide: two of the picture's for one of it
+SCALE: Final = 1.3  # the README is about 830 pixels wide: two of the picture's for one of it
 STROKE_MS, MOVE_MS, READ_MS = 70, 120, 1100
 CURSOR: Final = """() => {
     const cursor = document.body.appendChild(document.createElement("div"));
@@ -69,8 +69,8 @@ def _animation(browser: Browser, url: str) -> None:
         append_images=frames[1:],
         duration=durations,
         loop=0,
-        quality=50,
-        method=6,
+        quality=33,
+        method=4,
         minimize_size=True,
     )
     page.close()

@@ -13,7 +13,7 @@ import { listenForPictures } from "./pictures.js";
 import { grey, paint } from "./pixels.js";
 import * as server from "./server.js";
 import { watchTraining } from "./training.js";
-import { compare, compareNothing, listVersions, reportOf } from "./versions.js";
+import { choose, compare, compareNothing, listVersions, reportOf } from "./versions.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 3000;
@@ -199,7 +199,7 @@ async function showModels(models) {
   state.models = models;
   listVersions(models);
   if (!before) return showAddress();
-  choose(name, String(before.version));
+  choose(state.models, name, String(before.version));
   const chosen = version();
   const isGone = model().name !== name || chosen.version !== before.version;
   if (isGone || chosen.createdAt !== before.createdAt) await loadNetwork();
@@ -213,21 +213,9 @@ async function showModels(models) {
   newest.want();
 }
 
-/** Chooses a model and a version, or those that the server would, if these are not served. */
-function choose(name, number) {
-  fill($("model"), state.models.map(({ name }) => name), name);
-  const { versions, defaultVersion } = model();
-  fill($("version"), versions.map(({ version }) => String(version)), number, String(defaultVersion));
-}
-
-function fill(select, options, ...wanted) {
-  select.replaceChildren(...options.map((text) => new Option(text)));
-  select.value = wanted.find((one) => options.includes(one)) ?? options[0];
-}
-
 async function showAddress() {
   const kept = address.read();
-  choose(kept.get("model"), kept.get("version"));
+  choose(state.models, kept.get("model"), kept.get("version"));
   await loadNetwork();
   if (state.network) address.breakAs(kept, state.network);
   if (!kept.has("image")) return newest.want();
@@ -286,7 +274,7 @@ $("prepare").addEventListener("change", () => newest.want());
 listenForPictures($("file"), { onPicture: showPicture, onRefusal: (error) => showNotice(error.message) });
 for (const name of ["model", "version"]) {
   $(name).addEventListener("change", saying(async () => {
-    choose($("model").value, name === "version" ? $("version").value : "");
+    choose(state.models, $("model").value, name === "version" ? $("version").value : "");
     await loadNetwork();
     newest.want();
   }));
@@ -301,7 +289,7 @@ $("mend").addEventListener("click", () => (state.network.repair(), drawNetwork()
 addEventListener("hashchange", saying(showAddress));
 watchTraining(async (name, number) => {
   await refresh();
-  choose(name, number);
+  choose(state.models, name, number);
   await loadNetwork();
   newest.want();
 });

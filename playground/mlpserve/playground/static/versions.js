@@ -8,6 +8,19 @@ const COLUMNS = { time: 6, says: 7 };
 
 export const reportOf = (model, version) => `/report/${encodeURIComponent(model)}/${version}`;
 
+/** Chooses a model and a version in the page's head, or those that the server would, if these are not served. */
+export function choose(models, name, number) {
+  fill("model", models.map(({ name }) => name), name);
+  const { versions, defaultVersion } = models.find(({ name }) => name === document.getElementById("model").value);
+  fill("version", versions.map(({ version }) => String(version)), number, String(defaultVersion));
+}
+
+function fill(id, options, ...wanted) {
+  const select = document.getElementById(id);
+  select.replaceChildren(...options.map((text) => new Option(text)));
+  select.value = wanted.find((one) => options.includes(one)) ?? options[0];
+}
+
 /** Lists the versions of all models. */
 export function listVersions(models) {
   rows.replaceChildren(
