@@ -286,23 +286,37 @@ def test_all_components_go_together() -> None:
     ]
 
 
+def built(copy: Path, kustomization: str) -> list[Document]:
+    """Return what an overlay comes to in a copy of all."""
+    for folder in ("deploy", "monitoring"):
+        shutil.copytree(REPOSITORY / folder, copy / folder)
+    overlay = copy / "deploy" / "kubernetes" / "overlays" / "ours"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(kustomization)
+    return manifests.rendered(str(overlay))
+
+
 def test_the_store_of_the_sidecar_is_set_in_an_overlay_as_its_page_says(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    overlay = FOLDER / "overlays" / tmp_path.name
-    overlay.mkdir()
-    try:
-        (overlay / "kustomization.yaml").write_text(block)
-        documents = manifests.rendered(f"overlays/{overlay.name}")
-    finally:
-        shutil.rmtree(overlay)
+    documents = built(tmp_path, block)
     urls = [each.get("MODELS_URL") for each in manifests.config_maps(documents).values()]
     assert "s3://our-bucket/models" in urls
     (pod,) = manifests.pods(documents)
     assert {each["image"].rpartition("/")[0] for each in pod.containers} == {"registry.example"}
 
 
+def test_all_is_in_another_namespace_if_an_overlay_says_so(tmp_path: Path) -> None:
+    text = "{namespace: other, resources: [../production]}"
+    documents = built(tmp_path, text)
+    assert {each["metadata"].get("namespace", "other") for each in documents} == {"other"}
+    (namespace,) = manifests.of_kind(documents, "Namespace")
+    assert namespace["metadata"]["name"] == "other"
+    assert "pod-security.kubernetes.io/enforce" in namespace["metadata"]["labels"]
+
+
 def test_the_page_names_all_folders_and_no_others() -> None:
     named = set(re.findall(r"deploy/kubernetes/([\w/.-]+)", PAGE.read_text()))
+    named.remove("overlays/ours/kustomization.yaml")  # the reader's
     assert {each for each in named if not (FOLDER / each).exists()} == set()
     components = {path.name for path in (FOLDER / "components").iterdir()}
     assert components <= set(re.findall(r"`(\w+)`", PAGE.read_text()))

@@ -109,7 +109,7 @@ class Cluster:
 
     def start(self, *words: str) -> str:
         """Start a container in the background; return its id."""
-        identifier = docker("run", "--detach", *words)
+        identifier = docker("run", "--detach", "--label", PREFIX, *words)
         self._containers.append(identifier)
         return identifier
 
