@@ -124,6 +124,13 @@ class Cluster:
 @contextmanager
 def cluster(helper_image: str) -> Iterator[Cluster]:
     """Make a cluster, and remove all of it afterwards."""
+    if docker("network", "ls", "--quiet", "--filter", f"name=^{PREFIX}$"):
+        raise LabError(
+            f"there is a network {PREFIX} already: another run is under way, or one was killed; "
+            f"then docker rm --force $(docker ps -aq --filter label={PREFIX}); "
+            f"docker network rm {PREFIX}; "
+            f"docker volume rm $(docker volume ls -q --filter name={PREFIX})"
+        )
     docker("network", "create", PREFIX)
     made = Cluster(helper_image)
     try:
