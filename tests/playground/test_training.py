@@ -350,8 +350,8 @@ def test_a_full_disk_is_said(playground: Playground, images: Path) -> None:
     assert hard == resource.RLIM_INFINITY
     status, message = playground.post("file", images.read_bytes(), name="large.npz")
     assert (status, message) == (507, "training: nothing can be kept: File too large")
-    assert playground.start(SHORT)[0] == 422
-    assert playground.start({**SHORT, "data": "mnist"}) == (200, "")
+    assert next(playground.states())["file"] == "my-digits.npz"
+    assert playground.start(SHORT) == (200, "")
     state = playground.wait_for("failed", "stopped")
     assert "a checkpoint cannot be written: File too large" in state["message"]
 
