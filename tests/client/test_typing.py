@@ -31,6 +31,9 @@ def classify(images: npt.NDArray[np.uint8]) -> list[str]:
         probabilities: npt.NDArray[np.float32] = found[:10].probabilities
         best: npt.NDArray[np.float32] = found.top(3).probabilities
         queue_s: float = found.timings.queue_s if found.timings is not None else 0.0
+        why = client.explain(images, classes=[7], method="integrated_gradients", steps=50)
+        attributions: npt.NDArray[np.float32] = why[:10].attributions
+        print(attributions, why.predictions.labels, why.errors.max())
         versions: list[int] = [version.version for version in client.model().versions]
         print(labels, probabilities, best, queue_s, versions)
         return found.names

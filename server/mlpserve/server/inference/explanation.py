@@ -2,9 +2,10 @@
 
     request of 50 images, 20 steps -- parts --> 25 images | 25 images --> joined to one answer
 
-A row of an explanation is about as much work, at most, as an image that is classified: one step of
-integrated gradients, but of one image never less than four. A part has as many rows as a pass, so
-that nobody waits for more than a pass behind it.
+A row of an explanation is about as much work as an image that is classified: one step of integrated
+gradients, but of one image never less than four. (It is less where the first layer is the largest,
+and twice as much where the others are far larger.) A part has as many rows as a pass, so that
+nobody waits for more than a pass behind it.
 """
 
 from collections.abc import Sequence

@@ -49,7 +49,7 @@ class Explanation(NamedTuple):
 
     @property
     def rows_per_image(self) -> int:
-        """Return as how many rows an image counts: about so many predictions it costs at most."""
+        """Return as how many rows an image counts: about so many predictions it costs."""
         return max(self.steps, _MIN_ROWS)
 
     def of(self, images: slice) -> "Explanation":

@@ -175,7 +175,9 @@ class ServerConfig(Settings):
         _Count, "join requests up to N images, and compute a larger one in parts of so many"
     ] = 512
     max_queue_rows: Annotated[
-        _Count, "most images that may wait for their turn; what comes then is refused"
+        _Count,
+        "most images that may wait for their turn, an explained one counted as its steps; what "
+        "comes then is refused",
     ] = 65_536
     request_threads: Annotated[
         int,

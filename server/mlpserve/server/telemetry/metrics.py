@@ -72,7 +72,11 @@ BATCH_ROWS: Final = Metric(
     ("model",),
     ROWS,
 )
-QUEUE_ROWS: Final = Metric("mlpserve_queue_rows", "gauge", "Images that wait for their turn.")
+QUEUE_ROWS: Final = Metric(
+    "mlpserve_queue_rows",
+    "gauge",
+    "Images that wait for their turn; one that is to be explained counts as its steps.",
+)
 QUEUE_REQUESTS: Final = Metric(
     "mlpserve_queue_requests", "gauge", "Requests that wait for their turn."
 )
