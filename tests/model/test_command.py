@@ -197,7 +197,7 @@ def test_interrupt_ends_it_without_a_word_too_much(models: Path, three: Path) ->
         )
         wait_until_open(process, three / ".lock")
         process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=60)
+        output = process.communicate(timeout=240)
         lock.communicate(b"")
     assert (process.returncode, *output) == (130, "", "")
     assert versions(models, "tiny") == [3, 2, 1]

@@ -261,7 +261,7 @@ def test_of_many_changes_at_once_none_is_lost_and_none_is_seen_half(
         assert seen <= labels
         seen = labels
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         assert process.returncode == 0
     assert set(read_labels(models, "tiny")) == {
         f"p{process}-{number}" for process in range(count) for number in range(each)
@@ -274,7 +274,7 @@ def test_kill_at_any_moment_leaves_the_label_as_it_was_or_as_it_is_to_be(
     for _ in range(3):
         publish(models, model)
     set_label(models, "tiny", "stable", 1)
-    output = publisher("die-labelling", tmp_path / "moments", models).communicate(timeout=60)[0]
+    output = publisher("die-labelling", tmp_path / "moments", models).communicate(timeout=240)[0]
     left = []
     for moment in range(1, int(output) + 1):
         folder = tmp_path / "moments" / str(moment)

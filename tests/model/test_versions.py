@@ -282,7 +282,7 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(
     start_together(publishers)
     outputs = []
     for process in publishers:
-        outputs += [int(line) for line in process.communicate(timeout=60)[0].split()]
+        outputs += [int(line) for line in process.communicate(timeout=240)[0].split()]
         assert process.returncode == 0
 
     numbers = list(range(1, count * each + 1))
@@ -299,7 +299,7 @@ def test_each_of_many_publishers_gets_numbers_of_its_own(
 def test_kill_at_any_moment_leaves_no_half_version(
     tmp_path: Path, model: Model, weights_file: Path, publisher: Publisher
 ) -> None:
-    output = publisher("die-publishing", tmp_path, weights_file).communicate(timeout=60)[0]
+    output = publisher("die-publishing", tmp_path, weights_file).communicate(timeout=240)[0]
     last = int(output)
     left = []
     for moment in range(1, last + 1):

@@ -1,6 +1,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import TypeAlias
 
 import pytest
@@ -15,13 +16,14 @@ Publisher: TypeAlias = Callable[..., subprocess.Popen[str]]
 StartTogether: TypeAlias = Callable[[list[subprocess.Popen[str]]], None]
 
 KEPT = 3
+PAUSE_S = 0.001  # in which others have a processor
 
 
 def numbers_said(processes: list[subprocess.Popen[str]]) -> list[int]:
     """Return all numbers that processes have said, when they have ended well."""
     said = []
     for process in processes:
-        said += [int(line) for line in process.communicate(timeout=60)[0].split()]
+        said += [int(line) for line in process.communicate(timeout=240)[0].split()]
         assert process.returncode == 0
     return said
 
@@ -54,6 +56,7 @@ def test_no_version_is_lost_or_doubled_while_others_publish_label_and_prune(
     seen = set()
     while any(process.poll() is None for process in trainers):
         seen.add(usable_version(models))
+        Event().wait(PAUSE_S)
     published, pruned = numbers_said(trainers), numbers_said(pruners)
     assert numbers_said(labellers) == []
 

@@ -115,8 +115,8 @@ def test_a_stopped_run_is_published_at_once_with_a_short_time_limit(
     assert train(*flags, "--no-publish", "--time-limit", "0.2").returncode == 0
     done = train(*flags, "--resume", "--time-limit", "0.001")
     assert done.returncode == 0, done.stderr
+    assert "resumed from" in done.stdout
     assert versions(models, "thirds") == [1]
-    assert load_version(models, "thirds", 1).metadata.training.test_accuracy > 0.9
 
 
 @pytest.mark.parametrize(

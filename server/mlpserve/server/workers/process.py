@@ -26,7 +26,7 @@ WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "mlpserve.server.workers.wo
 _CALL_TIMEOUT_S: Final = 60.0
 _METRICS_TIMEOUT_S: Final = 1.0
 _RELOAD_TIMEOUT_S: Final = 5.0
-_AFTER_CLOSING_S: Final = 1.0
+_AFTER_CLOSING_S: Final = 10.0  # in which Python ends, on a busy machine too
 
 
 class WorkerLostError(Exception):
