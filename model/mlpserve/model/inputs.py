@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -80,7 +81,7 @@ class InputSpec:
     uint8_divisor: int = UINT8_DIVISOR
     value_range: ValueRange | None = None
 
-    @property
+    @cached_property
     def values_per_image(self) -> int:
         """Return the number of values of one image: the width of the network's input."""
         return math.prod(self.shape)

@@ -60,7 +60,8 @@ def decode_images(
 
 def aligned(data: bytes | memoryview, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return bytes as numbers: a view, or a copy where their addresses are not those of numbers."""
-    return np.require(np.frombuffer(data, dtype), requirements="A")
+    numbers = np.frombuffer(data, dtype)
+    return numbers if numbers.flags.aligned else numbers.copy()
 
 
 def _shape(spec: InputSpec) -> str:

@@ -39,12 +39,12 @@ class FairShare:
     def is_free(self, caller: str | bytes, count: int) -> bool:
         """Return whether there is room for so many more of a caller."""
         free = self.most - self.taken - count
-        return not self.taken or (free >= 0 and self.taken_by(caller) <= free)
+        return not self.taken or (free >= 0 and self._taken_by.get(caller, 0) <= free)
 
     def take(self, caller: str | bytes, count: int) -> None:
         """Take room, whether or not it is free."""
         taken = self.taken + count
-        self._taken_by[caller] = self.taken_by(caller) + count
+        self._taken_by[caller] = self._taken_by.get(caller, 0) + count
         self.taken = taken  # what may fail for lack of memory comes before: all or nothing
 
     def give_back(self, caller: str | bytes, count: int) -> None:
