@@ -1,5 +1,6 @@
 """The fast lane, and the conditions under which it steps aside."""
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -48,6 +49,22 @@ def test_a_release_that_is_on_the_list_is_answered_by_the_fast_lane(
     assert server.adapter == "the fast lane"
     assert answers(server)
     server.stop()
+
+
+@pytest.mark.parametrize(("processors", "expected"), [({0}, True), ({0, 1}, False)])
+def test_the_threads_that_read_go_first_where_they_share_the_only_processor(
+    started: Callable[[], Server],
+    monkeypatch: pytest.MonkeyPatch,
+    processors: set[int],
+    expected: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    given_way: list[bool] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: processors)
+    monkeypatch.setattr(os, "sched_yield", lambda: given_way.append(True))
+    server = started()
+    assert answers(server)
+    server.stop()
+    assert bool(given_way) == expected
 
 
 def test_a_later_patch_of_a_series_on_the_list_is_answered_by_the_fast_lane(

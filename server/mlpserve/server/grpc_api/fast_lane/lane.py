@@ -13,6 +13,7 @@ and the lane only after `self_test` has seen it work.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from threading import Thread
@@ -98,6 +99,16 @@ def _series(release: str) -> list[str]:
     return release.split(".")[:2]
 
 
+def _has_one_processor() -> bool:
+    """Return whether the threads of gRPC that read from connections share the lane's processor.
+
+    The first request that they read wakes the lane, which takes their place. If it gives way before
+    it works, they read what else has come: so one pass answers more, and half as many switches
+    between threads are needed.
+    """
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+
+
 class FastLane:
     """Runs a public server, and answers some unary methods of it in the thread that polls.
 
@@ -160,6 +171,8 @@ class FastLane:
 
     def _serve(self) -> None:
         work, events, is_going_on = self.work, 0, True
+        gives_way = _has_one_processor()
+        has_given_way = not gives_way
         while is_going_on:
             self.turns += 1
             self._wall_clock_ahead_s = time.time() - time.monotonic()
@@ -172,8 +185,11 @@ class FastLane:
                 elif self._state.server_deallocated:
                     grpcio._begin_shutdown_once(self._state)  # noqa: SLF001
                 event = None  # it may hold the last reference to a call, which is to end now
-                if is_quiet or events >= _EVENTS_BEFORE_WORK:
-                    events = 0
+                if is_quiet and work and not has_given_way:
+                    has_given_way = True
+                    os.sched_yield()
+                elif is_quiet or events >= _EVENTS_BEFORE_WORK:
+                    events, has_given_way = 0, not gives_way
                     self.late.end_overdue()
                     if work:
                         self._do_work()
