@@ -52,6 +52,18 @@ def test_a_drawing_is_prepared_and_classified_by_the_version_that_is_named(url: 
     assert unprepared["probabilities"] == answer["probabilities"]
 
 
+def test_an_image_that_looks_like_no_digit_is_said_to_be_so(url: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 784, np.uint8)
+    for version in (1, 2):
+        path = f"{url}/api/predict?width=28&height=28&model=digits&version={version}"
+        assert call(path, noise.tobytes())[1]["isUnlikeTraining"] is True
+        prepared = f"{url}/api/predict?width=140&height=140&prepare=28&model=digits"
+        _, answer, _ = call(f"{prepared}&version={version}", SEVEN.tobytes())
+        assert answer["isUnlikeTraining"] is False
+    unnamed = f"{url}/api/predict?width=28&height=28&model=digits"
+    assert call(unnamed, noise.tobytes())[1]["isUnlikeTraining"] is False  # another may answer
+
+
 def test_the_weights_are_those_of_the_version(url: str) -> None:
     status, layers, _ = call(f"{url}/api/network?model=digits&version=1")
     assert status == 200

@@ -24,6 +24,25 @@ def test_each_digit_that_is_drawn_gets_its_answer(visitor: Visitor, digit: str) 
     visitor.expect_said(f"It says {digit},")
 
 
+def test_a_digit_looks_like_what_was_learned_and_a_scribble_does_not(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    visitor.draw("3")
+    visitor.expect_said("It says 3,")
+    expect(page.locator("#unlike")).to_be_hidden()
+    page.locator("#clear").click()
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 30, box["y"] + 40)
+    page.mouse.down()
+    for row in range(8):
+        page.mouse.move(box["x"] + (240 if row % 2 else 40), box["y"] + 40 + 25 * row, steps=5)
+    page.mouse.up()
+    said = expect(page.locator("#unlike"))
+    said.to_have_text("But this does not look like what it learned.", timeout=60_000)
+    page.locator("#clear").click()
+    expect(page.locator("#unlike")).to_be_hidden(timeout=60_000)
+
+
 def test_the_page_computes_what_the_server_answers(visitor: Visitor, digits: Path) -> None:
     visitor.visit("#model=digits&version=1")
     visitor.draw("3")

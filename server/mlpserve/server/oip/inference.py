@@ -139,7 +139,7 @@ class Inference:
         images = decode_images(plain.input, model, max_batch_images=self._max_batch_images)
         metadata = model.metadata
         outputs = selected(plain.outputs, metadata.name)
-        are_scored = any(output.name == OOD_SCORES for output in outputs)
+        are_scored = any(output.name == OOD_SCORES for output in plain.outputs)
         scores = ood_scoring(model, images, f"output '{OOD_SCORES}'") if are_scored else None
 
         def encode_answer(answer: Answer) -> _ResponseT:
