@@ -157,6 +157,19 @@ def test_the_open_inference_protocol_has_them_as_an_output_for_those_who_name_it
     assert np.array(output["data"], np.float32).tobytes() == expected
 
 
+def test_an_image_is_explained_and_scored_by_one_request(
+    channel: grpc.Channel, stub: PredictionServiceStub
+) -> None:
+    request = raw_request(IMAGES)
+    for name in ("attributions", "ood_scores", "probabilities"):
+        request.outputs.add(name=name)
+    found = raw_outputs(infer(channel, request))
+    assert len(found["attributions"]) == 4 * IMAGES.size
+    scored = np.frombuffer(found["ood_scores"], "<f4")
+    alone = stub.Predict(asked(), timeout=TIMEOUT_S).ood_scores
+    np.testing.assert_allclose(scored, np.frombuffer(alone, "<f4"), rtol=1e-3, atol=1e-3)
+
+
 def test_the_open_inference_protocol_describes_them_where_there_are_any(
     channel: grpc.Channel, scored_model: Model
 ) -> None:

@@ -131,14 +131,23 @@ class OodDetector:
             probabilities: (N, K), what the network says of them.
             spec: What the network takes.
         """
-        found = np.empty(len(images), np.float32)
-        mean, std = self.doubt_mean, self.doubt_std
+        distances, doubts = self.parts(images, probabilities, spec)
+        oddness = np.abs(distances - self.distance_mean) / self.distance_std
+        doubt = np.maximum((doubts - self.doubt_mean) / self.doubt_std, _MIN_DOUBT)
+        scores: Floats = (oddness + doubt).astype(np.float32, copy=False)
+        return scores
+
+    def parts(
+        self, images: npt.NDArray[Any], probabilities: FloatArray, spec: InputSpec
+    ) -> tuple[Floats, Floats]:
+        """Return ``log d`` and ``log((1 - p) / p)``, (N,) each; arguments as for ``scores``."""
+        distances, doubts = np.empty((2, len(images)), np.float32)
         for start in range(0, len(images), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
-            distances, doubts = self._parts(spec.scale(images[rows]), probabilities[rows])
-            distances = np.abs(distances - self.distance_mean) / self.distance_std
-            found[rows] = distances + np.maximum((doubts - mean) / std, _MIN_DOUBT)
-        return found
+            distances[rows] = self._log_distances(spec.scale(images[rows]))
+            sure = np.minimum(probabilities[rows].max(axis=1), _MAX_PROBABILITY)
+            doubts[rows] = np.log((1 - sure) / sure)
+        return distances, doubts
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the entries of the weights file."""
@@ -161,8 +170,8 @@ class OodDetector:
         rows = np.concatenate([self.directions.reshape(-1, self.means.shape[1]), beyond])
         return np.ascontiguousarray(rows.T), np.square(beyond).sum(axis=1)
 
-    def _parts(self, inputs: Floats, probabilities: FloatArray) -> tuple[Floats, Floats]:
-        """Return log d and the doubt, (N,) each, of (N, D) inputs."""
+    def _log_distances(self, inputs: Floats) -> Floats:
+        """Return the (N,) values of ``log d`` of (N, D) inputs."""
         matrix, squares = self._projection
         classes, directions, _ = self.directions.shape
         products = inputs @ matrix
@@ -171,8 +180,8 @@ class OodDetector:
         beyond -= np.einsum("nmk,nmk->nm", along, along)
         beyond -= 2 * products[:, classes * directions :]
         distances = np.maximum((beyond / self.variances).min(axis=1), _MIN_DISTANCE)
-        sure = np.minimum(probabilities.max(axis=1), _MAX_PROBABILITY)
-        return np.log(distances), np.log((1 - sure) / sure)
+        logarithms: Floats = np.log(distances)
+        return logarithms
 
 
 def fit_detector(
@@ -230,7 +239,7 @@ def _calibrated(
     detector: OodDetector, held_out: tuple[npt.NDArray[Any], FloatArray], spec: InputSpec
 ) -> OodDetector:
     """Return a detector with the means, standard deviations and threshold of held-out images."""
-    distances, doubts = detector._parts(spec.scale(held_out[0]), held_out[1])  # noqa: SLF001 - its own module
+    distances, doubts = detector.parts(*held_out, spec)
     calibrated = replace(
         detector,
         distance_mean=float(distances.mean(dtype=np.float64)),
