@@ -56,7 +56,7 @@ _OTHERS: Final = ((1, 2), (1, 8), (1, 16), (1, 32), (64, 4), (64, 32))
 _OPEN_SHARES: Final = (0.2, 0.4, 0.6, 0.8)  # of what a worker can answer
 _CURVE_SHARES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _WORKERS: Final = (1, 2, 8, 32, 128)
-_REQUESTS_OF_A_WORKER, _MIN_REQUESTS = 2000, 20_000
+_REQUESTS_OF_A_WORKER, _MIN_REQUESTS = 1000, 20_000
 _SIMULATED: Final = 5000
 _LARGE: Final = 64
 

@@ -68,7 +68,8 @@ def _axes(x_axis: Axis, y_axis: Axis) -> list[str]:
     for tick in x_axis.ticks:
         x = _x(x_axis, tick)
         parts += [_rule(x, _TOP, x, _HEIGHT - _BOTTOM)]
-        parts += [_text(x, _HEIGHT - _BOTTOM + 18, _count(tick))]
+        anchor = "middle" if x < _WIDTH - 2 * _RIGHT else "end"
+        parts += [_text(x, _HEIGHT - _BOTTOM + 18, _count(tick), anchor=anchor)]
     for tick in y_axis.ticks:
         y = _y(y_axis, tick)
         parts += [_rule(_LEFT, y, _WIDTH - _RIGHT, y)]
