@@ -25,7 +25,7 @@ from harness.noise import NoiseMeter
 from harness.rounds import interleave
 from harness.tables import markdown_table
 from mlpserve.model.compiled import DEFAULT_BLOCK_ROWS
-from servers.contest import Cell, Measurement, Server, forward_rate, started
+from servers.contest import Cell, Measurement, Server, forward, started
 from servers.load import check_installed
 from servers.networks import publish_random
 from servers.participants import ECHO, OURS
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> None:
 
             # Small requests go through the network together.
             joined = max(batch, min(DEFAULT_BLOCK_ROWS, batch * connections * calls))
-            forward_s = batch / max(forward_rate(models, joined, 1) for _ in range(2))
+            forward_s = batch * min(forward(models, joined, 1).cpu_s_per_image for _ in range(3))
             print(_table(cell, interleave(rows, options.repeats, measure), forward_s), flush=True)
     print(meter.noise().sentences())
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -157,7 +157,7 @@ class Contest:
         def measure(setting: tuple[int, int], _: int) -> float:
             self.before_each()
             batch, threads = setting
-            return forward_rate(models, batch, threads)
+            return forward(models, batch, threads).images_per_s
 
         measured = interleave(list(product(self.batches, (1, 2))), self.repeats, measure)
         return {(network, *setting): rates for setting, rates in measured.items()}
@@ -225,11 +225,18 @@ class Server:
         )
 
 
-def forward_rate(models: Path, batch: int, threads: int) -> float:
-    """Return the images a second of the forward pass alone."""
+class Forward(NamedTuple):
+    """The forward pass alone: images a second, and the processor time of each."""
+
+    images_per_s: float
+    cpu_s_per_image: float
+
+
+def forward(models: Path, batch: int, threads: int) -> Forward:
+    """Measure the forward pass alone, on so many threads."""
     arguments = [str(models), str(batch), str(threads), str(_IN_PROCESS_S)]
     command = [sys.executable, str(_IN_PROCESS), *arguments]
-    return float(run_process(command, threads=1, timeout_s=_TIMEOUT_S)["images_per_s"])
+    return Forward(**run_process(command, threads=1, timeout_s=_TIMEOUT_S))
 
 
 @contextmanager

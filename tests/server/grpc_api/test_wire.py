@@ -14,7 +14,7 @@ from mlpserve.server.inference.decoding import FLOAT32, aligned
 from mlpserve.v1 import prediction_pb2 as pb
 
 PATH = (3, 3)
-PIXELS = bytes(range(256)) * 64  # 16 KiB, the least that is cut out
+PIXELS = bytes(range(256)) * 512  # 128 KiB, the least that is cut out
 edits = st.lists(st.tuples(st.integers(-60, 60), st.integers(0, 255)), max_size=3)
 
 
@@ -28,7 +28,7 @@ def requests(draw: st.DrawFn) -> pb.PredictRequest:
         images=pb.ImageBatch(
             count=draw(st.integers(0, 2**32 - 1)),
             data_type=draw(st.sampled_from([pb.DATA_TYPE_UINT8, pb.DATA_TYPE_FLOAT32])),
-            data=draw(st.sampled_from([b"", b"few", PIXELS, 5 * PIXELS])),
+            data=draw(st.sampled_from([b"", b"few", PIXELS, 2 * PIXELS])),
         ),
     )
 

@@ -16,7 +16,7 @@ HAS_MORE: Final = 0x80
 _VALUE_BITS: Final = 7
 _MAX_VARINT_BYTES: Final = 10
 
-_MIN_CUT_BYTES: Final = 1 << 14  # below it, a copy costs less than looking for the field
+_MIN_CUT_BYTES: Final = 1 << 17  # below it, copies cost less than looking for the field in Python
 _MAX_FIELDS: Final = 64  # of a message on the way; as libraries write them they have five
 _MAX_HEAD_BYTES: Final = 6  # a tag below 16, and a length of 32 bits
 
