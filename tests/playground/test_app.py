@@ -148,6 +148,13 @@ def test_a_port_that_is_taken_and_a_target_that_is_none_are_said_in_a_line() -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("port", ["65536", "-1", "http"])
+def test_a_port_that_is_none_is_said_in_a_line(port: str) -> None:
+    done = run("--port", port)
+    assert done.returncode == 2
+    assert f"--port: expected a port from 0 to 65535, got '{port}'" in done.stderr
+
+
 def test_an_explanation_sums_to_what_the_image_changed_in_the_logit(url: str, digits: Path) -> None:
     image = np.random.default_rng(3).integers(0, 256, 784, np.uint8)
     path = f"{url}/api/explain?model=digits&version=1&class=4"

@@ -9,6 +9,7 @@ from typing import Final
 
 PROGRAM: Final = "mlpserve-playground"
 DEFAULT_PORT: Final = 8080
+MAX_PORT: Final = 65535
 TIMEOUT_S: Final = 5
 GRACE_S: Final = 3
 MAX_CONNECTIONS: Final = 64
@@ -85,26 +86,55 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_PORT):
+        message = f"expected a port from 0 to {MAX_PORT}, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Serve a web page to draw on, which asks an mlpserve server with every stroke.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--target", default="localhost:50051", help="the server that is asked")
-    parser.add_argument("--host", default="127.0.0.1", help="where the page is served")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument(
-        "--models", type=Path, help="the folder that is served, so that the page shows its networks"
+        "--target",
+        default="localhost:50051",
+        metavar="HOST:PORT",
+        help="the server that is asked; default: %(default)s",
     )
-    parser.add_argument("--data", default="auto", help="the test images to step through")
-    parser.add_argument("--data-dir", type=Path, help="where the files of --data are")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where the page is served; default: %(default)s"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        help="port of the page, 0 for a free one; default: %(default)s",
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        help="the models folder that is served, so that the page shows its networks; default: none",
+    )
+    parser.add_argument(
+        "--data",
+        default="auto",
+        help="the test images to step through, as in mlpserve-train; default: %(default)s",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder with the four MNIST files; default: $MLPSERVE_DATA_DIR, else the user's cache",
+    )
     parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a name by which the page may be reached, if --host is another",
+        help="a name by which the page may be reached, if --host is not this machine; "
+        "may be repeated",
     )
     parser.add_argument(
         "--training",
