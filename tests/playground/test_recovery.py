@@ -117,7 +117,14 @@ def test_two_tabs_do_not_disturb_each_other(visitor: Visitor) -> None:
     [
         ("#model=digits&version=2&image=abc", "The image in this page's address is damaged"),
         ("#model=digits&version=2&image=%00", "The image in this page's address is damaged"),
-        ("#model=cats&version=99&off=9.9,x,0.-1&noise=NaN", ""),
+        (
+            "#model=cats&version=99&off=9.9,x,0.-1&noise=NaN",
+            "This page's address names version 99 of cats, which is not served.",
+        ),
+        (
+            "#model=digits&version=99",
+            "version 99 of digits, which is not served. Version 2 of digits answers instead.",
+        ),
         ("#%", ""),
     ],
 )

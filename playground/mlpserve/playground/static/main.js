@@ -216,7 +216,15 @@ async function showModels(models) {
 async function showAddress() {
   const kept = address.read();
   choose(state.models, kept.get("model"), kept.get("version"));
+  const wanted = [kept.get("model") ?? model().name, kept.get("version") ?? String(version().version)];
   await loadNetwork();
+  const isOther = wanted[0] !== model().name || wanted[1] !== String(version().version);
+  showNotice(
+    isOther
+      ? `This page's address names version ${wanted[1]} of ${wanted[0]}, which is not served. ` +
+          `Version ${version().version} of ${model().name} answers instead.`
+      : "",
+  );
   if (state.network) address.breakAs(kept, state.network);
   if (!kept.has("image")) return newest.want();
   try {
