@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from mlpserve.model.folder import weights_path
 from mlpserve.model.versions import publish
@@ -27,6 +27,17 @@ def free_port() -> int:
 def only_failed_requests(visitor: Visitor) -> bool:
     """Return whether the browser complained of nothing but answers that did not come."""
     return all("Failed to load resource" in complaint for complaint in visitor.complaints)
+
+
+def first_call_held(visitor: Visitor, url: str) -> list[Route]:
+    """Keep the first call of a URL from being answered; return the list that it will be in."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    visitor.page.route(url, hold, times=1)
+    return held
 
 
 def test_a_server_that_goes_away_and_comes_back_loses_nothing(
@@ -72,6 +83,25 @@ def test_a_playground_that_restarts_loses_nothing(browser: Browser, digits: Path
             visitor.expect_said("It says 7,")
             visitor.expect_notice("")
         context.close()
+
+
+def test_a_call_that_nobody_answers_is_given_up_and_made_again(visitor: Visitor) -> None:
+    held = first_call_held(visitor, "**/api/models")
+    visitor.visit()  # which waits until the page has something to say
+    visitor.expect_notice("The playground does not answer.")
+    visitor.draw("7")
+    visitor.expect_said("It says 7,")
+    visitor.expect_notice("")
+    assert len(held) == 1
+
+
+def test_test_images_that_take_long_are_said_to_be_loading(visitor: Visitor) -> None:
+    held = first_call_held(visitor, "**/api/example*")
+    visitor.visit()
+    visitor.page.locator("#next").click()
+    expect(visitor.page.locator("#truth")).to_have_text("Loading the test images.")
+    held[0].continue_()
+    expect(visitor.page.locator("#truth")).to_contain_text("Image 1 of", timeout=60_000)
 
 
 def test_a_version_that_vanishes_while_it_is_shown_is_said(

@@ -253,7 +253,8 @@ function showPicture(read) {
 
 async function showExample(step) {
   const number = Math.max(0, state.example + step);
-  const { image, label, data, count } = await server.example(number);
+  if (state.example < 0) $("truth").textContent = "Loading the test images.";
+  const { image, label, data, count } = await server.example(number).finally(() => ($("truth").textContent = ""));
   const [height, width] = version().inputShape;
   showReady({ width, height, bytes: Uint8Array.from(image) });
   state.example = number;
