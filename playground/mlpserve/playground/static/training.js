@@ -13,12 +13,13 @@ const COLUMNS = { loss: [1, 3], accuracy: [2, 4] }; // of training, and of held-
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const FORMATS = { loss: (nats) => nats.toFixed(3), accuracy: percent };
+const PUBLISHING = `Once ${MODEL} is served beside other models, calls must name theirs.`;
 const SENTENCES = {
   idle: () => "Choose how, and press Train.",
   running: () => "It trains.",
   stopping: () => "It stops after this step.",
-  stopped: () => "It was stopped. Go on, publish it as it is, or change something and train anew.",
-  finished: ({ ended }) => `It ended: ${ended}. Publish it to predict with it, or change something and train anew.`,
+  stopped: () => `It was stopped. Go on, publish it as it is, or change something and train anew. ${PUBLISHING}`,
+  finished: ({ ended }) => `It ended: ${ended}. Publish it to predict with it, or change something and train anew. ${PUBLISHING}`,
   failed: () => "It failed.",
   publishing: () => "It is judged by the test images, and published.",
   published: ({ version, testAccuracy }) =>
