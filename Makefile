@@ -4,6 +4,7 @@ PYTHON ?= python3
 BUF_VERSION := 1.75.0
 VENV := .venv
 BIN := $(VENV)/bin
+DISTRIBUTED := .venv-distributed
 PEERS := .venv-peers
 SERVING_PEERS := .venv-peers-serving
 ONLY := .*
@@ -11,7 +12,7 @@ ONLY := .*
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo play test test-all check format lint lint-proto types proto proto-check tables audit faults lock containers kubernetes peers peers-training \
+.PHONY: help demo play test test-all test-distributed check format lint lint-proto types proto proto-check tables audit faults lock containers kubernetes peers peers-training \
 	peers-serving benchmark-training benchmark-serving clean
 
 help:  ## list the targets
@@ -37,6 +38,16 @@ test: $(VENV)/installed  ## run the tests, in about four minutes; of soaks and t
 test-all: $(VENV)/installed  ## run all tests
 	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not alone'
 	$(BIN)/pytest --quiet -m alone
+
+# An environment of its own, because it takes a gigabyte; never part of `dev`.
+$(DISTRIBUTED)/installed: pyproject.toml
+	@$(PYTHON) -m venv --clear $(DISTRIBUTED)
+	@echo 'preparing $(DISTRIBUTED); this takes some minutes'
+	@$(DISTRIBUTED)/bin/pip install --quiet --disable-pip-version-check --editable '.[distributed]'
+	@touch $@
+
+test-distributed: $(DISTRIBUTED)/installed  ## run the tests on clusters of Ray and Spark, and in DuckDB (Spark needs Java)
+	$(DISTRIBUTED)/bin/pytest --quiet tests/distributed
 
 check: lint lint-proto types proto-check audit test-all  ## all that CI demands
 
@@ -127,4 +138,4 @@ benchmark-serving: $(VENV)/installed $(SERVING_PEERS)/installed  ## compare the 
 	@$(BIN)/python benchmarks/serving.py --output benchmarks/README.md $(ARGUMENTS)
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(PEERS) $(SERVING_PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DISTRIBUTED) $(PEERS) $(SERVING_PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
