@@ -6,6 +6,7 @@ ModelError
 |-- WeightsFileError    this file cannot be used: publish the version anew
 |-- LabelsFileError     the labels cannot be read: mend the file, or delete it and set them anew
 |-- NoVersionError      nothing has this name: name something else
+|-- ImagesError         the model does not take these images: mend them
 |-- ModelsFolderError   the folder cannot be read or written: mend the folder or its rights
 |-- SyncError           the URL or the folder cannot be synchronised: name another, or install more
 `-- StoreError          an object store is away, or refuses something: try again later
@@ -34,6 +35,10 @@ class LabelsFileError(ModelError):
 
 class NoVersionError(ModelError):
     """A model, version or label is not there, or may not be called so."""
+
+
+class ImagesError(ModelError):
+    """A model does not take these images."""
 
 
 class ModelsFolderError(ModelError):
