@@ -104,9 +104,15 @@ wait_for training_is finished
 training publish
 wait_for training_is published
 
+step 'two models are served: the default one answers calls that name none'
+published() { compose run --rm --no-deps client --target server:50051 --model playground --data auto; }
+wait_for published
+answer=$(compose run --rm --no-deps client --target server:50051 --data auto)
+grep -q '^digits version 1 ' <<<"$answer" || fail "the client said: $answer"
+
 step 'another version, served without a restart'
 compose run --rm trainer --recipe seed --epochs 3
-compose run --rm client --target server:50051 --model digits --data auto --version 2 --output csv | wc -l
+compose run --rm client --target server:50051 --data auto --version 2 --output csv | wc -l
 
 step 'three servers: calls go round all of them'
 compose up --detach --wait --no-recreate --scale server=3 server
@@ -114,7 +120,7 @@ declare -A before
 for number in 1 2 3; do
   before[$number]=$(received_bytes "$COMPOSE_PROJECT_NAME-server-$number")
 done
-compose run --rm --no-deps client --target server:50051 --model digits --data auto --version 1
+compose run --rm --no-deps client --target server:50051 --data auto --version 1
 for number in 1 2 3; do
   received=$(($(received_bytes "$COMPOSE_PROJECT_NAME-server-$number") - before[$number]))
   echo "server $number received $((received / 1000)) kB"

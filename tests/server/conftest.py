@@ -57,7 +57,11 @@ def serve_folder() -> Callable[..., Local]:
 
     def started(models: Path, **settings: Any) -> Local:
         config = ServerConfig(models=models, reload=MANUAL, **settings)
-        pool = LocalPool(reproducible=config.reproducible, activated=lambda: None)
+        pool = LocalPool(
+            reproducible=config.reproducible,
+            default_model=config.default_model,
+            activated=lambda: None,
+        )
         lifecycle = Lifecycle(config, pool)
         lifecycle.start()
         return Local(pool.generations, lifecycle.controller)

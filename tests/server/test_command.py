@@ -174,6 +174,7 @@ def test_a_server_may_be_started_before_there_is_a_model(
     [
         (["--models", "file"], "models: expected a folder, got a file: file"),
         (["--versions", "some"], "--versions: expected a number N for the newest N, 'all', or"),
+        (["--default-model", "a b"], "--default-model: expected the name of a model, got 'a b'"),
         (["--default-label", "7"], "--default-label: expected a label, got '7'"),
         (["--port", "70000"], "--port: expected a whole number, from 0 to 65535, got '70000'"),
         (["--max-batch-images", "0"], "--max-batch-images: expected a whole number, at least 1"),

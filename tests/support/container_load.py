@@ -20,10 +20,8 @@ from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
 CLIENTS: Final = 2  # of each half
 TIMEOUT_S: Final = 30.0
-MODEL: Final = "digits"
 IMAGES: Final = np.zeros((5, 28, 28), np.uint8)
 REQUEST: Final = prediction_pb2.PredictRequest(
-    model_name=MODEL,
     model_version=1,
     images=prediction_pb2.ImageBatch(
         count=len(IMAGES), data_type=prediction_pb2.DATA_TYPE_UINT8, data=IMAGES.tobytes()
@@ -68,7 +66,7 @@ def retrying(target: str) -> Callable[[], bytes]:
     client = Client(target, timeout_s=TIMEOUT_S)
 
     def ask() -> bytes:
-        return client.predict(IMAGES, model=MODEL, version=1).probabilities.tobytes()
+        return client.predict(IMAGES, version=1).probabilities.tobytes()
 
     return ask
 

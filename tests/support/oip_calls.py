@@ -89,3 +89,20 @@ def refusal(ask: Callable[[], object]) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         ask()
     return caught.value.code().name, caught.value.details() or ""
+
+
+def stream_infer(channel: grpc.Channel, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    """Call ModelStreamInfer with one request.
+
+    Raises:
+        LookupError: The server has answered it with an error.
+    """
+    ask: grpc.StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+        f"/{SERVICE}/ModelStreamInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=pb.ModelStreamInferResponse.FromString,
+    )
+    answer: pb.ModelStreamInferResponse = next(ask(iter([request]), timeout=TIMEOUT_S))
+    if answer.error_message:
+        raise LookupError(answer.error_message)
+    return answer.infer_response

@@ -112,9 +112,10 @@ class PredictionServiceServicer(object):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-        INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
-        negative, or `model_label` stands beside it.
-        NOT_FOUND: no such model, or no such version or label of it, is served.
+        INVALID_ARGUMENT: `model_name` is empty though several models are served, none of them by
+        default, `model_version` is negative, or `model_label` stands beside it.
+        NOT_FOUND: no such model, or no such version or label of it, is served; or `model_name` is
+        empty and the server's default model is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,9 +60,10 @@ class PredictionServiceStub:
     """Describes one model: what it takes, what it answers, how it was made.
 
     Errors:
-      INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
-        negative, or `model_label` stands beside it.
-      NOT_FOUND: no such model, or no such version or label of it, is served.
+      INVALID_ARGUMENT: `model_name` is empty though several models are served, none of them by
+        default, `model_version` is negative, or `model_label` stands beside it.
+      NOT_FOUND: no such model, or no such version or label of it, is served; or `model_name` is
+        empty and the server's default model is not.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.ListModelsRequest, _prediction_pb2.ListModelsResponse]
     """Describes all models that are served, in the order of their names. Needs no paging: a server
@@ -128,9 +129,10 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Describes one model: what it takes, what it answers, how it was made.
 
         Errors:
-          INVALID_ARGUMENT: `model_name` is empty though several models are served, `model_version` is
-            negative, or `model_label` stands beside it.
-          NOT_FOUND: no such model, or no such version or label of it, is served.
+          INVALID_ARGUMENT: `model_name` is empty though several models are served, none of them by
+            default, `model_version` is negative, or `model_label` stands beside it.
+          NOT_FOUND: no such model, or no such version or label of it, is served; or `model_name` is
+            empty and the server's default model is not.
         """
 
     @_abc_1.abstractmethod

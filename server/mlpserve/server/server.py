@@ -81,7 +81,11 @@ class Server:
         self._showing_health = Lock()
         self.lifecycle: Lifecycle | None = None
         if generations is None:
-            pool = LocalPool(reproducible=config.reproducible, activated=self.show_health)
+            pool = LocalPool(
+                reproducible=config.reproducible,
+                default_model=config.default_model,
+                activated=self.show_health,
+            )
             generations = pool.generations
             self.lifecycle = Lifecycle(config, pool)
             manager = self.lifecycle.controller

@@ -71,6 +71,25 @@ def test_a_model_of_which_nothing_is_served_does_not_make_a_name_necessary(
     assert registry.find("", 0) is digits.versions[1]
 
 
+def test_the_default_model_answers_where_none_is_named_and_no_other_takes_its_place(
+    digits: ServedModel,
+) -> None:
+    letters = ServedModel(digits.versions[:1], {}, 3)
+    both = {"digits": digits, "letters": letters}
+    for name, number in (("digits", 2), ("letters", 3)):
+        registry = Registry(both, default_model=name)
+        assert registry.find("", 0).metadata.version == number
+        assert registry.model("") == (name, both[name])
+    assert Registry(both, default_model="digits").find("", 0, "canary").metadata.version == 1
+    with pytest.raises(NotServedError, match="default_model 'digits' is not served; .*: letters$"):
+        Registry({"letters": letters}, default_model="digits").find("", 0)
+    broken = ServedModel((), {}, 0, {1: "it is broken"})
+    with pytest.raises(NotServedError, match="any version of model 'digits' is not served"):
+        Registry({"letters": letters, "digits": broken}, default_model="digits").find("", 0)
+    with pytest.raises(NotReadyError):
+        Registry({}, default_model="digits").find("", 0)
+
+
 def test_a_long_name_is_not_repeated_in_full(digits: ServedModel) -> None:
     registry = Registry({"digits": digits})
     for asked in (("x" * 100_000, 0, ""), ("digits", 0, "x" * 100_000)):

@@ -48,7 +48,9 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags ``--model``, ``--version`` and ``--label``."""
     flags = parser.add_argument_group("model")
-    flags.add_argument("--model", default="", help="needed where several models are served")
+    flags.add_argument(
+        "--model", default="", help="needed where several models are served, none by default"
+    )
     which = flags.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, default=0, metavar="N", help=_VERSION_HELP)
     which.add_argument("--label", default="", help="the version that this label means: canary")

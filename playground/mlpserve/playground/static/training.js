@@ -13,7 +13,7 @@ const COLUMNS = { loss: [1, 3], accuracy: [2, 4] }; // of training, and of held-
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const FORMATS = { loss: (nats) => nats.toFixed(3), accuracy: percent };
-const PUBLISHING = `Once ${MODEL} is served beside other models, calls must name theirs.`;
+const PUBLISHING = `Once ${MODEL} is served beside other models, calls that name none need a --default-model.`;
 const SENTENCES = {
   idle: () => "Choose how, and press Train.",
   running: () => "It trains.",

@@ -63,11 +63,15 @@ class Registry:
 
     Args:
         models: The models by their names.
+        default_model: The name of the one that answers where a request names none, served or not;
+            empty for the only one that is served.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], *, default_model: str = "") -> None:
         self._models = dict(sorted(models.items()))
         self._served = [name for name, model in self._models.items() if model.versions]
+        only = self._served[0] if len(self._served) == 1 else ""
+        self._default = default_model or only
         self._found = {
             asked: model for name in self._served for asked, model in self._asked_for(name)
         }
@@ -86,22 +90,26 @@ class Registry:
         """Return a model with its name.
 
         Args:
-            name: The model's name; may be empty where one model only is served.
+            name: The model's name; may be empty where one is the default, or the only one served.
 
         Raises:
-            RequestError: ``name`` is empty though several models are served.
+            RequestError: ``name`` is empty though several models are served, none by default.
             NotServedError: There is no model of this name.
             NotReadyError: Nothing is served yet.
         """
-        if not name and len(self._served) == 1:
-            name = self._served[0]
-        if name in self._models:
-            return name, self._models[name]
+        meant = name or self._default
+        if meant in self._models:
+            return meant, self._models[meant]
         if not self._served:
             raise NotReadyError("no model is served yet: the server waits for the first version")
-        if not name:
+        if not meant:
             raise RequestError(
                 f"model_name: required, because several models are served: {_listed(self._served)}"
+            )
+        if not name:
+            raise NotServedError(
+                f"model_name: required, because the server's default_model {meant!r} is not "
+                f"served; served are: {_listed(self._served)}"
             )
         raise NotServedError(
             f"model_name: no model {name[:_SHOWN_CHARACTERS]!r} is served; "
@@ -131,7 +139,7 @@ class Registry:
     def _asked_for(self, name: str) -> Iterator[tuple[tuple[str, int, str], CompiledModel]]:
         """Yield what a request may ask for to mean a version of a model, with that version."""
         model = self._models[name]
-        for asked in {name} if len(self._served) > 1 else {name, ""}:
+        for asked in (name, "") if name == self._default else (name,):
             yield (asked, 0, ""), model.version(model.default_version)
             yield from (((asked, found.metadata.version, ""), found) for found in model.versions)
             for label, number in model.labels.items():
@@ -215,7 +223,7 @@ class Router:
         The share of a label that the model does not have goes to its default version.
 
         Args:
-            name: The model's name; may be empty where one model only is served.
+            name: As for ``Registry.model``.
             version: The version's number; 0 to leave it to ``label``.
             label: The label; empty for the split, or the default version.
             key: Who asks.

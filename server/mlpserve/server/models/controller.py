@@ -228,6 +228,16 @@ class Controller:
         if self._is_started and plan.summary != before.summary:
             state = "changed" if before.is_ready and plan.is_ready else _STATES[plan.is_ready]
             logger.info("%s: serving %s", state, plan.summary)
+        if self._lacks_default(plan) and not self._lacks_default(before):
+            logger.warning(
+                "default_model: model %r is not served; requests that name no model are refused",
+                self._rules.default_model,
+            )
+
+    def _lacks_default(self, plan: Plan) -> bool:
+        default = self._rules.default_model
+        is_lacking = default not in plan.models or not plan.models[default].versions
+        return bool(default) and is_lacking and plan.is_ready
 
 
 def check_load_request(name: str, version: int) -> None:

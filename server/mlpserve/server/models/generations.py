@@ -31,11 +31,15 @@ class Generations:
     Args:
         number: Says which generation is served; read at each request.
         reproducible: As ``CompiledModel`` has it; checked with each version.
+        default_model: As ``Registry`` has it.
     """
 
-    def __init__(self, number: GenerationNumber, *, reproducible: bool) -> None:
+    def __init__(
+        self, number: GenerationNumber, *, reproducible: bool, default_model: str = ""
+    ) -> None:
         self._number = number
         self._reproducible = reproducible
+        self._default_model = default_model
         self._lock = Lock()
         self._loaded: dict[VersionKey, CompiledModel] = {}
         self._registries = {0: Registry({})}
@@ -68,7 +72,10 @@ class Generations:
     def prepare(self, generation: int, plan: Plan) -> None:
         """Make a registry of what is planned, all versions of which are loaded."""
         with self._lock:
-            registry = _registry(plan, self._loaded)
+            served = {
+                name: _served_model(name, it, self._loaded) for name, it in plan.models.items()
+            }
+            registry = Registry(served, default_model=self._default_model)
             self._registries = {**self._registries, generation: registry}
 
     def forget_before(self, generation: int) -> None:
@@ -93,12 +100,6 @@ class Generations:
         raise LookupError(f"generation {self._number.generation} was not prepared in this process")
 
 
-def _registry(plan: Plan, loaded: Mapping[VersionKey, CompiledModel]) -> Registry:
-    return Registry(
-        {name: _served_model(name, model, loaded) for name, model in plan.models.items()}
-    )
-
-
 def _served_model(
     name: str, planned: PlannedModel, loaded: Mapping[VersionKey, CompiledModel]
 ) -> ServedModel:
@@ -115,6 +116,7 @@ class LocalPool:
 
     Args:
         reproducible: See ``Generations``.
+        default_model: See ``Generations``.
         activated: Called after each change.
 
     Attributes:
@@ -122,9 +124,13 @@ class LocalPool:
         generations: What is served, and prepared to be.
     """
 
-    def __init__(self, *, reproducible: bool, activated: Callable[[], None]) -> None:
+    def __init__(
+        self, *, reproducible: bool, default_model: str = "", activated: Callable[[], None]
+    ) -> None:
         self.generation = 0
-        self.generations: Final = Generations(self, reproducible=reproducible)
+        self.generations: Final = Generations(
+            self, reproducible=reproducible, default_model=default_model
+        )
         self._activated = activated
         self._loaded: dict[VersionKey, Snapshot] = {}
         self._prepared: Mapping[VersionKey, Snapshot] = {}

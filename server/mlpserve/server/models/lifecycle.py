@@ -30,7 +30,7 @@ class Lifecycle:
 
     def __init__(self, config: ServerConfig, pool: WorkerPool) -> None:
         self._sync, models = _folder(config)
-        rules = Rules(config.versions, config.default_label)
+        rules = Rules(config.versions, config.default_label, config.default_model)
         self.controller: Final = Controller(
             models, pool, rules, max_version_mb=config.max_version_mb
         )

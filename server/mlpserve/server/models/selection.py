@@ -17,10 +17,12 @@ class Rules:
     Attributes:
         policies: Which versions are served.
         default_label: Whose version answers where none is asked for.
+        default_model: The model that answers where none is named; empty for none in particular.
     """
 
     policies: Policies
     default_label: str
+    default_model: str = ""
 
 
 @dataclass(frozen=True)

@@ -175,11 +175,11 @@ def find_version(registry: Registry, name: str, version: str) -> CompiledModel:
 
     Args:
         registry: The models of the moment.
-        name: The model's name; may be empty where one model only is served.
+        name: As for ``Registry.model``.
         version: A number, a label, or empty for the server's choice.
 
     Raises:
-        RequestError: ``version`` is neither, or ``name`` is empty though several models are served.
+        RequestError: ``version`` is neither, or as for ``Registry.model``.
         NotServedError: There is no such model, or no such version or label of it.
     """
     try:

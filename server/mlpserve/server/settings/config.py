@@ -25,6 +25,7 @@ from mlpserve.server.settings.values import (
     Shares,
     parse_header,
     parse_label,
+    parse_model_name,
 )
 
 _UNIX: Final = "unix:"  # as gRPC has it
@@ -85,6 +86,12 @@ class ServerConfig(Settings):
         "versions to serve of each model: the newest N, 'all' or listed ones as '1,4,7'; after a "
         "space, those of one model with NAME= in front; those with labels are served in any case",
     ] = NEWEST_TWO
+    # Without it, what else is in the folder decides whether such requests are answered.
+    default_model: Annotated[
+        str,
+        parsed("NAME", parse_model_name, str, may_be_empty=True),
+        "the model that answers where none is named; where not given, the only one that is served",
+    ] = ""
     default_label: Annotated[_Label, "the label whose version answers where none is asked for"] = (
         "stable"
     )

@@ -173,6 +173,17 @@ def parse_label(text: str) -> str:
     return text
 
 
+def parse_model_name(text: str) -> str:
+    """Return a text that is a model's name, or empty.
+
+    Raises:
+        StartError: It is neither.
+    """
+    if text and not is_model_name(text):
+        raise StartError(f"expected the name of a model, got {text[:80]!r}")
+    return text
+
+
 def parse_header(text: str) -> str:
     """Return a text that is the name of a header.
 

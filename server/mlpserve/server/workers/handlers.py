@@ -43,7 +43,9 @@ class WorkerHandlers:
     ) -> None:
         self._config = config
         self._shared = generation
-        self._generations = Generations(generation, reproducible=config.reproducible)
+        self._generations = Generations(
+            generation, reproducible=config.reproducible, default_model=config.default_model
+        )
         self._server: Server | None = None
         handlers: dict[str, Handler] = {
             "begin": lambda: None,  # returns as soon as the worker can be called
