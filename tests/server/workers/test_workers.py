@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -47,6 +49,41 @@ def health(address: str) -> int:
         return int(stub.Check(asked, timeout=TIMEOUT_S, wait_for_ready=True).status)
 
 
+def kept_to(process_ids: Iterable[int]) -> list[set[int]]:
+    """Return the processors that all threads of each process may use."""
+    return [set.intersection(*affinities(process_id)) for process_id in process_ids]
+
+
+def affinities(process_id: int) -> Iterator[set[int]]:
+    for thread in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended
+            yield os.sched_getaffinity(int(thread.name))
+
+
+@contextmanager
+def busy_connection(address: str) -> Iterator[None]:
+    """Make several calls at a time over one connection, which cost the server much."""
+    images = prediction_pb2.ImageBatch(
+        count=32, data_type=prediction_pb2.DATA_TYPE_UINT8, data=bytes(6 * 32)
+    )
+    request = prediction_pb2.ExplainRequest(images=images, steps=256)
+    is_over = Event()
+    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(3) as pool:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+
+        def call() -> None:
+            while not is_over.is_set():
+                stub.Explain(request, timeout=TIMEOUT_S)
+
+        calls = [pool.submit(call) for _ in range(3)]
+        try:
+            yield
+        finally:
+            is_over.set()
+            for each in calls:
+                each.result()
+
+
 def has_ended(process_id: int) -> bool:
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
@@ -77,8 +114,24 @@ def test_as_many_workers_as_processors_keep_to_one_each(
     usable = os.sched_getaffinity(0)
     count = str(len(usable))
     with run_server("--workers", count) as server:
-        kept_to = [os.sched_getaffinity(worker) for worker in server.workers()]
-        assert sorted(map(sorted, kept_to)) == [[processor] for processor in sorted(usable)]
+        assert sorted(map(sorted, kept_to(server.workers()))) == [[each] for each in sorted(usable)]
+        server.stop()
+
+
+@pytest.mark.alone
+@pytest.mark.exhaustive
+@pytest.mark.skipif(granted_processors() < 2, reason="needs two processors")
+def test_many_calls_over_one_connection_have_the_processors_of_workers_that_idle(
+    run_server: RunServer, tiny_models: None
+) -> None:
+    usable = os.sched_getaffinity(0)
+    with run_server("--workers", str(len(usable))) as server:
+        own = kept_to(server.workers())
+        with busy_connection(server.address):
+            while usable not in kept_to(server.workers()):  # the test's own limit of time ends it
+                Event().wait(0.05)
+        while kept_to(server.workers()) != own:
+            Event().wait(0.05)
         server.stop()
 
 

@@ -162,7 +162,9 @@ class ServerConfig(Settings):
     ] = 0
     threads: Annotated[_Count, "BLAS threads of each process"] = 1
     pin: Annotated[
-        _Switch, "keep each process to a processor of its own where there is exactly one for each"
+        _Switch,
+        "keep each process to a processor of its own where there is exactly one for each, but lend "
+        "those of idle processes to busy ones",
     ] = True
     fast_lane: Annotated[
         _Switch, "answer Predict in the fast lane, where it works with the grpcio at hand"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class WorkerProcess:
     Args:
         config: How it is to serve.
         generation: Where it reads which generation is served.
-        processor: The only one that it may use; None for any.
+        processor: See the attribute.
         handlers: What it may call; see ``RpcChannel``.
         on_end: Called when it answers no more, from another thread.
         command: Runs it, with the descriptor of its connection as one more argument.
@@ -59,6 +60,7 @@ class WorkerProcess:
         OSError: The system starts no process.
 
     Attributes:
+        processor: The only one that it may use, but for those that it borrows; None for any.
         generation: The newest generation that it has prepared.
         is_open: Whether it answers requests.
     """
@@ -80,6 +82,7 @@ class WorkerProcess:
         self._has_ended = Event()
         self._last_heartbeat: Future[int] | None = None
         self._turns = -1  # of the thread that serves, as the last heartbeat told
+        self.processor: Final = processor
         self.generation = 0
         self.is_open = False
         own, other = connection_pair()
@@ -88,6 +91,7 @@ class WorkerProcess:
         settings = {"config": config.to_plain(), "processor": processor}
         with suppress(ConnectionClosedError):  # it has died already, and will be found dead
             own.send(settings, [generation.descriptor])
+        self._folder = Path("/proc", str(self._process.pid))
         self._rpc = RpcChannel(own, handlers, on_end=partial(self._end, on_end))
 
     @property
@@ -164,6 +168,31 @@ class WorkerProcess:
         with suppress(ConnectionClosedError):  # it has ended, which is found out elsewhere
             self._last_heartbeat = self._rpc.call_soon("heartbeat")
         return last is None or self._turns != before
+
+    def cpu_s(self) -> float | None:
+        """Return how much processor time it has used; None where it has ended."""
+        if self.has_ended:  # and its number may be another's by now
+            return None
+        try:
+            text = (self._folder / "stat").read_text()
+        except OSError:
+            return None
+        in_user, in_system = text.rpartition(")")[2].split()[11:13]  # see proc_pid_stat(5)
+        return (int(in_user) + int(in_system)) / os.sysconf("SC_CLK_TCK")
+
+    def borrow(self, processors: set[int]) -> None:
+        """Have it use these processors beside its own, and no others."""
+        if self.processor is None or self.has_ended:
+            return
+        wanted = processors | {self.processor}
+        placed: set[int] = set()
+        with suppress(OSError):  # it has ended, or a processor is not granted any more
+            # Threads that begin meanwhile have the processors of the one that has started them.
+            while new := {int(each.name) for each in (self._folder / "task").iterdir()} - placed:
+                for thread in new:
+                    with suppress(ProcessLookupError):
+                        os.sched_setaffinity(thread, wanted)
+                placed |= new
 
     def terminate(self) -> None:
         """Tell it to answer what it has accepted, and to end."""

@@ -5,7 +5,6 @@ gRPC: a process in which gRPC has begun cannot be the parent of one that uses it
 """
 
 import logging
-import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from mlpserve.server.telemetry.snapshots import Aggregate, MetricsSnapshot, merg
 from mlpserve.server.workers.heartbeat import HeartbeatMonitor
 from mlpserve.server.workers.pool import ProcessPool
 from mlpserve.server.workers.process import WORKER_COMMAND, WorkerLostError, WorkerProcess
+from mlpserve.server.workers.processors import LENDING_PERIOD_S, ProcessorLender, own_processors
 from mlpserve.server.workers.rpc import Handler
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
@@ -63,13 +63,13 @@ class Supervisor:
         self.port = self._config.port
         self.http_port = None if config.http_port == NO_PORT else self._config.http_port
         self._command = command
-        self._processors = _own_processors(config)
+        self._processors = own_processors(config)
         self._generation = SharedGeneration.create()
         self._started: list[WorkerProcess] = []
         self._starting = Lock()
         self._stopping = Event()
         self._one_ended = Event()
-        self._pool = ProcessPool(self._generation, self._start_worker, len(self._processors))
+        self._pool = ProcessPool(self._generation, self._start_worker, config.workers)
         self._hangs = self._scrapes_missed = 0
         self.adapter = ""  # what answers Predict, in words, once it was started
         self.lifecycle = Lifecycle(config, self._pool)
@@ -92,6 +92,8 @@ class Supervisor:
             self._pool.begin()
             Thread(target=self._replace_ended, name="replace-ended", daemon=True).start()
             Thread(target=self._kill_hanging, name="kill-hanging", daemon=True).start()
+            if self._processors is not None:
+                Thread(target=self._lend_processors, name="lend-processors", daemon=True).start()
             self.lifecycle.start()
             self.adapter = self._pool.open()
         except WorkerLostError as error:
@@ -153,7 +155,7 @@ class Supervisor:
                 worker = WorkerProcess(
                     replace(self._config, logs_shadow=slot == 0),
                     self._generation,
-                    processor=self._processors[slot],
+                    processor=None if self._processors is None else self._processors[slot],
                     handlers=self._handlers,
                     on_end=self._one_ended.set,
                     command=self._command,
@@ -188,6 +190,12 @@ class Supervisor:
                 self._hangs += 1
                 worker.kill(_HANGS.format(timeout_s))
 
+    def _lend_processors(self) -> None:
+        """Have busy workers use the processors of idle ones too, until the server stops."""
+        lender = ProcessorLender(lambda: self._pool.workers)
+        while not self._stopping.wait(LENDING_PERIOD_S):
+            lender.check(time.monotonic())
+
     def _try_to_replace(self) -> bool:
         try:
             return self._pool.replace_ended()
@@ -209,17 +217,3 @@ def _hold_ports(config: ServerConfig) -> tuple[ServerConfig, ExitStack]:
             port = held.enter_context(closing(SharedPort(config.host, config.http_port)))
             config = replace(config, http_port=port.port)
         return config, held.pop_all()
-
-
-def _own_processors(config: ServerConfig) -> list[int | None]:
-    """Return which processor each worker keeps to; None where it is left to the system.
-
-    A worker's threads hand each call to one another, which is cheapest on one processor. But only
-    where each worker can have one and no processor is left over: otherwise a worker might have to
-    share one with another program while others idle.
-    """
-    if config.pin and config.threads == 1 and hasattr(os, "sched_getaffinity"):
-        usable = sorted(os.sched_getaffinity(0))
-        if len(usable) == config.workers:
-            return list(usable)
-    return [None] * config.workers
