@@ -44,6 +44,7 @@ SERVER_ALLOWED["oip"] = SERVER_ALLOWED["grpc_api"] | {"grpc_api"}
 SERVER_ALLOWED["app"] = SERVER_ALLOWED["oip"] | {"models", "oip"}
 SERVER_ALLOWED["server"] = SERVER_ALLOWED["app"] | {"app"}
 SERVER_ALLOWED["workers"] = SERVER_ALLOWED["models"] | {"models", "server"}
+SERVER_ALLOWED["ray_serve"] = SERVER_ALLOWED["app"] | {"app"}
 SERVER_ALLOWED["__main__"] = set(SERVER_ALLOWED)
 
 every_part = pytest.mark.parametrize("part", list(ALLOWED))

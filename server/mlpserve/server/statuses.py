@@ -41,8 +41,7 @@ STATUS_OF_ERROR: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
 }
 # Tells a client that tries again when to do so, instead of by its own reckoning.
 # Source: gRPC proposal A6, client retries, "pushback".
-_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
-_PUSHBACK_MS: Final = "200"
+PUSHBACK: Final = ("grpc-retry-pushback-ms", "200")
 _INTERNAL_DETAILS: Final = "internal error; the server's log has the cause"
 
 _NO_MEMORY: Final = (
@@ -105,7 +104,7 @@ def refuse(recorder: Recorder, record: RequestRecord, error: Exception) -> Refus
     # stay until the garbage is collected.
     raised.__traceback__ = None
     may_be_repeated = isinstance(error, OverloadedError | ShortageError)
-    pushback = [(_PUSHBACK_KEY, _PUSHBACK_MS)] if may_be_repeated else []
+    pushback = [PUSHBACK] if may_be_repeated else []
     return Refusal(code, shown, ((REQUEST_ID_KEY, known_as), *pushback))
 
 

@@ -157,6 +157,16 @@ def seconds(lowest: float = 0.0) -> Kind:
     )
 
 
+def number(lowest: float) -> Kind:
+    """Return the numbers that are at least ``lowest``."""
+    return Kind(
+        f"a number, at least {lowest:g}",
+        "NUMBER",
+        float,
+        lambda it: type(it) in {int, float} and lowest <= it < math.inf,
+    )
+
+
 def choice(*choices: str) -> Kind:
     """Return the texts that are one of some words."""
     return Kind(" or ".join(choices), "|".join(choices), str, lambda it: it in choices)

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -129,14 +129,28 @@ def as_toml(config: Settings, sources: Mapping[str, str]) -> str:
 
 def _of_file(path: Path, known: set[str]) -> dict[str, Any]:
     document = _document(path)
+    check_names(document, known, f"{path}: ")
+    return document
+
+
+def check_names(given: Iterable[str], known: set[str], source: str = "") -> None:
+    """Refuse names of settings that there are not.
+
+    Args:
+        given: The names.
+        known: Those of the settings that there are.
+        source: How the sentence about each begins.
+
+    Raises:
+        StartError: There are none of some names; all of these are named.
+    """
     unknown = [
-        f"{path}: there is no setting {name!r}{_hint(name, known)}"
-        for name in document
+        f"{source}there is no setting {name!r}{_hint(name, known)}"
+        for name in given
         if name not in known
     ]
     if unknown:
         raise StartError("\n".join(unknown))
-    return document
 
 
 def _document(path: Path) -> dict[str, Any]:
