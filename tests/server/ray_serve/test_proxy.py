@@ -1,6 +1,7 @@
 """What a proxy of Ray Serve runs of ours, in a server that takes handlers as Ray's does."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,20 @@ PREDICT = "/mlpserve.v1.PredictionService/Predict"
 STREAM = "/mlpserve.v1.PredictionService/PredictStream"
 OF_A_REPLICA = ("mlpserve-request-id", "7")
 TIMEOUT_S = 20.0
+RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.01s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 
 class Proxy:
@@ -46,7 +61,10 @@ class Proxy:
 
 
 def ask(
-    replica: Callable[[Any, Any], bytes], *requests: bytes, path: str = PREDICT
+    replica: Callable[[Any, Any], bytes],
+    *requests: bytes,
+    path: str = PREDICT,
+    retries: bool = False,
 ) -> tuple[list[bytes], grpc.StatusCode, str, dict[str, str]]:
     """Return the responses of a call, its status, message and trailers."""
 
@@ -56,7 +74,8 @@ def ask(
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         responses = []
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        options = [("grpc.service_config", json.dumps(RETRIES))] if retries else []
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
             caller: Any = channel.stream_stream(path)
             call = caller(iter(requests), timeout=TIMEOUT_S)
             with suppress(grpc.aio.AioRpcError):
@@ -123,6 +142,20 @@ def test_what_a_replica_says_is_passed_on(path: str) -> None:
     for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.NOT_FOUND):
         found = ask(ending(code, "its own", OF_A_REPLICA), b"", path=path)
         assert found == ([], code, "its own", dict([OF_A_REPLICA]))
+
+
+def test_who_is_told_to_try_again_does() -> None:
+    asked: list[Any] = []
+
+    def replica(request: Any, context: Any) -> bytes:
+        asked.append(request)
+        if len(asked) < 3:
+            context.set_code(grpc.StatusCode.INTERNAL)
+            return b""
+        return b"answer"
+
+    assert ask(replica, b"", retries=True)[:2] == ([b"answer"], grpc.StatusCode.OK)
+    assert len(asked) == 3
 
 
 def test_each_rpc_has_a_name_of_its_own_because_ray_calls_methods_by_it() -> None:

@@ -107,7 +107,7 @@ def _unary(
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def answer(data: bytes, context: Any) -> bytes:  # noqa: ANN401 - grpcio's
         response = await ask_replica((data, context.time_remaining()), context)
-        _translate_status(context)
+        await _end(context)
         return response
 
     return answer
@@ -118,21 +118,29 @@ def _stream(
 ) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
     async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
         async for response in ask_replica(requests, context):
-            if not context.code():  # otherwise it only brought the status
+            if not _has_failed(context):  # otherwise it only brought the status
                 yield response
-        _translate_status(context)
+        await _end(context)
 
     return answer
 
 
-def _translate_status(context: Any) -> None:  # noqa: ANN401
-    """Have a call that Ray failed, and no replica, end with what clients try again after."""
-    trailers = tuple(context.trailing_metadata())
-    if any(key == REQUEST_ID_KEY for key, _ in trailers):
-        return  # a replica has ended it, see ``Call``
-    sentence = _RAYS_STATUSES.get(context.code())
-    if sentence is not None:
-        cause = str(context.details()).strip().partition("\n")[0][:_MAX_CAUSE_CHARACTERS]
-        context.set_code(grpc.StatusCode.UNAVAILABLE)
-        context.set_details(f"{sentence}; try again later: {cause}")
-        context.set_trailing_metadata((*trailers, PUSHBACK))
+def _has_failed(context: Any) -> bool:  # noqa: ANN401
+    return context.code() not in {None, grpc.StatusCode.OK}
+
+
+async def _end(context: Any) -> None:  # noqa: ANN401
+    """End a call that has failed as clients expect it, be it by a replica or by Ray.
+
+    By an abort, because only then gRPC sends nothing but trailers. Where anything comes before
+    them, clients do not try again. Source: gRPC proposal A6, client retries, "committed".
+    """
+    if not _has_failed(context):
+        return
+    code, details, trailers = context.code(), str(context.details()), context.trailing_metadata()
+    is_of_a_replica = any(key == REQUEST_ID_KEY for key, _ in trailers)  # see ``Call``
+    if not is_of_a_replica and code in _RAYS_STATUSES:
+        cause = details.strip().partition("\n")[0][:_MAX_CAUSE_CHARACTERS]
+        details = f"{_RAYS_STATUSES[code]}; try again later: {cause}"
+        code, trailers = grpc.StatusCode.UNAVAILABLE, (*trailers, PUSHBACK)
+    await context.abort(code, details, tuple(trailers))

@@ -144,6 +144,7 @@ def deployment(replicas: Replicas, config: ServerConfig) -> serve.Application:
             "target_ongoing_requests": replicas.target_ongoing_requests,
             "upscale_delay_s": replicas.upscale_delay_s,
             "downscale_delay_s": replicas.downscale_delay_s,
+            "look_back_period_s": replicas.look_back_period_s,
         },
         ray_actor_options={"num_cpus": replicas.num_cpus},
     )(Replica)

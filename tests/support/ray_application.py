@@ -1,0 +1,153 @@
+"""Ray Serve with an application from a YAML file, on a cluster of its own, as users run them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ray
+import yaml
+from pydantic import PydanticDeprecatedSince20
+
+from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", PydanticDeprecatedSince20)  # Ray uses what pydantic gives up
+    from ray import serve
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+NAME = "mlpserve"  # of the application, and of its deployment
+TIMEOUT_S = 120.0  # for what takes some seconds where nobody else is busy
+MAX_MESSAGE_BYTES = 64 << 20
+_PORTS = (
+    "port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free now, of both families of addresses."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET6)) for _ in range(count)]
+        for each in sockets:
+            each.bind(("::", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something that Ray tells nobody of."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class RayServer:
+    """An application that answers.
+
+    Attributes:
+        address: Of the proxy for gRPC.
+        http: Of the proxy for HTTP.
+        models: The folder that it serves.
+    """
+
+    address: str
+    http: str
+    models: Path
+
+    def replicas(self) -> int:
+        """Return how many replicas run."""
+        deployment = serve.status().applications[NAME].deployments.get(NAME)
+        return 0 if deployment is None else int(deployment.replica_states.get("RUNNING", 0))
+
+    def kill_a_replica(self) -> None:
+        """Kill the process of a replica, as a machine without memory would."""
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        replica = next(each for each in actors if f"::{NAME}#{NAME}#" in each["name"])
+        ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]))
+
+    def answer(self) -> str:
+        """Return the status of a request for the only model, and its name or what is wrong."""
+        with grpc.insecure_channel(self.address) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            try:
+                found = stub.GetModel(prediction_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                return f"{error.code().name}: {error.details()}"
+        return f"OK: {found.model.name}"
+
+
+@contextmanager
+def ray_head(folder: Path) -> Iterator[str]:
+    """Run a cluster of one node; yield its address."""
+    ports = free_ports(len(_PORTS))
+    flags = [f"--{name}={port}" for name, port in zip(_PORTS, ports, strict=True)]
+    flags += ["--node-ip-address=127.0.0.1", "--num-cpus=4", "--include-dashboard=false"]
+    flags += ["--object-store-memory=100000000", f"--temp-dir={folder}", "--head", "--block"]
+    environment = {
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    }
+    with running([str(BIN / "ray"), "start", *flags], folder / "head.log", environment) as is_up:
+        is_up("Ray runtime started")
+        yield f"127.0.0.1:{ports[0]}"
+
+
+@contextmanager
+def running(
+    command: list[str], log: Path, environment: Mapping[str, str]
+) -> Iterator[Callable[[str], None]]:
+    """Run a command; yield what waits until it has said something."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
+
+    def has_said(words: str) -> bool:
+        said = log.read_text(errors="replace")
+        assert process.poll() is None, said
+        return words in said
+
+    try:
+        yield lambda words: wait_until(lambda: has_said(words), words)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(TIMEOUT_S)
+
+
+@contextmanager
+def ray_server(folder: Path, models: Path, **arguments: Any) -> Iterator[RayServer]:
+    """Run the application of deploy/ray, with other ports, another folder and some arguments."""
+    port, http_port = free_ports(2)
+    config = yaml.safe_load((REPOSITORY / "deploy/ray/serve.yaml").read_text())
+    config["grpc_options"]["port"] = port
+    config["http_options"] = {"host": "127.0.0.1", "port": http_port}
+    config["applications"][0]["args"] |= {"models": str(models), **arguments}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with ray_head(folder) as address:
+        command = [str(BIN / "serve"), "run", "--non-blocking", "--address", address, str(path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+        ray.init(address, log_to_driver=False, configure_logging=False)
+        try:
+            server = RayServer(f"127.0.0.1:{port}", f"127.0.0.1:{http_port}", models)
+            wait_until(lambda: server.replicas() > 0, "no replica runs")
+            yield server
+        finally:
+            serve.shutdown()  # or the cluster would wait for its replicas
+            ray.shutdown()
