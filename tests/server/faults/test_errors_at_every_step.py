@@ -20,11 +20,11 @@ from mlpserve.model.versions import publish as publish_model
 from mlpserve.model.weights import Model
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
-from mlpserve.server.grpc_api import messages
 from mlpserve.server.grpc_api.fast_lane.calls import HotCall, HotMethod
 from mlpserve.server.grpc_api.fast_lane.handler import HotHandler
 from mlpserve.server.grpc_api.fast_lane.lane import FastLane
 from mlpserve.server.grpc_api.late_calls import LateCalls
+from mlpserve.server.grpc_api.parsing import Parser
 from mlpserve.server.inference import batcher, queue
 from mlpserve.server.inference.batcher import Batcher
 from mlpserve.server.inference.explanation import MAX_STEPS
@@ -175,7 +175,7 @@ STEPS: Final = (
     Step("a thread is given to the request", ((ThreadPoolExecutor, "submit"),), (*UNARY, *STREAMS)),
     Step(
         "parse",
-        ((messages, "parsed"), (oip_inference, "decode_request"), (http_app, "read_body")),
+        ((Parser, "parse"), (oip_inference, "decode_request"), (http_app, "read_body")),
     ),
     Step("read", ((Recorder, "read"),)),
     Step("submit", ((Batcher, "submit"),), (*UNARY, *STREAMS, *HTTP)),

@@ -83,6 +83,34 @@ def test_predict_answers_what_the_network_says_in_process(
     assert (response.model_name, response.model_version) == ("tiny", 2)
 
 
+@pytest.mark.parametrize("with_timings", [False, True])
+def test_answers_are_written_as_libraries_write_them(
+    channel: grpc.Channel, images: npt.NDArray[np.uint8], *, with_timings: bool
+) -> None:
+    call: Any = channel.unary_unary(f"/{SERVICE}/Predict")
+    asked = request(images, with_timings=with_timings).SerializeToString()
+    data = call(asked, timeout=TIMEOUT_S)
+    response = prediction_pb2.PredictResponse.FromString(data)
+    assert response.SerializeToString() == data
+    assert response.HasField("timings") == with_timings
+
+
+def test_what_a_network_says_has_the_same_fields_in_all_responses() -> None:
+    kinds = prediction_pb2.PredictStreamResponse, prediction_pb2.ExplainResponse
+    expected, *found = (
+        [(field.name, field.number, field.type) for field in kind.DESCRIPTOR.fields][:5]
+        for kind in (prediction_pb2.PredictResponse, *kinds)
+    )
+    assert [name for name, *_ in expected] == [
+        "model_name",
+        "model_version",
+        "probabilities",
+        "labels",
+        "timings",
+    ]
+    assert found == [expected, expected]
+
+
 def test_a_pinned_version_answers(
     stub: prediction_pb2_grpc.PredictionServiceStub, images: npt.NDArray[np.uint8]
 ) -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
-from mlpserve.server.grpc_api.messages import parsed_in_parts
+from mlpserve.server.grpc_api.parsing import Parser
 from mlpserve.server.grpc_api.wire import cut_out
 from mlpserve.server.inference.decoding import FLOAT32, aligned
 from mlpserve.v1 import prediction_pb2 as pb
 
 PATH = (3, 3)
-PIXELS = bytes(range(256)) * 512  # 128 KiB, the least that is cut out
+PIXELS = bytes(range(256)) * 512  # 128 KiB
 edits = st.lists(st.tuples(st.integers(-60, 60), st.integers(0, 255)), max_size=3)
 
 
@@ -33,12 +33,13 @@ def requests(draw: st.DrawFn) -> pb.PredictRequest:
     )
 
 
-def put_together(data: bytes) -> pb.PredictRequest | None:
+def put_together(parser: Parser[pb.PredictRequest], data: bytes) -> pb.PredictRequest | None:
     """Return what a request is when it is parsed in parts; None where it is refused."""
     try:
-        message, pixels = parsed_in_parts(pb.PredictRequest, data, PATH)
+        shared, pixels = parser.parse(data)
     except RequestError:
         return None
+    message = pb.PredictRequest.FromString(shared.SerializeToString())  # a copy
     if pixels is not None:
         assert not message.images.data
         message.images.data = bytes(pixels)
@@ -52,16 +53,53 @@ def parsed_whole(data: bytes) -> pb.PredictRequest | None:
         return None
 
 
-@given(st.lists(requests(), min_size=1, max_size=2), edits)
+@given(st.lists(requests(), min_size=1, max_size=2), edits, edits)
 @settings(max_examples=100)
-def test_a_request_in_parts_means_what_it_means_as_a_whole(
-    messages: list[pb.PredictRequest], edited: list[tuple[int, int]]
+def test_a_request_in_parts_means_what_it_means_as_a_whole_also_when_it_is_like_one_before(
+    messages: list[pb.PredictRequest],
+    edited: list[tuple[int, int]],
+    edited_again: list[tuple[int, int]],
 ) -> None:
+    parser = Parser(pb.PredictRequest, PATH)
     data = bytearray(b"".join(message.SerializeToString() for message in messages))
-    for at, byte in edited:
-        if data:
-            data[at % len(data)] = byte
-    assert put_together(bytes(data)) == parsed_whole(bytes(data))
+    for changes in (edited, edited_again, edited):
+        for at, byte in changes:
+            if data:
+                data[at % len(data)] = byte
+        for _ in range(2):
+            assert put_together(parser, bytes(data)) == parsed_whole(bytes(data))
+
+
+def test_requests_that_differ_in_their_pixels_only_are_parsed_once() -> None:
+    parser = Parser(pb.PredictRequest, PATH)
+    first, second = (
+        pb.PredictRequest(
+            model_name="digits",
+            images=pb.ImageBatch(count=1, data=pixels),
+            with_timings=True,
+        ).SerializeToString()
+        for pixels in (b"some", b"more")
+    )
+    message, _ = parser.parse(first)
+    again, pixels = parser.parse(second)
+    assert again is message
+    assert pixels is not None
+    assert (bytes(pixels), pixels.obj is second) == (b"more", True)
+
+
+def test_few_messages_are_kept_and_none_that_is_large_beside_its_pixels() -> None:
+    parser = Parser(pb.PredictRequest, PATH)
+    first, large = (
+        pb.PredictRequest(model_label=label, images=pb.ImageBatch(data=b"x")).SerializeToString()
+        for label in ("", "a" * 300)
+    )
+    assert parser.parse(large)[0] is not parser.parse(large)[0]
+    message, _ = parser.parse(first)
+    assert parser.parse(first)[0] is message
+    for length in range(2000):
+        other = pb.PredictRequest(images=pb.ImageBatch(data=bytes(2 + length)))
+        parser.parse(other.SerializeToString())
+    assert parser.parse(first)[0] is not message
 
 
 def test_the_pixels_of_a_request_are_not_copied() -> None:
@@ -76,7 +114,7 @@ def test_the_pixels_of_a_request_are_not_copied() -> None:
 def test_raw_contents_of_the_open_inference_protocol_are_not_copied() -> None:
     tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="images", shape=[1, len(PIXELS)])
     request = inference_pb2.ModelInferRequest(inputs=[tensor], raw_input_contents=[PIXELS])
-    message, raw = parsed_in_parts(type(request), request.SerializeToString(), (7,))
+    message, raw = Parser(type(request), (7,)).parse(request.SerializeToString())
     assert raw is not None
     assert bytes(raw) == PIXELS
     assert list(message.inputs) == [tensor]
@@ -90,11 +128,10 @@ def test_raw_contents_of_the_open_inference_protocol_are_not_copied() -> None:
         pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString()[:-1],
         pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString() + b"\x0b\x0c",
         pb.PredictRequest(images=pb.ImageBatch(data=PIXELS)).SerializeToString() + b"\x28\x01" * 99,
-        pb.PredictRequest(images=pb.ImageBatch(data=PIXELS[1000:])).SerializeToString(),
         pb.PredictRequest(model_name="a" * len(PIXELS)).SerializeToString(),
         b"\x1a" + b"\xff" * 20 + PIXELS,
     ],
-    ids=["twice", "cut short", "a group", "many fields", "small", "no images", "no length"],
+    ids=["twice", "cut short", "a group", "many fields", "no images", "no length"],
 )
 def test_what_is_not_as_libraries_write_it_is_left_whole(data: bytes) -> None:
     assert cut_out(data, PATH) is None

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mlpserve.model.attribution import DEFAULT_STEPS
 from mlpserve.model.compiled import Answer
 from mlpserve.server.errors import RequestError
+from mlpserve.server.grpc_api.responses import with_part
 from mlpserve.server.inference.explanation import checked_explanation, to_be_explained
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.v1 import prediction_pb2
@@ -37,20 +38,17 @@ def with_explanation(
         steps=_steps(message),
         max_rows=max_rows,
     )
-    encode_prediction = request.encode
+    return to_be_explained(with_part(request, _attributions), explanation)
 
-    def encode(answer: Answer) -> bytes:
-        assert answer.attributions is not None  # noqa: S101 - they were asked for
-        found = prediction_pb2.ExplainResponse(
-            attributions=answer.attributions.values,
-            classes=answer.attributions.classes,
-            logits=answer.attributions.logits,
-            baseline_logits=answer.attributions.baseline_logits,
-        )
-        return encode_prediction(answer) + found.SerializeToString()  # one message, in two parts
 
-    request.encode = encode
-    return to_be_explained(request, explanation)
+def _attributions(answer: Answer) -> prediction_pb2.ExplainResponse:
+    assert answer.attributions is not None  # noqa: S101 - they were asked for
+    return prediction_pb2.ExplainResponse(
+        attributions=answer.attributions.values,
+        classes=answer.attributions.classes,
+        logits=answer.attributions.logits,
+        baseline_logits=answer.attributions.baseline_logits,
+    )
 
 
 def _steps(message: prediction_pb2.ExplainRequest) -> int | None:

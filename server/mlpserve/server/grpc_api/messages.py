@@ -5,19 +5,17 @@ gRPC itself would call that a fault of the server, and log a traceback for each.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Final, TypeAlias, TypeVar
+from functools import partial
+from typing import Final, TypeAlias
 
-from google.protobuf.message import DecodeError, Message
-
-from mlpserve.model.compiled import Answer, CompiledModel
+from mlpserve.model.compiled import CompiledModel
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.metadata import Training
 from mlpserve.server.errors import RequestError
 from mlpserve.server.grpc_api.explaining import with_explanation
-from mlpserve.server.grpc_api.wire import cut_out
+from mlpserve.server.grpc_api.parsing import Parser, parsed
+from mlpserve.server.grpc_api.responses import encode_prediction, with_scores, with_timings
 from mlpserve.server.inference.decoding import FLOAT32, UINT8, ImageDType, decode_images
-from mlpserve.server.inference.ood_scores import ood_scoring
 from mlpserve.server.inference.registry import Router, ServedModel, SplitKey
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.inference.shadow import Comparison, Shadow
@@ -38,19 +36,8 @@ _PIXELS: Final = (
 )
 # What a request has beside its images, names and labels among it; generous.
 _MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
-_NS_PER_S: Final = 1_000_000_000
-_Message = TypeVar("_Message", bound=Message)
 # They have the same fields, but for what is explained.
-_PredictRequest: TypeAlias = (
-    prediction_pb2.PredictRequest
-    | prediction_pb2.PredictStreamRequest
-    | prediction_pb2.ExplainRequest
-)
-_PredictResponse: TypeAlias = (
-    prediction_pb2.PredictResponse
-    | prediction_pb2.PredictStreamResponse
-    | prediction_pb2.ExplainResponse
-)
+_PredictRequest: TypeAlias = prediction_pb2.PredictRequest | prediction_pb2.PredictStreamRequest
 
 
 class PredictionMessages:
@@ -79,6 +66,9 @@ class PredictionMessages:
         self._shadow = shadow
         self._max_batch_images = max_batch_images
         self._max_image_bytes = max_message_bytes - _MESSAGE_OVERHEAD_BYTES
+        self._predict = Parser(prediction_pb2.PredictRequest, _PIXELS)
+        self._stream = Parser(prediction_pb2.PredictStreamRequest, _PIXELS)
+        self._explain = Parser(prediction_pb2.ExplainRequest, _PIXELS)
 
     def parse_predict(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
@@ -94,33 +84,38 @@ class PredictionMessages:
             RequestError: ``data`` is no such message, or a field of it is wrong.
             NotServedError: It asks for a model that is not served.
         """
-        message, pixels = parsed_in_parts(prediction_pb2.PredictRequest, data, _PIXELS)
-        request = self._request(message, pixels, record, key, prediction_pb2.PredictResponse)
-        return with_scores(request) if message.with_ood_scores else request
+        return self._prediction(self._predict.parse(data), record, key)
 
     def parse_stream_request(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that a PredictStreamRequest is; as ``parse_predict``."""
-        message, pixels = parsed_in_parts(prediction_pb2.PredictStreamRequest, data, _PIXELS)
-        request = self._request(message, pixels, record, key, prediction_pb2.PredictStreamResponse)
-        return with_scores(request) if message.with_ood_scores else request
+        return self._prediction(self._stream.parse(data), record, key)
 
     def parse_explain(
         self, data: bytes, record: RequestRecord, key: SplitKey = None
     ) -> ParsedRequest[bytes]:
         """Return the request that an ExplainRequest is; as ``parse_predict``."""
-        message, pixels = parsed_in_parts(prediction_pb2.ExplainRequest, data, _PIXELS)
-        request = self._request(message, pixels, record, key, prediction_pb2.ExplainResponse)
+        message, pixels = self._explain.parse(data)
+        request = self._request(message, pixels, record, key)
         return with_explanation(request, message, max_rows=self._max_images(request.model))
+
+    def _prediction(
+        self,
+        parts: tuple[_PredictRequest, memoryview | None],
+        record: RequestRecord,
+        key: SplitKey,
+    ) -> ParsedRequest[bytes]:
+        message, pixels = parts
+        request = self._request(message, pixels, record, key)
+        return with_scores(request) if message.with_ood_scores else request
 
     def _request(
         self,
-        message: _PredictRequest,
+        message: _PredictRequest | prediction_pb2.ExplainRequest,
         pixels: memoryview | None,
         record: RequestRecord,
         key: SplitKey,
-        response: type[_PredictResponse],
     ) -> ParsedRequest[bytes]:
         model = self._router.find(
             message.model_name, message.model_version, message.model_label, key
@@ -133,19 +128,9 @@ class PredictionMessages:
             spec=model.metadata.input,
             max_batch_images=self._max_batch_images,
         )
-
-        with_timings = message.with_timings
-
-        def encode(answer: Answer) -> bytes:
-            return response(
-                model_name=model.metadata.name,
-                model_version=model.metadata.version,
-                probabilities=answer.probabilities,
-                labels=answer.labels,
-                timings=_timings(record) if with_timings else None,
-            ).SerializeToString()
-
-        return ParsedRequest(model, images, len(images), encode, record)
+        encode = partial(encode_prediction, model)
+        request = ParsedRequest(model, images, len(images), encode, record)
+        return with_timings(request) if message.with_timings else request
 
     def get_model(self, data: bytes) -> bytes:
         """Return the response to a GetModelRequest; errors as for ``parse_predict``."""
@@ -201,73 +186,11 @@ class PredictionMessages:
         return max(1, min(self._max_batch_images, self._max_image_bytes // model.image_bytes))
 
 
-def parsed(kind: type[_Message], data: bytes) -> _Message:
-    """Return the message that the bytes are.
-
-    Raises:
-        RequestError: They are none of this kind.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise RequestError(
-            f"request: expected a {kind.DESCRIPTOR.full_name}, got {len(data)} bytes that are none"
-        ) from error
-
-
-def parsed_in_parts(
-    kind: type[_Message], data: bytes, path: Sequence[int]
-) -> tuple[_Message, memoryview | None]:
-    """Return the message that the bytes are, and apart from it a field that is large.
-
-    Args:
-        kind: The kind of the message.
-        data: The bytes.
-        path: The number of the field, after those of the messages that it is in.
-
-    Returns:
-        The message without the field, and the field; or the whole message, and None.
-
-    Raises:
-        RequestError: As for ``parsed``.
-    """
-    cut = cut_out(data, path)
-    if cut is not None:
-        with suppress(DecodeError):  # which is told of the whole message
-            return kind.FromString(cut.rest), cut.field
-    return parsed(kind, data), None
-
-
-def _timings(record: RequestRecord) -> prediction_pb2.Timings:
-    return prediction_pb2.Timings(
-        queue_s=(record.started_ns - record.arrived_ns) / _NS_PER_S,
-        compute_s=(record.computed_ns - record.started_ns) / _NS_PER_S,
-    )
-
-
 def _dtype(data_type: prediction_pb2.DataType) -> ImageDType:
     if data_type not in _DTYPES:
         names = ", ".join(prediction_pb2.DataType.Name(known) for known in _DTYPES)
         raise RequestError(f"images.data_type: expected {names}, got {data_type}")
     return _DTYPES[data_type]
-
-
-def with_scores(request: ParsedRequest[bytes]) -> ParsedRequest[bytes]:
-    """Return a request whose response has out-of-distribution scores as well.
-
-    Raises:
-        RequestError: The version has none.
-    """
-    scores = ood_scoring(request.model, request.images, "with_ood_scores")
-    encode_prediction = request.encode
-
-    def encode(answer: Answer) -> bytes:
-        # One message, in two parts; that of a stream has the same fields.
-        found = prediction_pb2.PredictResponse(ood_scores=scores(answer))
-        return encode_prediction(answer) + found.SerializeToString()
-
-    request.encode = encode
-    return request
 
 
 def describe_model(

@@ -4,7 +4,8 @@ from typing import Final
 
 import grpc
 
-from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages, parsed
+from mlpserve.server.grpc_api.messages import SERVICE_NAME, PredictionMessages
+from mlpserve.server.grpc_api.parsing import parsed
 from mlpserve.server.grpc_api.servicer import Servicer
 from mlpserve.server.inference.model_manager import ModelManager
 from mlpserve.server.security.admission import CallLimit

@@ -6,6 +6,7 @@ network's own pass. So the field is cut out where it is, and what is left of the
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 # Source: protobuf.dev, "Encoding".
@@ -16,7 +17,6 @@ HAS_MORE: Final = 0x80
 _VALUE_BITS: Final = 7
 _MAX_VARINT_BYTES: Final = 10
 
-_MIN_CUT_BYTES: Final = 1 << 17  # below it, copies cost less than looking for the field in Python
 _MAX_FIELDS: Final = 64  # of a message on the way; as libraries write them they have five
 _MAX_HEAD_BYTES: Final = 6  # a tag below 16, and a length of 32 bits
 
@@ -27,10 +27,12 @@ class Cut(NamedTuple):
     Attributes:
         rest: A message with all its fields but one.
         field: The content of that one, a view of the message.
+        start: Where in the message it begins.
     """
 
     rest: bytes
     field: memoryview
+    start: int
 
 
 def cut_out(data: bytes, path: Sequence[int]) -> Cut | None:
@@ -41,12 +43,10 @@ def cut_out(data: bytes, path: Sequence[int]) -> Cut | None:
         path: The number of the field, after those of the messages that it is in; all below 16.
 
     Returns:
-        None where the message is small, or is not as libraries write it: the field is not there
-        exactly once, or there are groups, very many fields, or bytes that are no field. Such a
-        message is to be parsed whole, which finds out what it means, or what is wrong with it.
+        None where the message is not as libraries write it: the field is not there exactly once, or
+        there are groups, very many fields, or bytes that are no field. Such a message is to be
+        parsed whole, which finds out what it means, or what is wrong with it.
     """
-    if len(data) < _MIN_CUT_BYTES:
-        return None
     return _cut_out(data, 0, len(data), path)
 
 
@@ -58,12 +58,12 @@ def _cut_out(data: bytes, at: int, end: int, path: Sequence[int]) -> Cut | None:
     start, content, content_end = place
     before, after = data[at:start], data[content_end:end]
     if not inner_path:
-        return Cut(before + after, memoryview(data)[content:content_end])
+        return Cut(before + after, memoryview(data)[content:content_end], content)
     inner = _cut_out(data, content, content_end, inner_path)
     if inner is None:
         return None
-    head = bytes([number << KIND_BITS | LENGTH]) + _encoded(len(inner.rest))
-    return Cut(before + head + inner.rest + after, inner.field)
+    head = length_head(number, len(inner.rest))
+    return Cut(before + head + inner.rest + after, inner.field, inner.start)
 
 
 def _only_place(data: bytes, at: int, end: int, number: int) -> tuple[int, int, int] | None:
@@ -101,6 +101,12 @@ def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
         if byte < HAS_MORE:
             return value, at + index + 1
     return 0, len(data)
+
+
+@lru_cache
+def length_head(number: int, length: int) -> bytes:
+    """Return what stands before so many bytes of a field, whose number is below 16."""
+    return bytes([number << KIND_BITS | LENGTH]) + _encoded(length)
 
 
 def _encoded(value: int) -> bytes:

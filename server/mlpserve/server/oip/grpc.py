@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import Message
 
 from mlpserve.oip import inference_pb2 as pb
-from mlpserve.server.grpc_api.messages import parsed
+from mlpserve.server.grpc_api.parsing import parsed
 from mlpserve.server.grpc_api.servicer import EncodeRefusal, Servicer
 from mlpserve.server.oip.inference import Inference
 from mlpserve.server.oip.messages import SERVICE_NAME, encode_stream_error

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlpserve.oip import inference_pb2
 from mlpserve.server.errors import RequestError
-from mlpserve.server.grpc_api.messages import parsed, parsed_in_parts
+from mlpserve.server.grpc_api.parsing import Parser, parsed
 from mlpserve.server.oip.tensors import DTYPES
 from mlpserve.server.oip.values import (
     INPUT_PARAMETERS,
@@ -28,6 +28,8 @@ from mlpserve.server.oip.wire_scan import check_fields
 
 _FINAL_RESPONSE: Final = "triton_final_response"
 _RAW: Final = (inference_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER,)
+# Requests have ids, so that few are alike: small ones are copied sooner than looked through.
+_PARSER: Final = Parser(inference_pb2.ModelInferRequest, _RAW, min_bytes=1 << 17)
 SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # The field of InferTensorContents in which the values of a datatype are, and its dtype. The others
@@ -59,7 +61,7 @@ def decode_request(data: bytes, max_values: int) -> InferRequest:
         TooLargeError: It would take far more memory than it has bytes.
     """
     check_fields(data, max_values)
-    message, raw = parsed_in_parts(inference_pb2.ModelInferRequest, data, _RAW)
+    message, raw = _PARSER.parse(data)
     check_one_input(len(message.inputs), message.model_name)
     if len(message.outputs) > MAX_OUTPUTS:
         raise RequestError(f"outputs: expected at most {MAX_OUTPUTS}, got {len(message.outputs)}")
