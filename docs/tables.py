@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from mlpserve.server.ray_serve.application import Replicas
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.fields import Setting, settings_of
 from mlpserve.server.telemetry.metrics import METRICS, Metric
@@ -31,6 +32,16 @@ def _setting_row(setting: Setting) -> str:
     return f"| `{setting.name}` | {' | '.join(cells)} |".replace("<", "&lt;")
 
 
+def _arguments() -> str:
+    head = ("| argument | what it is | values | default |", "|---|---|---|---|")
+    return "\n".join((*head, *map(_argument_row, settings_of(Replicas))))
+
+
+def _argument_row(setting: Setting) -> str:
+    cells = (f"`{setting.name}`", setting.help, setting.kind.expected, setting.default_text)
+    return f"| {' | '.join(cells)} |"
+
+
 def _metrics() -> str:
     head = ("| metric | kind | labels | what it is |", "|---|---|---|---|")
     return "\n".join((*head, *map(_row, METRICS)))
@@ -41,10 +52,15 @@ def _row(metric: Metric) -> str:
     return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
 
 
-_TITLES: Final = {"configuration.md": "settings", "metrics.md": "metrics"}
+_TITLES: Final = {
+    "configuration.md": "settings",
+    "metrics.md": "metrics",
+    "ray-serve.md": "arguments",
+}
 _TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "configuration.md": _settings,
     "metrics.md": _metrics,
+    "ray-serve.md": _arguments,
 }
 
 if __name__ == "__main__":

@@ -35,13 +35,14 @@ ADDRESSES = {
 }
 FIXED_PORT = re.compile(r"(--(?:http|metrics)-port) \d+")
 # What is not run here: `pip` and `make` would change the environment, CI calls `make demo` itself,
-# tests/containers.sh calls Docker, and tests/deploy kubectl.
+# tests/containers.sh calls Docker, tests/deploy kubectl, and tests/distributed Ray's `serve`.
 NOT_RUN = (
     "pip ",
     "make ",
     "mlpserve-playground ",
     "docker ",
     "kubectl ",
+    "serve ",
     "MLPSERVE_PORT=50051 docker",
     "MLPSERVE_MNIST=",
 )

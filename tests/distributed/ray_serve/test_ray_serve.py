@@ -1,5 +1,6 @@
 """Replicas of Ray Serve: what becomes of models, load and failures; the contract is beside this."""
 
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from mlpserve.client import Client, NotFoundError
 from mlpserve.model.labels import set_label
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
-from ray_application import BIN, RayServer, wait_until
+from ray_application import BIN, REPOSITORY, RayServer, wait_until
 
 IMAGES = np.random.default_rng(8).integers(0, 256, (5, 2, 3), np.uint8)
 CALLERS = 24
@@ -97,6 +98,28 @@ def _version(client: Client) -> int:
         return client.predict(IMAGES, model="other").model_version
     except NotFoundError:
         return 0
+
+
+def test_what_the_page_says_of_calls_holds(
+    server: RayServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = code_of_the_page("python").replace("localhost:50051", server.address)
+    exec(code.replace("28, 28", "2, 3"), {})  # noqa: S102 - our own
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_what_the_page_shows_of_the_example_is_in_it() -> None:
+    shown = code_of_the_page("yaml")
+    example = (REPOSITORY / "deploy/ray/serve.yaml").read_text()
+    assert {line.strip() for line in shown.splitlines()} <= {
+        line.partition("  #")[0].strip() for line in example.splitlines()
+    }
+
+
+def code_of_the_page(language: str) -> str:
+    page = (REPOSITORY / "docs/ray-serve.md").read_text()
+    (code,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return str(code)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Arguments of the application for Ray Serve; nothing here needs Ray."""
 
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from mlpserve.server.errors import StartError
 from mlpserve.server.ray_serve import app
 from mlpserve.server.ray_serve.application import read_arguments
 
+REPOSITORY = Path(__file__).parents[3]
+
 
 def test_texts_of_a_command_line_and_values_of_a_file_mean_the_same() -> None:
     texts = {"models": "/models", "max_replicas": "8", "num_cpus": "0.5", "reproducible": "true"}
@@ -18,6 +21,17 @@ def test_texts_of_a_command_line_and_values_of_a_file_mean_the_same() -> None:
     assert (replicas, config) == read_arguments(values)
     assert (replicas.max_replicas, replicas.num_cpus) == (8, 0.5)
     assert (config.models, config.reproducible) == (Path("/models"), True)
+
+
+def test_a_version_can_be_pinned() -> None:
+    _, config = read_arguments({"models": "/models", "versions": "digits=3,"})
+    assert list(config.versions.of_models["digits"].choose([4, 3, 2])) == [3]
+
+
+def test_the_page_has_a_current_table_of_the_arguments() -> None:
+    program = runpy.run_path(str(REPOSITORY / "docs" / "tables.py"))
+    document = (REPOSITORY / "docs" / "ray-serve.md").read_text()
+    assert document == program["with_current_table"]("ray-serve.md"), "run `make tables`"
 
 
 def test_a_url_of_a_store_is_taken_as_it_is() -> None:
