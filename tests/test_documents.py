@@ -49,7 +49,7 @@ NOT_RUN = (
 
 
 PROGRAMS = {
-    train: ["", "evaluate", "export"],
+    train: ["", "evaluate", "export", "sweep"],
     serve: ["", "healthcheck", "token"],
     play: [""],
     predict: [""],
@@ -279,6 +279,13 @@ def test_what_is_said_about_training_holds(
     for name in ("csv", "parquet", "pictures", "letters", "medical", "sketches"):
         assert f"published models/{name}/1" in printed
     assert (tmp_path / "digits.onnx").exists()
+
+
+@pytest.mark.exhaustive
+def test_what_is_said_about_sweeps_holds(reader: Reader, tmp_path: Path) -> None:
+    printed = read(reader, "docs/sweeps.md")
+    assert "the best is trial" in printed
+    assert (tmp_path / "models" / "swept" / "1" / "sweep.json").exists()
 
 
 @pytest.mark.exhaustive

@@ -39,8 +39,9 @@ def train(
 ) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Return a function that runs the command to its end."""
 
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "mlpserve.trainer", "--models", models, *arguments]
-        return warm_trainer.run(list(map(str, command)))
+    def run(*arguments: object, command: str = "") -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-m", "mlpserve.trainer", *command.split()]
+        command_line = [*program, "--models", models, *arguments]
+        return warm_trainer.run(list(map(str, command_line)))
 
     return run

@@ -39,14 +39,20 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[None]:
         os.close(descriptor)  # which unlocks it, as the end of a process does
 
 
-def lock_folder(folder: Path) -> None:
-    """Lock a folder until this process ends.
+def lock_folder(folder: Path) -> int:
+    """Lock a folder until this process ends, or the descriptor that is returned is closed.
 
     Raises:
         LockedError: Another process holds it.
         OSError: The folder cannot be opened.
     """
-    take_lock(os.open(folder, os.O_RDONLY), wait=False)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        take_lock(descriptor, wait=False)
+    except LockedError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def take_lock(descriptor: int, *, wait: bool) -> None:

@@ -16,6 +16,7 @@ from mlpserve.trainer.job import run
 from mlpserve.trainer.output import unfailing
 from mlpserve.trainer.progress import display_for
 from mlpserve.trainer.signals import EndedBySignal, StopSignals
+from mlpserve.trainer.sweep.command import main as sweep_main
 
 _PROGRAM: Final = "mlpserve-train"
 _EXIT_STOPPED: Final = 75  # of sysexits.h: not done yet, try again
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = StopSignals()
     signals.install()
     try:
-        if arguments and arguments[0] in _COMMANDS:
+        if arguments and arguments[0] == "sweep":
+            sweep_main(arguments[1:], signals)
+        elif arguments and arguments[0] in _COMMANDS:
             with standard_output():
                 _COMMANDS[arguments[0]](arguments[1:])
         else:
@@ -54,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(_PROGRAM, str(error))
     except MemoryError as error:
         return failed(_PROGRAM, f"not enough memory: {error}")
-    except StoppedError:
-        return failed(_PROGRAM, "stopped; the same with --resume goes on", _EXIT_STOPPED)
+    except StoppedError as error:
+        return failed(_PROGRAM, str(error), _EXIT_STOPPED)
     except EndedBySignal as end:
         return failed(_PROGRAM, end.word, end.exit_code)
     return 0
@@ -72,7 +75,7 @@ def _train(arguments: Sequence[str], signals: StopSignals) -> None:
         # With checkpoints the first signal says "later", whatever it came upon.
         if config.checkpoint_folder is None or signals.is_stop_wanted:
             raise
-        raise StoppedError from end
+        raise StoppedError("stopped; the same with --resume goes on") from end
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -27,7 +28,8 @@ def train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlpserve-train",
         description="Train a network on images and publish it as a new version of a model.",
-        epilog="Other commands: mlpserve-train evaluate, mlpserve-train export; each has --help. "
+        epilog="Other commands: mlpserve-train sweep, which tries many settings, mlpserve-train "
+        "evaluate and mlpserve-train export; each has --help. "
         "mlpserve-models compare tells which of two versions is better.",
     )
     parser.add_argument("--data", default="auto", help=f"{DATA_HELP}; default: auto")
@@ -80,6 +82,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODELS/NAME[:VERSION|:LABEL]",
         help="the version, as in models/digits:3 or models/digits:stable; alone, the newest",
     )
+
+
+def setting_flags() -> Mapping[str, argparse.Action]:
+    """Return the flags of single settings of a recipe, by their names without dashes."""
+    settings = _add_settings(argparse.ArgumentParser())
+    return {setting.option_strings[0].removeprefix("--"): setting for setting in settings}
 
 
 def job_config(options: argparse.Namespace) -> JobConfig:
@@ -166,53 +174,57 @@ def _add_survival(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
     group = parser.add_argument_group("settings of the recipe, each with the recipe's default")
-    group.add_argument(
-        "--layers",
-        type=_widths,
-        dest="hidden_sizes",
-        metavar="N[,N...]",
-        help="widths of the hidden layers; '' for none",
-    )
-    group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers")
-    group.add_argument("--epochs", type=int, metavar="N", help="passes over the images")
-    group.add_argument(
-        "--batch-size", type=int, metavar="N", help="images per step; 0 for all at once"
-    )
-    group.add_argument("--optimizer", choices=OPTIMIZERS)
-    group.add_argument("--learning-rate", type=float, metavar="X", help="the highest one")
-    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
-    group.add_argument("--weight-decay", type=float, metavar="X", help="decoupled; 0 for none")
-    group.add_argument("--dropout", type=float, metavar="X", help="of hidden outputs; 0 for none")
-    group.add_argument("--label-smoothing", type=float, metavar="X", help="0 for none")
-    group.add_argument("--warp", choices=WARPS, help="how far images are distorted at random")
-    group.add_argument(
-        "--learned-probability",
-        type=float,
-        metavar="X",
-        help="do not learn from images whose true class has it already, as in 0.99; 1 for all",
-    )
-    group.add_argument(
-        "--average-decay",
-        type=float,
-        metavar="X",
-        help="publish the running mean of the parameters, as in 0.999; 0 for the last ones",
-    )
-    group.add_argument(
-        "--validation-share",
-        type=float,
-        metavar="X",
-        help="of the training images, held out to validate and calibrate with; 0 for none",
-    )
-    group.add_argument(
-        "--patience",
-        type=int,
-        dest="patience_epochs",
-        metavar="N",
-        help="stop after N epochs without a lower validation loss, with the best; 0 for never",
-    )
-    group.add_argument("--seed", type=int, metavar="N", help="of all randomness")
+    return [
+        group.add_argument(
+            "--layers",
+            type=_widths,
+            dest="hidden_sizes",
+            metavar="N[,N...]",
+            help="widths of the hidden layers; '' for none",
+        ),
+        group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers"),
+        group.add_argument("--epochs", type=int, metavar="N", help="passes over the images"),
+        group.add_argument(
+            "--batch-size", type=int, metavar="N", help="images per step; 0 for all at once"
+        ),
+        group.add_argument("--optimizer", choices=OPTIMIZERS),
+        group.add_argument("--learning-rate", type=float, metavar="X", help="the highest one"),
+        group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate"),
+        group.add_argument("--weight-decay", type=float, metavar="X", help="decoupled; 0 for none"),
+        group.add_argument(
+            "--dropout", type=float, metavar="X", help="of hidden outputs; 0 for none"
+        ),
+        group.add_argument("--label-smoothing", type=float, metavar="X", help="0 for none"),
+        group.add_argument("--warp", choices=WARPS, help="how far images are distorted at random"),
+        group.add_argument(
+            "--learned-probability",
+            type=float,
+            metavar="X",
+            help="do not learn from images whose true class has it already, as in 0.99; 1 for all",
+        ),
+        group.add_argument(
+            "--average-decay",
+            type=float,
+            metavar="X",
+            help="publish the running mean of the parameters, as in 0.999; 0 for the last ones",
+        ),
+        group.add_argument(
+            "--validation-share",
+            type=float,
+            metavar="X",
+            help="of the training images, held out to validate and calibrate with; 0 for none",
+        ),
+        group.add_argument(
+            "--patience",
+            type=int,
+            dest="patience_epochs",
+            metavar="N",
+            help="stop after N epochs without a lower validation loss, with the best; 0 for never",
+        ),
+        group.add_argument("--seed", type=int, metavar="N", help="of all randomness"),
+    ]
 
 
 def _widths(text: str) -> tuple[int, ...]:

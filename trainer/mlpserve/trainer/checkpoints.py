@@ -7,6 +7,7 @@ kept, so that there is one to go on from whatever happens while the next is writ
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from mlpserve.model.archive import read_arrays, write_arrays
 from mlpserve.model.atomic_files import TEMPORARY_PREFIX, atomic_write, temporary_path
 from mlpserve.model.errors import WeightsFileError
 from mlpserve.model.locks import LockedError, lock_folder
-from mlpserve.trainer.errors import CheckpointError
+from mlpserve.trainer.errors import CheckpointError, FolderInUseError
 from mlpserve.trainer.fitting import FitState, Snapshot
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.training import Position
@@ -58,12 +59,14 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Identity) -> None:
         self._folder = folder
         self._identity = identity
+        self._lock_descriptor: int | None = None
 
     def prepare(self) -> None:
         """Make the folder, take it for this process, and prove that it can be written to.
 
         Raises:
-            CheckpointError: It cannot, or another process has it.
+            CheckpointError: It cannot.
+            FolderInUseError: Another process has it.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,12 @@ class Checkpoints:
             # What they were kept for is done, so this is no reason to fail.
             logger.warning("%s: the checkpoints cannot be removed: %s", self._folder, error)
 
+    def release(self) -> None:
+        """Leave the folder to other runs, which the end of this process does as well."""
+        if self._lock_descriptor is not None:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = None
+
     def _paths(self) -> list[Path]:
         """Return all checkpoints, the newest first."""
         try:
@@ -167,11 +176,11 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def _lock(self) -> None:
-        """Take the folder until this process ends, however that happens."""
+        """Take the folder until it is released, or this process ends, however that happens."""
         try:
-            lock_folder(self._folder)
+            self._lock_descriptor = lock_folder(self._folder)
         except LockedError as error:
-            raise CheckpointError(
+            raise FolderInUseError(
                 f"{self._folder}: another run writes its checkpoints here; wait for its end, or "
                 "give another --checkpoint folder"
             ) from error

@@ -28,6 +28,8 @@ class JobConfig:
         checkpoint_folder: Where checkpoints go; None for no checkpoints.
         checkpoint_every_s: How many seconds lie between two of them at least.
         resume: Whether to go on from a checkpoint, where there is one.
+        pause_after_epochs: After how many epochs to write a checkpoint and stop, to go on later;
+            None to run to the end. Needs ``checkpoint_folder``.
         time_limit_s: After how many seconds of training to end with what was learned by then.
         min_accuracy: The share of the test images that must be classified rightly, 0 to 1, or
             nothing is published; None for no such limit.
@@ -51,6 +53,7 @@ class JobConfig:
     checkpoint_folder: Path | None = None
     checkpoint_every_s: float = 30.0
     resume: bool = False
+    pause_after_epochs: int | None = None
     time_limit_s: float = math.inf
     min_accuracy: float | None = None
     compare_to: str | None = None

@@ -146,13 +146,18 @@ class Fit:
             self._best = snapshot.arrays.get(_BEST)
         self._began_s = self._clock() - self._state.elapsed_s
 
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs are done."""
+        return len(self._state.records)
+
     def end_reason(self) -> str | None:
         """Return why there is no next step, as the end of a sentence; None if there is one."""
         if self._training.position.steps >= self._training.steps:
             return "all epochs are done"
         if self._elapsed_s() >= self._time_limit_s:
             return f"the time limit of {self._time_limit_s:g} s is reached"
-        epochs = len(self._state.records)
+        epochs = self.epochs
         without_gain = epochs - 1 - self._state.lowest_epoch
         if self._recipe.patience_epochs and epochs and without_gain >= self._recipe.patience_epochs:
             return f"the validation loss has not fallen for {without_gain} epochs"

@@ -4,7 +4,7 @@ Order matters: what can fail early is tried early, and nothing is published unle
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve.datasets.progress import shown_by
-from mlpserve.model.folder import is_model_name, versions
 from mlpserve.model.network import Network
 from mlpserve.model.processors import granted_processors
 from mlpserve.model.versions import prepare
@@ -26,9 +25,8 @@ from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.material import Material, load_material
-from mlpserve.trainer.progress import Display, comparison_command, describe_version
+from mlpserve.trainer.progress import Display
 from mlpserve.trainer.publication import (
-    REPORT_FILE_NAME,
     Threshold,
     candidate,
     check_good_enough,
@@ -36,44 +34,69 @@ from mlpserve.trainer.publication import (
     measured_baseline,
     publish_candidate,
 )
+from mlpserve.trainer.publishing_events import (
+    is_published,
+    model_name,
+    show_kept,
+    show_published,
+)
 from mlpserve.trainer.signals import StopSignals
+from mlpserve.trainer.trials import Sweep
 from mlpserve.trainer.watching import Watch
 
 # A thread that is given less than this in a step is waited for longer than it works.
 _MIN_OPERATIONS_PER_THREAD: Final = 2e8
 
 
-def run(config: JobConfig, display: Display, signals: StopSignals) -> None:
+def run(
+    config: JobConfig,
+    display: Display,
+    signals: StopSignals,
+    *,
+    material: Material | None = None,
+    sweep: Sweep | None = None,
+) -> Model | None:
     """Train a network, evaluate it on the test images and publish it.
 
     Args:
         config: What to do.
         display: Shows how it goes.
         signals: Tell whether to stop; asked before each step, where there are checkpoints.
+        material: The data and the recipe, if they are loaded already.
+        sweep: The sweep that found the settings, if one did.
+
+    Returns:
+        What was published; None if nothing was to be.
 
     Raises:
         DatasetError: The data cannot be used.
         TrainingError: The training diverged, a checkpoint cannot be used, the network is not good
             enough, what to compare it to cannot be used, or the data's name is no name for a model.
         ModelError: The version cannot be published.
-        StoppedError: A stop was wanted; a checkpoint was written first.
+        StoppedError: A stop, or a pause, was wanted; a checkpoint was written first.
     """
     with shown_by(display.work):
-        _run(config, display, signals)
+        return _run(config, display, signals, material, sweep)
 
 
-def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
-    if config.unless_published and _is_published(config, display):
-        return
+def _run(
+    config: JobConfig,
+    display: Display,
+    signals: StopSignals,
+    material: Material | None,
+    sweep: Sweep | None,
+) -> Model | None:
+    if config.unless_published and is_published(config, display):
+        return None
     if config.name is not None and config.publishes:
-        prepare(config.models, _model_name(config.name))
+        prepare(config.models, model_name(config.name))
     baseline = (
         None if config.compare_to is None else load_baseline(config.models, config.compare_to)
     )
-    material = load_material(config, display)
+    material = material or load_material(config, display)
     name = config.name
     if name is None:
-        name = _model_name(material.dataset.name)
+        name = model_name(material.dataset.name)
         if config.publishes:
             prepare(config.models, name)
     # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
@@ -84,23 +107,25 @@ def _run(config: JobConfig, display: Display, signals: StopSignals) -> None:
             config.min_accuracy,
             None if baseline is None else measured_baseline(baseline, material.dataset.test),
         )
-        training = _Run(config, material, display, signals)
-        outcome = training.train()
-        if not config.publishes:
-            _show_kept(config, display)
-            return
-        version = candidate(outcome, material, name)
-        for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
-            display.warn(warning)
-        check_good_enough(version, threshold)
-        published = publish_candidate(
-            config.models,
-            version,
-            with_report=config.with_report,
-            is_resumed=training.is_resumed,
-        )
-    training.end()
-    _show_published(published, config, display)
+        with closing(_Run(config, material, display, signals)) as training:
+            outcome = training.train()
+            if not config.publishes:
+                show_kept(config, display)
+                return None
+            version = candidate(outcome, material, name)
+            for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
+                display.warn(warning)
+            check_good_enough(version, threshold)
+            published = publish_candidate(
+                config.models,
+                version,
+                with_report=config.with_report,
+                is_resumed=training.is_resumed,
+                sweep=sweep,
+            )
+            training.end()
+    show_published(published, config, display)
+    return published
 
 
 def default_threads(recipe: Recipe, network: Network, images: int) -> int:
@@ -166,11 +191,16 @@ class _Run:
         if self._checkpoints is not None:
             self._checkpoints.remove()
 
+    def close(self) -> None:
+        """Leave the folder of the checkpoints to others."""
+        if self._checkpoints is not None:
+            self._checkpoints.release()
+
     def _run(self, fit: Fit, training: Training) -> Outcome:
         """Run a fit to its end, showing each step and writing the checkpoints that are due.
 
         Raises:
-            StoppedError: A stop was wanted; a checkpoint was written first.
+            StoppedError: A stop, or a pause, was wanted; a checkpoint was written first.
         """
         steps, steps_done = training.steps, training.position.steps
         watch = Watch(
@@ -185,25 +215,30 @@ class _Run:
         try:
             self._display.begin(self._material.recipe, steps=steps, steps_done=steps_done)
             while (reason := fit.end_reason()) is None:
-                if self._signals.is_stop_wanted:
+                if self._is_stop_wanted(fit):
                     self._show_progress(watch, is_last=True)
                     self._save(fit)
-                    raise StoppedError
+                    raise StoppedError("stopped; the same with --resume goes on")
                 record = fit.step()
                 self._display.step(training.position, steps)
-                if record is not None:
-                    self._display.epoch(record)
-                self._show_progress(watch, is_last=False)
                 # The last step is worth one of its own: large networks take long to evaluate.
                 is_last = training.position.steps == steps
                 if is_last or time.monotonic() >= self._save_due_s:
                     self._save(fit)
+                # After the checkpoint: whoever is told of the last epoch may end this process.
+                if record is not None:
+                    self._display.epoch(record)
+                self._show_progress(watch, is_last=False)
             self._show_progress(watch, is_last=True)
             if not self._config.publishes:
                 self._save(fit)
         finally:
             self._display.end()
         return fit.outcome(reason)
+
+    def _is_stop_wanted(self, fit: Fit) -> bool:
+        pause = self._config.pause_after_epochs
+        return self._signals.is_stop_wanted or (pause is not None and fit.epochs >= pause)
 
     def _show_progress(self, watch: Watch, *, is_last: bool) -> None:
         if (progress := watch.look(is_last=is_last)) is not None:
@@ -255,62 +290,10 @@ class _Run:
             )
         steps = snapshot.state.position.steps
         self._display.event(
-            "resumed", f"resumed from {path}, after {steps} steps", checkpoint=path, steps=steps
+            "resumed",
+            f"resumed from {path}, after {steps} steps",
+            checkpoint=path,
+            steps=steps,
+            epochs=[asdict(record) for record in snapshot.state.records],
         )
         return snapshot
-
-
-def _is_published(config: JobConfig, display: Display) -> bool:
-    if config.name is None:
-        raise TrainingError("--unless-published: expected --name, to know which model to look for")
-    published = versions(config.models, _model_name(config.name))
-    if published:
-        model = config.models / config.name
-        display.event(
-            "nothing-to-do",
-            f"nothing to do: {model} has version {published[0]}",
-            model=config.name,
-            version=published[0],
-        )
-    return bool(published)
-
-
-def _show_kept(config: JobConfig, display: Display) -> None:
-    display.event(
-        "kept",
-        f"published nothing; the same without --no-publish and with --resume publishes what "
-        f"{config.checkpoint_folder} holds",
-        checkpoint=config.checkpoint_folder,
-    )
-
-
-def _show_published(model: Model, config: JobConfig, display: Display) -> None:
-    metadata = model.metadata
-    folder = config.models / metadata.name / str(metadata.version)
-    report = folder / REPORT_FILE_NAME
-    has_report = report.exists()
-    display.event(
-        "published",
-        describe_version(model, config.models) + (f"; see {report}" if has_report else ""),
-        model=metadata.name,
-        version=metadata.version,
-        folder=folder,
-        train_accuracy=metadata.training.train_accuracy,
-        validation_accuracy=metadata.training.validation_accuracy,
-        test_accuracy=metadata.training.test_accuracy,
-        report=report if has_report else None,
-    )
-    before = [each for each in versions(config.models, metadata.name) if each < metadata.version]
-    if before:
-        command = comparison_command(metadata, before[0], config)
-        text = f"is it better than version {before[0]}? {command}"
-        display.event("comparable", text, command=command)
-
-
-def _model_name(name: str) -> str:
-    if not is_model_name(name):
-        raise TrainingError(
-            "name: expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, got "
-            f"{name!r}; choose one with --name"
-        )
-    return name

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mlpserve.datasets import Dataset, DatasetError, Split, load_dataset
 from mlpserve.model.inputs import InputSpec
 from mlpserve.trainer.config import JobConfig
+from mlpserve.trainer.descriptions import data_facts
 from mlpserve.trainer.fitting import hold_out
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.progress import Display
@@ -42,7 +43,7 @@ def load_material(config: JobConfig, display: Display) -> Material:
         TrainingError: There is too little of it to validate with.
     """
     dataset = load_dataset(config.data, data_dir=config.data_dir, options=config.read_options)
-    display.data(dataset)
+    display.data(data_facts(dataset))
     found = find_range(dataset, config.value_range)
     display.event(
         "values",

@@ -2,23 +2,16 @@
 
 import json
 import math
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.progress import TaskID
 
-from mlpserve.datasets import Dataset
-from mlpserve.datasets.flags import given_flags
 from mlpserve.datasets.progress import Bars, Note, unshown
-from mlpserve.datasets.source import DATASETS
-from mlpserve.model.metadata import Metadata
-from mlpserve.model.weights import Model
-from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
+from mlpserve.trainer.descriptions import DataFacts, describe_data
 from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.training import Position
@@ -36,7 +29,7 @@ class Display:
         """Show what takes long beside the training; see ``datasets.progress.shown_by``."""
         return unshown(title, unit)
 
-    def data(self, dataset: Dataset) -> None:
+    def data(self, facts: DataFacts) -> None:
         """Show what is learned from."""
 
     def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
@@ -54,6 +47,9 @@ class Display:
     def epoch(self, record: EpochRecord) -> None:
         """Show what an epoch found."""
 
+    def trial_epoch(self, number: int, record: EpochRecord) -> None:
+        """Show what an epoch of a trial of a sweep found."""
+
     def progress(self, progress: Progress) -> None:
         """Show the network as it is between two steps."""
 
@@ -68,6 +64,9 @@ class Display:
             text: The same as a line, for people.
             details: The facts of it, for programs.
         """
+
+    def line(self, text: str) -> None:
+        """Show a line to people; programs are told the same by an event."""
 
     def warn(self, text: str) -> None:
         """Show what looks like a mistake."""
@@ -113,10 +112,10 @@ class LinesDisplay(Display):
         self._recipe: Recipe | None = None
         self._class_count = 0
 
-    def data(self, dataset: Dataset) -> None:
+    def data(self, facts: DataFacts) -> None:
         """See ``Display.data``."""
-        self._class_count = len(dataset.class_labels)
-        self._print_line(describe_data(dataset))
+        self._class_count = facts.classes
+        self._print_line(describe_data(facts))
 
     def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:  # noqa: ARG002 - lines are for epochs
         """See ``Display.begin``."""
@@ -129,6 +128,10 @@ class LinesDisplay(Display):
             line = LINES[recipe.report_line](record, self._class_count, recipe.epochs)
             self._print_line(line)
 
+    def line(self, text: str) -> None:
+        """See ``Display.line``."""
+        self._print_line(text)
+
     def event(self, name: str, text: str, **details: object) -> None:  # noqa: ARG002 - for people
         """See ``Display.event``."""
         self._print_line(text)
@@ -140,17 +143,9 @@ class JsonDisplay(Display):
     def __init__(self, print_line: Callable[[str], None]) -> None:
         self._print_line = print_line
 
-    def data(self, dataset: Dataset) -> None:
+    def data(self, facts: DataFacts) -> None:
         """See ``Display.data``."""
-        self._print(
-            "data",
-            name=dataset.name,
-            train_images=len(dataset.train),
-            test_images=len(dataset.test),
-            test_origin=dataset.test_origin,
-            shape=dataset.input_shape,
-            classes=len(dataset.class_labels),
-        )
+        self._print("data", **asdict(facts))
 
     def begin(self, recipe: Recipe, *, steps: int, steps_done: int) -> None:
         """See ``Display.begin``."""
@@ -159,6 +154,10 @@ class JsonDisplay(Display):
     def epoch(self, record: EpochRecord) -> None:
         """See ``Display.epoch``; all of them, whatever the recipe wants reported."""
         self._print("epoch", **asdict(record))
+
+    def trial_epoch(self, number: int, record: EpochRecord) -> None:
+        """See ``Display.trial_epoch``."""
+        self._print("trial-epoch", number=number, **asdict(record))
 
     def progress(self, progress: Progress) -> None:
         """See ``Display.progress``."""
@@ -247,35 +246,3 @@ def display_for(log_format: str) -> Display:
     if log_format == "terminal" or (log_format == "auto" and console.is_terminal):
         return TerminalDisplay(console)
     return LinesDisplay(print)
-
-
-def describe_data(dataset: Dataset) -> str:
-    """Return what is learned from, as a line."""
-    shape = " x ".join(map(str, dataset.input_shape))
-    origin = f"; test images: {dataset.test_origin}" if dataset.test_origin else ""
-    return (
-        f"data {dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images "
-        f"of {shape}, {len(dataset.class_labels)} classes{origin}"
-    )
-
-
-def describe_version(model: Model, models: Path) -> str:
-    """Return what was published, and where, as a line."""
-    metadata, training = model.metadata, model.metadata.training
-    return (
-        f"published {models / metadata.name / str(metadata.version)}: "
-        f"{'-'.join(map(str, metadata.layer_sizes))}, trained on {training.data_name}, "
-        f"training accuracy {100 * training.train_accuracy:.2f} %, "
-        f"test accuracy {100 * training.test_accuracy:.2f} %"
-    )
-
-
-def comparison_command(metadata: Metadata, before: int, config: JobConfig) -> str:
-    """Return the command that compares a version to one before it, on the data of its training."""
-    versions = [f"{metadata.name}:{version}" for version in (before, metadata.version)]
-    flags = ["--data", config.data, *given_flags(config.read_options)]
-    if config.models != DEFAULT_MODELS:
-        flags += ["--models", str(config.models)]
-    if config.data_dir is not None and {"auto", *DATASETS} & set(flags):
-        flags += ["--data-dir", str(config.data_dir)]
-    return shlex.join(["mlpserve-models", "compare", *versions, *flags])

@@ -43,6 +43,7 @@ from mlpserve.trainer.history import EpochRecord
 from mlpserve.trainer.learning.shuffling import OUT_OF_DISTRIBUTION, stream
 from mlpserve.trainer.material import Material
 from mlpserve.trainer.report import render_report
+from mlpserve.trainer.trials import SWEEP_FILE_NAME, Sweep, sweep_document
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,12 @@ def check_good_enough(candidate: Candidate, threshold: Threshold) -> None:
 
 
 def publish_candidate(
-    models: Path, candidate: Candidate, *, with_report: bool, is_resumed: bool = False
+    models: Path,
+    candidate: Candidate,
+    *,
+    with_report: bool,
+    is_resumed: bool = False,
+    sweep: Sweep | None = None,
 ) -> Model:
     """Publish a version, and beside it the report; return it as it was published.
 
@@ -209,15 +215,18 @@ def publish_candidate(
         candidate: The version.
         with_report: Whether to publish the report.
         is_resumed: Whether its run may have published it already, before it was killed and resumed.
+        sweep: The sweep that found its settings, to publish as well.
 
     Raises:
         ModelError: It cannot be published.
     """
-    if is_resumed and (published := published_before(models, candidate)) is not None:
+    may_be_published = is_resumed or sweep is not None
+    if may_be_published and (published := published_before(models, candidate)) is not None:
         return published
 
     def attachments(model: Model) -> Mapping[str, bytes]:
-        return _report(model, candidate) if with_report else {}
+        report = _report(model, candidate, sweep) if with_report else {}
+        return report | ({} if sweep is None else {SWEEP_FILE_NAME: sweep_document(sweep)})
 
     return publish(models, candidate.model, attachments=attachments)
 
@@ -252,9 +261,11 @@ def _comparing() -> Iterator[None]:
         raise TrainingError(f"--compare-to: {error}") from error
 
 
-def _report(model: Model, candidate: Candidate) -> Mapping[str, bytes]:
+def _report(model: Model, candidate: Candidate, sweep: Sweep | None) -> dict[str, bytes]:
     try:
-        page = render_report(model, candidate.records, candidate.evaluation, candidate.test)
+        page = render_report(
+            model, candidate.records, candidate.evaluation, candidate.test, sweep=sweep
+        )
     except Exception:  # a version without its report is worth more than none
         logger.exception("the report could not be made; the version is published without")
         return {}

@@ -38,6 +38,7 @@ DROPOUT: Final = 4
 VALIDATION: Final = 5
 _BLOCKS: Final = 6
 OUT_OF_DISTRIBUTION: Final = 7
+SWEEP: Final = 8
 
 
 def stream(seed: int, *place: int) -> np.random.Generator:

@@ -77,6 +77,12 @@ def count_axis(count: int) -> Axis:
     return Axis(low, high, tuple(map(float, ticks)), "{:,.0f}".format)
 
 
+def name_axis(names: Sequence[str]) -> Axis:
+    """Return an axis of names at equal distances, the first at 1."""
+    ticks = tuple(map(float, range(1, len(names) + 1)))
+    return Axis(0.5, len(names) + 0.5, ticks, lambda place: names[round(place) - 1])
+
+
 def logarithmic_axis(values: Sequence[float]) -> Axis:
     """Return a logarithmic axis from a round number to a round number that shows all values.
 

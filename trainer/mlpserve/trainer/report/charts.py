@@ -28,18 +28,21 @@ class Line:
 
     Attributes:
         name: What it shows.
-        style: Its class in the style sheet: "first", "second" or "third".
+        style: Its class in the style sheet: "first", "second", "third", or "trial" for one of many.
         points: Its points, from left to right.
+        has_marks: Whether they may be marked.
     """
 
     name: str
     style: str
     points: Sequence[tuple[float, float]]
+    has_marks: bool = True
 
     @property
     def marked_points(self) -> Sequence[tuple[float, float]]:
         """Return the points that are marked: all, or where there are too many, none."""
-        return self.points if len(self.points) <= _MAX_MARKED_POINTS else ()
+        is_marked = self.has_marks and len(self.points) <= _MAX_MARKED_POINTS
+        return self.points if is_marked else ()
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,25 @@ class UncertainPoint:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A point of a chart that stands for itself.
+
+    Attributes:
+        style: Its class in the style sheet: "first", or "trial", maybe with "hollow".
+        x: Where it is.
+        y: How high it is.
+        text: What is said of it when it is pointed at.
+    """
+
+    style: str
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Chart:
-    """A chart of lines, or of points that should be on the diagonal.
+    """A chart of lines, of dots, or of points that should be on the diagonal.
 
     Attributes:
         title: What stands above it.
@@ -72,6 +92,7 @@ class Chart:
         x_axis: The horizontal axis.
         y_axis: The vertical axis.
         lines: What is drawn, the last one on top.
+        dots: What is drawn above the lines, the last one on top.
         points: What is drawn beside the diagonal.
         style: The class of the points in the style sheet: "first" or "second".
     """
@@ -82,6 +103,7 @@ class Chart:
     x_axis: Axis
     y_axis: Axis
     lines: Sequence[Line] = ()
+    dots: Sequence[Dot] = ()
     points: Sequence[UncertainPoint] = ()
     style: str = "first"
 

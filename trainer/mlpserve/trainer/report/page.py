@@ -18,6 +18,8 @@ from mlpserve.trainer.report.facts import facts_section, headline
 from mlpserve.trainer.report.first_layer import first_layer_section
 from mlpserve.trainer.report.mistakes import confusion_section, mistakes_section
 from mlpserve.trainer.report.templates import render, shown_label
+from mlpserve.trainer.report.trials import trials_section
+from mlpserve.trainer.trials import Sweep
 
 
 def render_report(
@@ -25,6 +27,8 @@ def render_report(
     history: Sequence[EpochRecord],
     evaluation: Evaluation,
     split: Split,
+    *,
+    sweep: Sweep | None = None,
 ) -> str:
     """Return the report of a version: an HTML page that needs no other file and no network.
 
@@ -35,6 +39,7 @@ def render_report(
         history: What each epoch found, in their order; may be empty.
         evaluation: What the network of ``model`` said of the test split.
         split: The test split.
+        sweep: The sweep that found its settings, if one did.
 
     Raises:
         ValueError: The evaluation is not of this split or this model.
@@ -50,6 +55,7 @@ def render_report(
         class_labels=labels,
         headline=headline(metadata.training, history, evaluation),
         curves=curves_section(history),
+        trials=trials_section(sweep),
         confusion=confusion_section(evaluation, labels),
         mistakes=mistakes_section(evaluation, split, metadata.input, labels),
         confidence=confidence_section(evaluation, metadata.training.calibration),

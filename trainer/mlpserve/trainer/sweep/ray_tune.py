@@ -1,0 +1,271 @@
+"""Runner of a sweep on a Ray cluster: Ray Tune with its ASHA scheduler.
+
+Ray places trials, starts them again where a node is lost, and decides which are stopped. Each is a
+training with checkpoints in the sweep's folder, which all nodes share, so it goes on wherever it is
+started again. Ray's own files are of no further use, and are removed.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mlpserve.trainer.config import JobConfig
+from mlpserve.trainer.errors import StoppedError, TrainingError
+from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.progress import Display
+from mlpserve.trainer.signals import StopSignals
+from mlpserve.trainer.sweep.plan import Plan
+from mlpserve.trainer.sweep.state import SweepFolder
+from mlpserve.trainer.sweep.tracker import Tracker
+from mlpserve.trainer.sweep.worker_process import failure_of, run_when_free
+from mlpserve.trainer.trials import Rules, Trial, TrialState
+
+_RETRIES: Final = 3  # of a trial whose node or process is lost
+_STORE_BYTES: Final = 100_000_000  # of the cluster that is started here: trials send figures only
+_WORST: Final = 1e30  # the badness of a trial that has none: Ray reckons with what is finite
+_QUIET: Final[Mapping[str, str]] = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops the sweep in order
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has none
+}
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What a node needs to know.
+
+    Attributes:
+        configs: The training of each trial.
+        trials: Each as it was left.
+        rules: How they are judged.
+        working_folder: What paths of the configurations begin at.
+    """
+
+    configs: tuple[JobConfig, ...]
+    trials: tuple[Trial, ...]
+    rules: Rules
+    working_folder: str
+
+
+def run_on_ray(plan: Plan, folder: SweepFolder, tracker: Tracker, signals: StopSignals) -> None:
+    """Train the trials of a sweep on a cluster until Ray Tune is done with them.
+
+    Args:
+        plan: The trials.
+        folder: Where their checkpoints go; all nodes share it.
+        tracker: Takes what comes of them.
+        signals: Tell whether to stop.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        StoppedError: A stop was wanted; trials go on from their last checkpoints.
+        TrainingError: There is no such cluster, or the state of the sweep cannot be written.
+    """
+    os.environ.update(_QUIET)  # read when Ray is imported
+    from ray import tune  # noqa: PLC0415 - an extra
+    from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415
+
+    trials = _Trials(
+        configs=tuple(
+            replace(config, checkpoint_folder=folder.trial_folder(number).absolute())
+            for number, config in enumerate(plan.configs, 1)
+        ),
+        trials=tracker.sweep.trials,
+        rules=tracker.sweep.rules,
+        working_folder=str(Path.cwd()),
+    )
+    rungs, reduction = trials.rules.rungs, trials.rules.reduction
+    follower = _follower(tracker)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_train, trials=trials), {"CPU": plan.config.threads}
+        ),
+        # The best so far first: where the sweep was resumed, the others are measured by them.
+        param_space={
+            "number": tune.grid_search([trial.number for trial in tracker.sweep.ranked()])
+        },
+        tune_config=tune.TuneConfig(
+            metric="badness",
+            mode="min",
+            scheduler=ASHAScheduler(
+                time_attr="epochs",
+                max_t=rungs[-1],
+                grace_period=rungs[0],
+                reduction_factor=reduction,
+            ),
+            max_concurrent_trials=plan.parallel,
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(folder.path.absolute()),
+            callbacks=[follower],
+            stop=_stopper(signals, follower),
+            failure_config=tune.FailureConfig(max_failures=_RETRIES),
+            verbose=0,
+        ),
+    )
+    shutil.rmtree(folder.path / "ray", ignore_errors=True)
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder.path / "ray", ignore_errors=True)
+    if follower.error is not None:
+        raise follower.error
+    if signals.is_stop_wanted:
+        raise StoppedError("stopped; the same command goes on")
+
+
+@contextmanager
+def connected(plan: Plan) -> Iterator[None]:
+    """Be connected to the cluster of a sweep within the block.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        TrainingError: There is no such cluster.
+    """
+    try:
+        import ray  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("--engine ray needs Ray: pip install 'mlpserve[ray]'") from error
+    address = plan.ray_address
+    if address and "://" in address:
+        raise TrainingError(
+            f"--ray-address: expected HOST:PORT of a cluster that this machine is a node of, or "
+            f"auto, got {address}; run the sweep on a node, as with: ray job submit"
+        )
+    here: dict[str, Any] = (
+        {}
+        if address
+        else {
+            "num_cpus": plan.parallel_here * (plan.config.threads or 1),
+            "object_store_memory": _STORE_BYTES,
+            "include_dashboard": False,
+        }
+    )
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=address or "local", **quiet, **here)
+    except Exception as error:  # Ray has no class for it
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"--ray-address {address}: no Ray cluster answers there: {reason}"
+            if address
+            else f"--engine ray: a Ray cluster cannot be started here: {reason}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _train(setting: Mapping[str, int], trials: _Trials) -> None:
+    """Train one trial, in a process of the cluster."""
+    from ray import tune  # noqa: PLC0415 - see above
+
+    number = setting["number"]
+    trial = trials.trials[number - 1]
+    reporter = _Reporter(tune.report, trials.rules, replace(trial, records=()))
+    for record in trial.records:
+        reporter.epoch(record)
+    try:
+        if trial.state is not TrialState.ENDED:
+            os.chdir(trials.working_folder)
+            run_when_free(trials.configs[number - 1], reporter, StopSignals())
+        reporter.report(is_ended=True)
+    except Exception as error:  # noqa: BLE001 - it is told by the sweep
+        reporter.report(failure=failure_of(error))
+
+
+class _Reporter(Display):
+    """Reports each epoch to Ray Tune, once."""
+
+    def __init__(self, report: Any, rules: Rules, trial: Trial) -> None:  # noqa: ANN401 - Ray's
+        self._report = report
+        self._rules = rules
+        self._trial = trial
+
+    def epoch(self, record: EpochRecord) -> None:
+        if record.epoch == self._trial.epochs:
+            self._trial = replace(self._trial, records=(*self._trial.records, record))
+            self.report(record=asdict(record))
+
+    def event(self, name: str, text: str, **details: Any) -> None:  # noqa: ANN401, ARG002
+        if name == "resumed":
+            for record in details["epochs"]:
+                self.epoch(EpochRecord(**record))
+
+    def report(self, **more: object) -> None:
+        self._report(
+            {
+                "number": self._trial.number,
+                "epochs": self._trial.epochs,
+                "badness": min(self._rules.badness(self._trial), _WORST),
+                **more,
+            }
+        )
+
+
+def _follower(tracker: Tracker) -> Any:  # noqa: ANN401 - a class of Ray's
+    """Return what Ray Tune calls with what trials report."""
+    from ray.tune import Callback  # noqa: PLC0415 - see above
+
+    last = tracker.sweep.rules.rungs[-1]
+
+    class Follower(Callback):  # type: ignore[misc]
+        error: TrainingError | None = None
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Callback, ()  # what Ray keeps to restore a run, which our own state does
+
+        def on_trial_result(self, *, trial: Any, result: Any, **_: Any) -> None:  # noqa: ANN401
+            found = result.get("record")
+            number = trial.config["number"]
+            if found is not None and found["epoch"] >= tracker.trial(number).epochs:
+                tracker.epoch(number, EpochRecord(**found))
+
+        def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # noqa: ANN401
+            result = trial.last_result
+            failure = result.get("failure")
+            state = TrialState.STOPPED
+            if failure is not None:
+                state = TrialState.FAILED
+            elif result.get("is_ended") or result.get("epochs", 0) >= last:
+                state = TrialState.ENDED
+            self._ran(trial, state, failure)
+
+        def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # noqa: ANN401
+            lines = ((trial.get_error() and str(trial.get_error())) or "").splitlines()
+            self._ran(trial, TrialState.FAILED, lines[-1] if lines else "its process was lost")
+
+        def _ran(self, trial: Any, state: TrialState, failure: str | None) -> None:  # noqa: ANN401
+            try:
+                tracker.ran(trial.config["number"], state, failure)
+            except TrainingError as error:
+                self.error = error
+
+    return Follower()
+
+
+def _stopper(signals: StopSignals, follower: Any) -> Any:  # noqa: ANN401 - a class of Ray's
+    """Return what Ray Tune asks whether to stop."""
+    from ray.tune import Stopper  # noqa: PLC0415 - see above
+
+    class SignalStopper(Stopper):  # type: ignore[misc]
+        def __reduce__(self) -> tuple[Any, ...]:
+            from ray.tune.stopper import NoopStopper  # noqa: PLC0415
+
+            return NoopStopper, ()
+
+        def __call__(self, trial_id: str, result: Any) -> bool:  # noqa: ANN401, ARG002
+            return False
+
+        def stop_all(self) -> bool:
+            return signals.is_stop_wanted or follower.error is not None
+
+    return SignalStopper()
