@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,16 +50,30 @@ class TableFile(ABC):
         """Return each column's pyarrow type, as far as the beginning of the file tells."""
 
     @abstractmethod
-    def batches(self, columns: list[int], types: dict[int, Any]) -> Iterator[list[Any]]:
+    def batches(
+        self, columns: list[int], types: dict[int, Any], part: range | None = None
+    ) -> Iterator[list[Any]]:
         """Yield the columns, as pyarrow arrays of a bounded number of rows.
 
         Args:
             columns: Which ones, by their place.
             types: The pyarrow types that the file does not know itself, for CSV.
+            part: One of ``parts``; None for all rows.
 
         Raises:
             DatasetError: The file cannot be read.
         """
+
+    def parts(self, max_rows: int) -> list[range]:  # noqa: ARG002 - as other files have it
+        """Return ranges of rows that can be read apart, and together are all rows.
+
+        Args:
+            max_rows: The most of one, but where the file itself keeps more together.
+
+        Returns:
+            None, if the file is read from its beginning only.
+        """
+        return []
 
     def class_names(self, column: int) -> tuple[str, ...] | None:
         """Return what the numbers of a column stand for, if the file says so."""
@@ -149,7 +164,10 @@ class _CsvFile(TableFile):
                     raise
                 raise DatasetError(f"{self.path}: expected rows, got none") from error
 
-    def batches(self, columns: list[int], types: dict[int, Any]) -> Iterator[list[Any]]:
+    def batches(
+        self, columns: list[int], types: dict[int, Any], part: range | None = None
+    ) -> Iterator[list[Any]]:
+        del part
         arrow = pyarrow(self.path)
         wider = {
             index: arrow.float32() if kind == arrow.int32() else kind
@@ -162,10 +180,10 @@ class _CsvFile(TableFile):
             try:
                 with readable(self.path):
                     for batch in self._open(columns, attempt):
-                        part = batch.slice(min(skip, batch.num_rows))
-                        skip -= batch.num_rows - part.num_rows
-                        rows += part.num_rows
-                        yield list(part.columns)
+                        fresh = batch.slice(min(skip, batch.num_rows))
+                        skip -= batch.num_rows - fresh.num_rows
+                        rows += fresh.num_rows
+                        yield list(fresh.columns)
             except DatasetError as error:
                 if attempt is types and "conversion error to int32" in str(error):
                     continue
@@ -225,16 +243,38 @@ class _ParquetFile(_ColumnarFile):
         with self._file() as file:
             self._schema = file.schema_arrow
             self.rows = int(file.metadata.num_rows)
+            groups = range(file.metadata.num_row_groups)
+            self._group_rows = [int(file.metadata.row_group(group).num_rows) for group in groups]
         self.names = tuple(self._schema.names)
         self._read = 0
 
-    def batches(self, columns: list[int], types: dict[int, Any]) -> Iterator[list[Any]]:
+    def parts(self, max_rows: int) -> list[range]:
+        """See ``TableFile.parts``; as many whole row groups as fit."""
+        found = [range(0)]
+        for count in self._group_rows:
+            start = found[-1].stop
+            if len(found[-1]) and len(found[-1]) + count > max_rows:
+                found.append(range(start, start))
+            found[-1] = range(found[-1].start, start + count)
+        return found
+
+    def batches(
+        self, columns: list[int], types: dict[int, Any], part: range | None = None
+    ) -> Iterator[list[Any]]:
         del types
         names = [self.names[index] for index in columns]
+        starts = accumulate(self._group_rows, initial=0)
+        groups = [
+            group
+            for group, start in zip(range(len(self._group_rows)), starts, strict=False)
+            if part is None or start in part
+        ]
         self._read = 0
         with readable(self.path), self._file() as file:
             size = max(1, _BATCH_BYTES // _bytes_per_row(file))
-            for batch in file.iter_batches(batch_size=size, columns=names, use_threads=False):
+            for batch in file.iter_batches(
+                batch_size=size, row_groups=groups, columns=names, use_threads=False
+            ):
                 self._read += batch.num_rows
                 yield [batch.column(name) for name in names]
 
@@ -255,8 +295,10 @@ class _ArrowFile(_ColumnarFile):
         self.names = tuple(self._schema.names)
         self._source: Any = None
 
-    def batches(self, columns: list[int], types: dict[int, Any]) -> Iterator[list[Any]]:
-        del types
+    def batches(
+        self, columns: list[int], types: dict[int, Any], part: range | None = None
+    ) -> Iterator[list[Any]]:
+        del types, part
         with readable(self.path):
             reader, self._source = self._open()
             count = getattr(reader, "num_record_batches", None)

@@ -86,22 +86,25 @@ class Table:
         before = self.paths.index(self._reading.path)
         return min(1.0, (sum(sizes[:before]) + self._reading.bytes_read) / max(1, sum(sizes)))
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, part: range | None = None) -> Iterator[Chunk]:
         """Read all rows from the first on, some megabytes at a time.
+
+        Args:
+            part: Of one file, one of its ``TableFile.parts``, to read no other rows.
 
         Raises:
             DatasetError: A file cannot be read, a value is missing or no number, a row is of
                 another length, or a picture is damaged.
         """
         self._dtype = np.dtype(np.uint8)
-        rows = 0
+        first = rows = 0 if part is None else part.start
         for file in self._files:
             self._reading = file
-            for arrays in file.batches(self._wanted(), self._types(file)):
+            for arrays in file.batches(self._wanted(), self._types(file), part):
                 if len(arrays[0]):
                     yield self._chunk(file, arrays, rows)
                     rows += len(arrays[0])
-        if not rows:
+        if rows == first:
             raise DatasetError(f"{self.paths[0]}: expected rows, got none")
 
     def _wanted(self) -> list[int]:

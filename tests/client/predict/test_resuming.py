@@ -19,7 +19,8 @@ from mlpserve.client import Predictions
 from mlpserve.client.predict.batches import Batch, Failure, Position, Wanted, read_batches
 from mlpserve.client.predict.files import ImageFile
 from mlpserve.client.predict.outputs import Form
-from mlpserve.client.predict.results import FILE_FORMS, FileResults, ResultsError
+from mlpserve.client.predict.results import FILE_FORMS, FileResults
+from mlpserve.client.predict.tally import ResultsError
 
 CLASS_LABELS = ("cat", "dög")
 FORM = Form(CLASS_LABELS)

@@ -75,12 +75,15 @@ class Source(Protocol):
     Attributes:
         name: What its rows are said to be from.
         group: What it was named by, alone or with others: a folder, or itself.
+        first_row: The place of its first image; not 0 where it is a part of a file.
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
     def group(self) -> str: ...  # noqa: D102
+    @property
+    def first_row(self) -> int: ...  # noqa: D102
 
     def read(self, wanted: Wanted) -> Iterator[Rows]:
         """Yield its images in order, a bounded number at a time.
@@ -200,7 +203,7 @@ def _of_rows(source: Source, rows: Rows, first: int, number: int) -> Batch:
     return Batch(
         images=rows.images,
         sources=[source] * count,
-        indices=range(first, first + count),
+        indices=range(source.first_row + first, source.first_row + first + count),
         true_labels=rows.true_labels,
         ids=rows.ids,
         warnings=rows.warnings,

@@ -4,31 +4,35 @@ import argparse
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Final, NamedTuple
+from dataclasses import replace
 
 try:
     from mlpserve.client.predict.allocator import keep_freed_memory
     from mlpserve.client.predict.batches import Source, Wanted, read_batches
-    from mlpserve.client.predict.connection import add_model, add_server, connected_client
-    from mlpserve.client.predict.files import ACCEPTED
-    from mlpserve.client.predict.inputs import Inputs, SplitSource
-    from mlpserve.client.predict.outputs import RESERVED, WRITERS, Form
+    from mlpserve.client.predict.connection import connected_client
+    from mlpserve.client.predict.files import ImageFile
+    from mlpserve.client.predict.flags import (
+        EXIT_SOME_FAILED,
+        PROGRAM,
+        Destination,
+        checked_destination,
+        command_parser,
+    )
+    from mlpserve.client.predict.folders import ResultFolder
+    from mlpserve.client.predict.inputs import Inputs, PipedFile, SplitSource
+    from mlpserve.client.predict.jobs import Engine, Job, here, run_job
+    from mlpserve.client.predict.outputs import RESERVED, Form
+    from mlpserve.client.predict.parts import Parts
     from mlpserve.client.predict.pictures import Look
     from mlpserve.client.predict.predictors import Predictor, ServedModel
-    from mlpserve.client.predict.results import (
-        FILE_FORMS,
-        FileResults,
-        Results,
-        ResultsError,
-        StreamResults,
-        Tally,
-    )
+    from mlpserve.client.predict.results import FileResults, Results, StreamResults
     from mlpserve.client.predict.run import Speed, run
+    from mlpserve.client.predict.shards import cut
+    from mlpserve.client.predict.stores import RemoteFile
+    from mlpserve.client.predict.tally import ResultsError, Tally
     from mlpserve.datasets import DatasetError, load_test_split
-    from mlpserve.datasets.flags import add_data_dir
     from mlpserve.datasets.raw import ReadOptions
     from mlpserve.datasets.source import DATASETS
 except ModuleNotFoundError as missing:
@@ -39,45 +43,19 @@ except ModuleNotFoundError as missing:
 from mlpserve.client import ClientError, UnavailableError
 from mlpserve.model.command_line import (
     EXIT_INTERRUPTED,
-    NoHomeError,
     OutputError,
     failed,
     printable,
     standard_output,
-    user_path,
 )
-
-PROGRAM: Final = "mlpserve-predict"
-EXIT_SOME_FAILED: Final = 3
-_ENDINGS: Final = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-_EPILOG: Final = f"""\
-exit status:
-  0    all images have their row
-  1    nothing more could be done: a sentence says why
-  2    the command line is wrong
-  {EXIT_SOME_FAILED}    some inputs could not be read, and are named at the end; the rest has rows
-  {EXIT_INTERRUPTED}  it was interrupted
-
-examples:
-  mlpserve-predict digit.png
-  mlpserve-predict test.csv --output answers.csv
-  mlpserve-predict scans/ --preprocess --output answers.jsonl
-  mlpserve-predict --models models big.parquet --output answers.parquet --resume
-"""
-
-
-class _Destination(NamedTuple):
-    """Where rows go: a form, and a file; standard output where there is none."""
-
-    form: str
-    path: Path | None
+from mlpserve.model.errors import ModelError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code, as ``--help`` describes it."""
-    parser = _parser()
+    parser = command_parser()
     options = parser.parse_intermixed_args(arguments)
-    destination = _destination(parser, options)
+    destination = checked_destination(parser, options)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     keep_freed_memory()
     code = 0
@@ -86,18 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _predict(options, destination)
     except UnavailableError as error:
         return _failed(f"{error}; is mlpserve-serve running there?")
-    except (ClientError, DatasetError, OutputError, ResultsError) as error:
+    except (ClientError, DatasetError, ModelError, OutputError, ResultsError) as error:
         return _failed(str(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
 
 
-def _predict(options: argparse.Namespace, destination: _Destination) -> int:
+def _predict(options: argparse.Namespace, destination: Destination) -> int:
     with ExitStack() as opened:
         predictor = opened.enter_context(_predictor(options))
         sources = _sources(options, predictor, opened.enter_context(Inputs(_look(options))))
-        results = opened.enter_context(_results(options, destination, predictor, sources))
         wanted = Wanted(
             predictor.input_shape,
             predictor.class_labels,
@@ -105,11 +82,76 @@ def _predict(options: argparse.Namespace, destination: _Destination) -> int:
             id_column=options.id_column,
             value_range=predictor.value_range,
         )
-        speed = Speed(sources, done=results.tally.rows)
-        items = read_batches(sources, wanted, start=results.tally.position)
-        run(items, predictor, results, speed, is_strict=options.strict)
-    _tell(options, destination, predictor, results.tally, speed)
-    return _exit_code(results.tally, len(sources))
+        if destination.folder is not None:
+            tally, speed = _to_folder(options, destination.folder, predictor, sources, wanted)
+        else:
+            results = opened.enter_context(_results(options, destination, predictor, sources))
+            tally = results.tally
+            speed = Speed(sources, done=tally.rows)
+            items = read_batches(sources, wanted, start=tally.position)
+            run(items, predictor, results, speed, is_strict=options.strict)
+    _tell(options, destination, predictor, tally, speed)
+    return _exit_code(tally, len(sources))
+
+
+def _to_folder(
+    options: argparse.Namespace,
+    folder: ResultFolder,
+    predictor: Predictor,
+    sources: Sequence[Source],
+    wanted: Wanted,
+) -> tuple[Tally, Speed]:
+    """Write a folder of parts, by this machine or by a cluster."""
+    parts = Parts(folder, _form(options, predictor))
+    run_is = {
+        **_run_is(options, predictor, parts.form),
+        "weights": predictor.digest,
+        "rows per part": options.rows_per_part,
+    }
+    shards = cut(_job_files(options, sources), options.rows_per_part)
+    done = parts.begin(run_is, shards, resume=options.resume, overwrite=options.overwrite)
+    speed = Speed(sources, done=sum(tally.rows for tally in done.values()))
+    with _kept(lambda: sum(tally.rows for tally in done.values())):
+        job = Job(wanted, parts)
+        run_job(shards, done, job, _engine(options, predictor), speed, is_strict=options.strict)
+        return parts.finish(run_is, shards, done), speed
+
+
+def _job_files(options: argparse.Namespace, sources: Sequence[Source]) -> list[ImageFile]:
+    """Return the files of a job, with paths that are good wherever they are read."""
+    files = [source for source in sources if isinstance(source, ImageFile)]
+    for file in files:
+        if options.engine and isinstance(file, PipedFile):
+            raise DatasetError(
+                f"{file.name}: the workers of a cluster cannot read what comes through a pipe; "
+                "write it to a file"
+            )
+    return [
+        file if isinstance(file, RemoteFile) else replace(file, path=file.path.absolute())
+        for file in files
+    ]
+
+
+def _engine(options: argparse.Namespace, predictor: Predictor) -> Engine:
+    # Here, so that asking a server costs nothing of it.
+    from mlpserve.client.predict.local import LocalModel  # noqa: PLC0415
+    from mlpserve.client.predict.ray_engine import RayOptions, ray_engine  # noqa: PLC0415
+
+    if not options.engine or not isinstance(predictor, LocalModel):
+        return here(predictor)
+    how = RayOptions(options.ray_address, options.ray_workers, options.ray_cpus)
+    return ray_engine(predictor.weights, how, ood_scores=options.ood_scores)
+
+
+@contextmanager
+def _kept(rows: Callable[[], int]) -> Iterator[None]:
+    """Say, where the block fails, how many rows are kept."""
+    try:
+        yield
+    except BaseException:
+        if count := rows():
+            _say(f"{count:,} rows are kept; the same with --resume goes on")
+        raise
 
 
 @contextmanager
@@ -119,9 +161,9 @@ def _predictor(options: argparse.Namespace) -> Iterator[Predictor]:
             yield ServedModel(client, options)
         return
     # Here, so that asking a server costs nothing of it.
-    from mlpserve.client.predict.local import LocalModel  # noqa: PLC0415
+    from mlpserve.client.predict.local import LocalModel, read_weights  # noqa: PLC0415
 
-    yield LocalModel(options.models, options)
+    yield LocalModel(read_weights(options.models, options), ood_scores=options.ood_scores)
 
 
 def _sources(options: argparse.Namespace, predictor: Predictor, inputs: Inputs) -> list[Source]:
@@ -159,42 +201,51 @@ def _look(options: argparse.Namespace) -> Look:
 @contextmanager
 def _results(
     options: argparse.Namespace,
-    destination: _Destination,
+    destination: Destination,
     predictor: Predictor,
     sources: Sequence[Source],
 ) -> Iterator[Results]:
-    id_column = options.id_column or ""
-    form = Form(
-        predictor.class_labels,
-        "id" if id_column in RESERVED else id_column,
-        has_ood_scores=options.ood_scores,
-    )
+    form = _form(options, predictor)
     if destination.path is None:
         yield StreamResults(sys.stdout, destination.form, form)
         return
     run_is = {
         "input": _digest(sources),
+        "form": destination.form,
+        **_run_is(options, predictor, form),
+    }
+    with (
+        FileResults(
+            destination.path,
+            destination.form,
+            form,
+            run_is,
+            resume=options.resume,
+            overwrite=options.overwrite,
+        ) as results,
+        _kept(lambda: results.tally.rows),
+    ):
+        yield results
+
+
+def _form(options: argparse.Namespace, predictor: Predictor) -> Form:
+    id_column = options.id_column or ""
+    return Form(
+        predictor.class_labels,
+        "id" if id_column in RESERVED else id_column,
+        has_ood_scores=options.ood_scores,
+    )
+
+
+def _run_is(options: argparse.Namespace, predictor: Predictor, form: Form) -> dict[str, str]:
+    """Return what a run must share with the one that it resumes, its inputs aside."""
+    return {
         "model": printable(predictor.model_name),
         "version": str(predictor.version),
-        "form": destination.form,
         "columns": ",".join(form.columns),
         "look": str(_look(options)),
         "label column": str(options.label_column),
     }
-    with FileResults(
-        destination.path,
-        destination.form,
-        form,
-        run_is,
-        resume=options.resume,
-        overwrite=options.overwrite,
-    ) as results:
-        try:
-            yield results
-        except BaseException:
-            if results.tally.rows:
-                _say(f"{results.tally.rows:,} rows are kept; the same with --resume goes on")
-            raise
 
 
 def _digest(sources: Sequence[Source]) -> str:
@@ -207,16 +258,16 @@ def _digest(sources: Sequence[Source]) -> str:
 
 def _tell(
     options: argparse.Namespace,
-    destination: _Destination,
+    destination: Destination,
     predictor: Predictor,
     tally: Tally,
     speed: "Speed",
 ) -> None:
     """Say what was done, beside the rows and not among them, so that a pipe gets the rows only."""
     answered = f"{printable(predictor.model_name)} version {predictor.version}"
-    if destination.path is not None:
+    if destination.name is not None:
         _say(
-            f"{destination.path}: {tally.rows:,} rows by {answered}, "
+            f"{destination.name}: {tally.rows:,} rows by {answered}, "
             f"{speed.images_per_s:,.0f} images/s"
             + (f"; {tally.warned:,} rows have a warning" if tally.warned else "")
         )
@@ -249,123 +300,3 @@ def _say(message: str) -> None:
 def _failed(message: str) -> int:
     # Sentences may be a server's, and must do nothing to the terminal.
     return failed(PROGRAM, printable(message))
-
-
-def _destination(parser: argparse.ArgumentParser, options: argparse.Namespace) -> _Destination:
-    """Return where rows go; what the flags say together is checked here."""
-    if bool(options.files) == bool(options.data):
-        parser.error("expected either files or --data")
-    if options.preprocess and options.invert:
-        parser.error("--preprocess finds out whether to invert; leave out --invert")
-    output, form = options.output, options.format
-    if output in (*WRITERS, "-"):
-        if options.resume or options.overwrite:
-            parser.error("--resume and --overwrite need --output FILE")
-        named = output if output != "-" else form or "table"
-        if named not in WRITERS or form not in (None, named):
-            parser.error(f"--format {form}: expected --output FILE, not {output}")
-        return _Destination(named, None)
-    try:
-        path = user_path(output)
-    except NoHomeError as error:
-        parser.error(f"--output: {error}")
-    form = form or _ENDINGS.get(path.suffix.lower())
-    if form not in FILE_FORMS:
-        parser.error(
-            f"--output: expected {', '.join(WRITERS)}, or a file that ends in "
-            f"{', '.join(_ENDINGS)} or has --format {', '.join(FILE_FORMS)}; got {output!r}"
-        )
-    return _Destination(form, path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Classify images: by a server, or by a network in a models folder.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_images(parser)
-    _add_output(parser)
-    add_model(parser)
-    parser.add_argument(
-        "--models",
-        type=user_path,
-        metavar="FOLDER",
-        help="run the network of this models folder here, instead of asking a server",
-    )
-    add_server(parser)
-    return parser
-
-
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help=f"{ACCEPTED}; a folder of pictures, a pattern ('scans/**/*.png'), or - for standard "
-        "input",
-    )
-    parser.add_argument(
-        "--data",
-        help="classify a test split instead of files, and print the accuracy: "
-        f"{', '.join(DATASETS)}, a path as for mlpserve-train, or auto for the data that the model "
-        "was trained on",
-    )
-    add_data_dir(parser)
-    flags = parser.add_argument_group("images")
-    flags.add_argument(
-        "--invert", action="store_true", help="the pictures are dark on light, as ink on paper"
-    )
-    flags.add_argument(
-        "--preprocess",
-        action="store_true",
-        help="the pictures are photographs of digits: find the digit, take the paper and its "
-        "shadows away, and centre and scale it as MNIST's were",
-    )
-    flags.add_argument(
-        "--transpose",
-        action="store_true",
-        help="swap rows and columns of the images of --data, as mlpserve-train does with it",
-    )
-    flags.add_argument(
-        "--label-column",
-        metavar="NAME",
-        help="of a table: what each image is, to print the accuracy; default: label, class, "
-        "target, y or digit, if there is one",
-    )
-    flags.add_argument(
-        "--id-column", metavar="NAME", help="of a table: what identifies each row, for the output"
-    )
-    flags.add_argument(
-        "--strict", action="store_true", help="end at the first input that cannot be read"
-    )
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    flags = parser.add_argument_group("output")
-    flags.add_argument(
-        "--output",
-        default="table",
-        metavar="FILE",
-        help="a file, which appears when it is whole, or table, csv or jsonl for standard output; "
-        "default: table, which shows the first rows",
-    )
-    flags.add_argument(
-        "--ood-scores",
-        action="store_true",
-        help="score how little each image looks like those that the model learned from, and warn "
-        "of those that do not look like them",
-    )
-    flags.add_argument(
-        "--format",
-        choices=(*FILE_FORMS, "table"),
-        help="of the file; default: as its name ends",
-    )
-    again = flags.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where an earlier run of the same was stopped, if there was one",
-    )
-    again.add_argument("--overwrite", action="store_true", help="replace the file if it is there")

@@ -6,7 +6,7 @@ name; but for tables.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ class ImageFile:
         name: What its rows are said to be from, and messages say.
         group: What named it: itself, or a folder.
         look: How pictures look.
+        part: The rows of the file that it is, one of ``parts``; None for all.
         guess: How many images it has, as far as the part that was read lets guess.
     """
 
@@ -42,7 +43,32 @@ class ImageFile:
     name: str
     group: str
     look: Look = field(default_factory=Look)
+    part: range | None = None
     guess: int | None = None
+
+    @property
+    def first_row(self) -> int:
+        """See ``Source``."""
+        return self.part.start if self.part else 0
+
+    @property
+    def is_picture(self) -> bool:
+        """Return whether it is one picture, by its name."""
+        return self.path.name.lower().endswith(PICTURE_ENDINGS)
+
+    def parts(self, max_rows: int) -> "list[ImageFile]":
+        """Return it in parts that can be read apart, or itself alone where it has none.
+
+        Args:
+            max_rows: The most rows of one, but where the file itself keeps more together.
+        """
+        if self.is_picture:
+            return [self]
+        try:
+            ranges = _format_of(self.path).parts(self.path, max_rows)
+        except DatasetError:  # which reading it will tell
+            return [self]
+        return [replace(self, part=part) for part in ranges] if len(ranges) > 1 else [self]
 
     def read(self, wanted: Wanted) -> Iterator[Rows]:
         """See ``Source.read``."""
@@ -54,8 +80,10 @@ class ImageFile:
 
     def count(self) -> int | None:
         """See ``Source.count``."""
-        if self.path.name.lower().endswith(PICTURE_ENDINGS):
+        if self.is_picture:
             return 1
+        if self.part is not None:
+            return len(self.part)
         try:
             count = _format_of(self.path).count(self.path)
         except DatasetError:
@@ -75,6 +103,10 @@ def _unknown(path: Path) -> int | None:  # noqa: ARG001 - as ``FileFormat`` has 
     return None
 
 
+def _no_parts(path: Path, max_rows: int) -> list[range]:  # noqa: ARG001 - as ``FileFormat`` has it
+    return []
+
+
 @dataclass(frozen=True)
 class FileFormat:
     """A format of files that hold images.
@@ -84,12 +116,15 @@ class FileFormat:
         starts: How such a file may begin.
         read: Yields its images.
         count: Returns how many there are, where its header says so.
+        parts: Returns ranges of at most so many rows that can be read apart; none where it is read
+            from its beginning only.
     """
 
     name: str
     starts: tuple[bytes, ...]
     read: Callable[[ImageFile, Wanted], Iterator[Rows]]
     count: Callable[[Path], int | None] = _unknown
+    parts: Callable[[Path, int], list[range]] = _no_parts
 
 
 def _format_of(path: Path) -> FileFormat:
@@ -119,8 +154,9 @@ def _of_array(
             raise DatasetError(
                 f"{file.path}: expected (count, ...) images, at least one, got shape {images.shape}"
             )
-        for start in range(0, len(images), MAX_ROWS):
-            yield Rows(_part(images, start, min(start + MAX_ROWS, len(images))))
+        rows = file.part or range(len(images))
+        for start in rows[::MAX_ROWS]:
+            yield Rows(_part(images, start, min(start + MAX_ROWS, rows.stop)))
 
     return read
 
@@ -150,6 +186,14 @@ def _count_npy(path: Path) -> int:
     return shape[0] if shape else 0
 
 
+def _npy_parts(path: Path, max_rows: int) -> list[range]:
+    shape = _read_npy(path).shape
+    if len(shape) < 2:  # noqa: PLR2004 - it is one flat image, if any
+        return []
+    rows = range(shape[0])
+    return [rows[start : start + max_rows] for start in rows[::max_rows]]
+
+
 def _read_npz(path: Path) -> npt.NDArray[Any]:
     arrays = read_npz_arrays(path, optional=_NPZ_ENTRIES)
     for name in _NPZ_ENTRIES:
@@ -176,7 +220,7 @@ def _read_table(file: ImageFile, wanted: Wanted) -> Iterator[Rows]:
         shape=wanted.shape,
     )
     rows = 0
-    for chunk in table.chunks():
+    for chunk in table.chunks(file.part):
         labels = None if chunk.labels is None else _class_labels(file, chunk.labels, wanted)
         ids = chunk.ids.tolist() if wanted.id_column and chunk.ids is not None else None
         yield Rows(chunk.images, labels, ids)
@@ -202,10 +246,14 @@ def _count_table(path: Path) -> int | None:
     return open_table_file(path).rows
 
 
+def _table_parts(path: Path, max_rows: int) -> list[range]:
+    return open_table_file(path).parts(max_rows)
+
+
 # By the ends of their names: text has no certain beginning.
-TABLES: Final = FileFormat("CSV, Parquet, Arrow", (), _read_table, _count_table)
+TABLES: Final = FileFormat("CSV, Parquet, Arrow", (), _read_table, _count_table, _table_parts)
 FORMATS: Final = (
-    FileFormat(".npy", (b"\x93NUMPY",), _of_array(_read_npy), _count_npy),
+    FileFormat(".npy", (b"\x93NUMPY",), _of_array(_read_npy), _count_npy, _npy_parts),
     FileFormat(".npz", (b"PK\x03\x04",), _of_array(_read_npz)),
     FileFormat("IDX", (b"\x1f\x8b", b"\x00\x00\x08"), _of_array(read_idx)),  # gzipped, and not
     FileFormat("PNG", (b"\x89PNG",), _read_picture, _one),

@@ -13,9 +13,11 @@ from typing import IO, Final, Self
 from mlpserve.client.predict.batches import Rows, Source, Wanted
 from mlpserve.client.predict.files import ImageFile
 from mlpserve.client.predict.pictures import PICTURE_ENDINGS, Look
+from mlpserve.client.predict.stores import remote_files
 from mlpserve.datasets import DatasetError, Split
 from mlpserve.datasets.class_labels import natural_key
 from mlpserve.datasets.paths import user_path
+from mlpserve.model.sync.urls import is_url
 
 STANDARD_INPUT: Final = "-"
 _MAX_START_BYTES: Final = 4096
@@ -29,6 +31,8 @@ class SplitSource:
         name: The data's.
         split: Its images and labels.
     """
+
+    first_row = 0
 
     def __init__(self, name: str, split: Split) -> None:
         self.name = self.group = name
@@ -79,14 +83,20 @@ class Inputs:
 
         A file is one; a folder is all pictures below it, and a pattern (``scans/*.png``, ``**`` for
         any folders) all files that fit, both in natural order: 2 before 10. ``-`` is standard
-        input. What is not there is a source that fails.
+        input. A URL (``s3://bucket/scans/*.png``) is any of these in an object store. What is not
+        there is a source that fails.
 
         Raises:
             DatasetError: A folder has no pictures, or no file fits a pattern.
+            SyncError: A URL cannot be read by what is installed, or holds credentials.
+            StoreError: An object store is away.
         """
         return [source for argument in arguments for source in self._sources(argument)]
 
     def _sources(self, argument: str) -> Iterator[Source]:
+        if is_url(argument):
+            yield from remote_files(argument, self._look)
+            return
         if argument.startswith("~"):  # of a pattern in quotes, which no shell has expanded
             argument = str(user_path(argument))
         if argument == STANDARD_INPUT:

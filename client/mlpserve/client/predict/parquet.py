@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any, Final
 
 import numpy as np
 
 from mlpserve.client import Predictions
 from mlpserve.client.predict.batches import Batch
-from mlpserve.client.predict.outputs import OOD_SCORE, Form, Row, rows
+from mlpserve.client.predict.outputs import OOD_SCORE, Form
 from mlpserve.datasets import DatasetError
+
+_FACTS_KEY: Final = b"mlpserve"
 
 
 def pyarrow() -> ModuleType:
@@ -32,21 +34,53 @@ def pyarrow() -> ModuleType:
 def batch_table(batch: Batch, found: Predictions, form: Form) -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return the rows of a batch: the columns of CSV, and a list of all probabilities."""
     arrow = pyarrow()
-    by_name = dict(
-        zip(Row._fields, zip(*rows(batch, found, form.class_labels), strict=True), strict=True)
-    )
-    if not form.has_ids:
-        del by_name["id"]
-    if not form.has_ood_scores:
-        del by_name[OOD_SCORE]
-    flat = arrow.array(np.ascontiguousarray(found.probabilities).reshape(-1))
-    lists = arrow.FixedSizeListArray.from_arrays(flat, found.probabilities.shape[1])
+    count, unknown = len(batch), arrow.nulls(len(batch), arrow.string())
+    labels, probabilities = found.labels, np.ascontiguousarray(found.probabilities)
+    arrays = {
+        "source": [source.name for source in batch.sources],
+        "index": np.asarray(batch.indices, np.int64),
+        "label": arrow.array(form.class_labels).take(arrow.array(labels)),
+        "probability": probabilities[np.arange(count), labels],
+        "true_label": unknown if batch.true_labels is None else batch.true_labels,
+        form.id_column: unknown if batch.ids is None else batch.ids,
+        OOD_SCORE: found.ood_scores,
+        "warning": [warning or None for warning in batch.warnings] or unknown,
+        "probabilities": arrow.FixedSizeListArray.from_arrays(
+            arrow.array(probabilities.reshape(-1)), probabilities.shape[1]
+        ),
+    }
     schema = _schema(form)
-    arrays = [
-        arrow.array(column, field.type)
-        for column, field in zip(by_name.values(), schema, strict=False)
-    ]
-    return arrow.Table.from_arrays([*arrays, lists], schema=schema)
+    columns = [arrow.array(arrays[field.name], field.type) for field in schema]
+    return arrow.Table.from_arrays(columns, schema=schema)
+
+
+def part_content(tables: Sequence[Any], form: Form, facts: bytes) -> bytes:
+    """Return some rows as the content of a file, with facts about them that ``part_facts`` reads.
+
+    The same rows and facts give the same bytes.
+    """
+    arrow = pyarrow()
+    schema = _schema(form).with_metadata({_FACTS_KEY: facts})
+    table = arrow.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+    sink = arrow.BufferOutputStream()
+    arrow.parquet.write_table(
+        table.replace_schema_metadata(schema.metadata), sink, compression="zstd"
+    )
+    return bytes(sink.getvalue())
+
+
+def part_facts(file: IO[bytes]) -> bytes:
+    """Return the facts that ``part_content`` was given; empty where the file is none of ours.
+
+    Raises:
+        DatasetError: It is no Parquet file.
+    """
+    arrow = pyarrow()
+    try:
+        metadata = arrow.parquet.read_schema(file).metadata or {}
+    except arrow.ArrowInvalid as error:
+        raise DatasetError(f"expected a Parquet file, but {error}") from error
+    return bytes(metadata.get(_FACTS_KEY, b""))
 
 
 def write_part(path: Path, tables: Sequence[Any]) -> None:

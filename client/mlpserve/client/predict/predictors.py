@@ -16,6 +16,7 @@ class Predictor(Protocol):
     Attributes:
         model_name: The model.
         version: The version of it.
+        digest: The SHA-256 of its weights; empty where a server keeps that to itself.
         input_shape: The shape of one image.
         class_labels: What each class is called.
         value_range: The lowest and the highest value of its images; None for bytes.
@@ -27,6 +28,7 @@ class Predictor(Protocol):
 
     model_name: str
     version: int
+    digest: str
     input_shape: tuple[int, ...]
     class_labels: tuple[str, ...]
     value_range: tuple[float, float] | None
@@ -58,6 +60,7 @@ class ServedModel:
     """
 
     at_once = 4
+    digest = ""
 
     def __init__(self, client: Client, options: argparse.Namespace) -> None:
         name = checked_text(options.model, "model")

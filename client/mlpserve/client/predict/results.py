@@ -15,16 +15,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, TextIO
 
 from mlpserve.client import Predictions
-from mlpserve.client.predict.batches import START, Batch, Failure, Position
+from mlpserve.client.predict.batches import Batch, Failure, Position
 from mlpserve.client.predict.outputs import WRITERS, CsvWriter, Form, JsonLinesWriter, Writer
 from mlpserve.client.predict.parquet import batch_table, join_parts, pyarrow, write_part
+from mlpserve.client.predict.tally import ResultsError, Tally, writing
 from mlpserve.model.atomic_files import atomic_write, sync_file, sync_folder
 from mlpserve.model.locks import LockedError, file_lock
 
@@ -33,47 +34,6 @@ FILE_FORMS: Final = ("csv", "jsonl", PARQUET)
 _STATE_NAME: Final = "state.json"
 _EVERY_S: Final = 1.0
 _MAX_KEPT_ROWS: Final = 262_144  # of Parquet, until they are written
-
-
-class ResultsError(Exception):
-    """The result file cannot be begun, resumed or written; the message says why."""
-
-
-@dataclass
-class Tally:
-    """What is known of a run so far.
-
-    Attributes:
-        position: The place in the inputs that comes next.
-        rows: How many rows were written.
-        labelled: How many of them have a known label.
-        correct: How many of these were classified so.
-        warned: How many rows have a warning.
-        failures: The sources that could not be read, or not whole: their names, and why.
-    """
-
-    position: Position = START
-    rows: int = 0
-    labelled: int = 0
-    correct: int = 0
-    warned: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, batch: Batch, found: Predictions, class_labels: tuple[str, ...]) -> None:
-        """Count a batch."""
-        self.position = batch.end
-        self.rows += len(batch)
-        self.warned += sum(map(bool, batch.warnings))
-        if batch.true_labels is not None:
-            labels = [class_labels[label] for label in found.labels.tolist()]
-            self.labelled += len(labels)
-            self.correct += sum(map(str.__eq__, labels, batch.true_labels))
-
-    def fail(self, failure: Failure) -> None:
-        """Count a failure; of several in one source, the first."""
-        self.position = failure.end
-        if not any(name == failure.source for name, _ in self.failures):
-            self.failures.append((failure.source, failure.message))
 
 
 class Results(Protocol):
@@ -236,7 +196,7 @@ class FileResults:
         self._every_s = every_s
         self._folder = path.with_name(f"{path.name}.partial")
         self._open = ExitStack()
-        with _writing(path), self._open as opened:
+        with writing(path), self._open as opened:
             self._begin(resume=resume, overwrite=overwrite)
             mark = self._restored(resume=resume)
             self._part = (
@@ -255,13 +215,13 @@ class FileResults:
 
     def __exit__(self, *_: object) -> None:
         """Keep what was written so far, unless it is finished."""
-        with _writing(self._path), self._open:
+        with writing(self._path), self._open:
             if self._is_whole:
                 self._save()
 
     def write(self, batch: Batch, found: Predictions) -> None:
         """See ``Results.write``."""
-        with _writing(self._path):
+        with writing(self._path):
             self._is_whole = False  # until rows and tally are of one batch again
             kept = self._part.write(batch, found)
             self.tally.add(batch, found, self._form.class_labels)
@@ -276,7 +236,7 @@ class FileResults:
     def finish(self) -> None:
         """See ``Results.finish``."""
         self._is_whole = False
-        with _writing(self._path):
+        with writing(self._path):
             self._part.whole().replace(self._path)
             sync_folder(self._path.parent)
             self._part.close()
@@ -326,15 +286,6 @@ class FileResults:
         with atomic_write(self._folder / _STATE_NAME) as file:
             file.write(json.dumps(document).encode())
         self._saved_s = time.monotonic()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Translate what the system refuses meanwhile: the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _sync_path(path: Path) -> None:

@@ -91,22 +91,34 @@ def run(
     """
     warned = 0
     with speed.shown() as advance:
-        for outcome in _outcomes(items, predictor):
-            if isinstance(outcome, Failure):
-                if is_strict:
-                    raise DatasetError(outcome.message)
-                if outcome.end > results.tally.position:
-                    results.fail(outcome)
-                continue
-            batch, found = outcome
-            if batch.end <= results.tally.position:
-                continue  # of a source that has failed meanwhile
-            results.write(batch, found)
+        for batch in written(items, predictor, results, is_strict=is_strict):
             advance(len(batch))
             warned = _warn(batch, warned)
     if warned > _MAX_WARNINGS:
         logger.warning("%d more warnings are beside their rows", warned - _MAX_WARNINGS)
     results.finish()
+
+
+def written(
+    items: Iterable[Batch | Failure],
+    predictor: Predictor,
+    results: Results,
+    *,
+    is_strict: bool = False,
+) -> Iterator[Batch]:
+    """Classify what is read, and yield each batch after its rows were written; see ``run``."""
+    for outcome in _outcomes(items, predictor):
+        if isinstance(outcome, Failure):
+            if is_strict:
+                raise DatasetError(outcome.message)
+            if outcome.end > results.tally.position:
+                results.fail(outcome)
+            continue
+        batch, found = outcome
+        if batch.end <= results.tally.position:
+            continue  # of a source that has failed meanwhile
+        results.write(batch, found)
+        yield batch
 
 
 def _outcomes(items: Iterable[Batch | Failure], predictor: Predictor) -> Iterator[_Outcome]:

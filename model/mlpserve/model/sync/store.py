@@ -85,7 +85,7 @@ class Store:
     """
 
     def __init__(self, url: str, *, max_files: int = _MAX_FILES) -> None:
-        _check(url)
+        check_url(url)
         self._url = url
         self._max_files = max_files
         self._shown = without_secrets(url)
@@ -100,7 +100,7 @@ class Store:
         Raises:
             StoreError: It is away, has too many files, or refuses to list some of them.
         """
-        with self._store_errors("listed"):
+        with store_errors(self._url, "listed"):
             filesystem, root = self._open()
             found = Listing()
             for count, info in enumerate(self._infos(filesystem, root), start=1):
@@ -116,13 +116,13 @@ class Store:
                 more than the size that was listed.
         """
         missing_bytes = file.size_bytes
-        with self._store_errors(f"read: {file.path}"):
+        with store_errors(self._url, f"read: {file.path}"):
             filesystem, _ = self._open()
             with filesystem.open(file.path, "rb", cache_type="none") as opened:
                 while missing_bytes and (chunk := opened.read(min(_CHUNK_BYTES, missing_bytes))):
                     missing_bytes -= len(chunk)
                     yield chunk
-            now = replace(_stored_file(filesystem.info(file.path)), path=file.path)
+            now = replace(stored_file(filesystem.info(file.path)), path=file.path)
         if missing_bytes or now != file:
             raise StoreError(
                 f"{self}: {file.path} changed while it was copied: {file.size_bytes} bytes were "
@@ -157,21 +157,30 @@ class Store:
                 "their own"
             )
 
-    @contextmanager
-    def _store_errors(self, action: str) -> Iterator[None]:
-        """Turn whatever a store's library raises into a ``StoreError``."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except Exception as error:
-            reason = hide_secrets(f"{type(error).__name__}: {error}", self._url)
-            reason = " ".join(reason.split())[:_MAX_REASON_LENGTH]
-            raise StoreError(f"{self}: cannot be {action}: {reason}") from error
+
+@contextmanager
+def store_errors(url: str, action: str) -> Iterator[None]:
+    """Turn whatever a store's library raises into a ``StoreError``: the URL cannot be ``action``.
+
+    Raises:
+        StoreError: Something was raised; the message holds no secret of the URL.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = hide_secrets(f"{type(error).__name__}: {error}", url)
+        reason = " ".join(reason.split())[:_MAX_REASON_LENGTH]
+        raise StoreError(f"{without_secrets(url)}: cannot be {action}: {reason}") from error
 
 
-def _check(url: str) -> None:
-    """Refuse a URL that cannot work, while somebody looks."""
+def check_url(url: str) -> None:
+    """Refuse a URL that cannot work, while somebody looks.
+
+    Raises:
+        SyncError: It cannot be read by what is installed, or holds credentials.
+    """
     kind = scheme(url)
     if EXTRAS.get(kind) in {"s3", "gcs"} and names_credentials(url):
         raise SyncError(
@@ -213,9 +222,9 @@ def _sort_in(listing: Listing, info: _Info, root: str) -> None:
         case [name, version, file] if is_model_name(name) and is_version(version):
             if file in _VERSION_FILES and info["type"] != "directory":
                 key = VersionKey(name, int(version))
-                listing.versions.setdefault(key, {})[file] = _stored_file(info)
+                listing.versions.setdefault(key, {})[file] = stored_file(info)
         case [name, file] if is_model_name(name) and file == LABELS_FILE_NAME:
-            listing.labels[name] = _stored_file(info)
+            listing.labels[name] = stored_file(info)
         case _:
             pass
 
@@ -225,6 +234,7 @@ def _only_complete(listing: Listing) -> Listing:
     return replace(listing, versions=complete)
 
 
-def _stored_file(info: _Info) -> StoredFile:
+def stored_file(info: _Info) -> StoredFile:
+    """Return a file as a store's library describes it."""
     tags = (str(info[name]) for name in _TAGS if info.get(name) is not None)
     return StoredFile(str(info["name"]), int(info["size"] or 0), next(tags, ""))

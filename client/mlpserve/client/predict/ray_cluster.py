@@ -1,0 +1,174 @@
+"""Ray cluster: is connected to, and asked whether its nodes can do a job."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mlpserve.client import ClientError
+from mlpserve.client.predict.flags import AUTO, LOCAL
+
+_PACKAGE: Final = "mlpserve"
+_CONNECT_S: Final = 5.0
+_PROBE_S: Final = 120.0  # a busy node takes long to start Python
+_MAX_REASON: Final = 300
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Lend Ray, connected to a cluster.
+
+    Raises:
+        ClientError: Ray is not installed, or there is no cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ClientError(
+            f"--engine ray needs {error.name}: pip install 'mlpserve[predict,tables,ray]'"
+        ) from error
+    if ray.is_initialized():  # by whom this is part of
+        yield ray
+        return
+    _check_reachable(address)
+    started = {"include_dashboard": False} if address == LOCAL else {}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **started)
+    except Exception as error:
+        raise _no_cluster(address, reason_of(error)) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that nobody listens at, before Ray tries it for minutes."""
+    if address in {AUTO, LOCAL}:
+        return
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise ClientError(
+            f"--ray-address: expected ray://HOST:PORT, HOST:PORT, {AUTO} or {LOCAL}, "
+            f"got {address!r}"
+        )
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ClientError:
+    return ClientError(
+        f"--ray-address {address}: no cluster can be reached there: {reason}; start one with "
+        f"'ray start --head', name another, or have one started here with --ray-address {LOCAL}"
+    )
+
+
+@contextmanager
+def cluster_errors(ray: Any) -> Iterator[None]:  # noqa: ANN401
+    """Translate what Ray raises where the cluster is lost."""
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise ClientError(f"the cluster was lost: {reason_of(error)}; --resume goes on") from error
+
+
+def check_nodes(ray: Any, nodes: Sequence[dict[str, Any]], paths: list[str]) -> None:  # noqa: ANN401
+    """Have each node say whether it can do the job.
+
+    Raises:
+        ClientError: One cannot; the sentence says what is missing there.
+    """
+
+    # Within a function, so that it is sent as it is, to nodes that may not have the package.
+    def probe() -> tuple[str, str]:
+        import importlib  # noqa: PLC0415
+        import os  # noqa: PLC0415
+        from importlib import metadata  # noqa: PLC0415
+
+        try:
+            found = metadata.version("mlpserve")
+            importlib.import_module("mlpserve.client.predict.ray_engine")
+            importlib.import_module("pyarrow.parquet")
+        except metadata.PackageNotFoundError:
+            return "", "mlpserve"
+        except ModuleNotFoundError as error:
+            return "", error.name or str(error)
+        return found, next((f"path {path}" for path in paths if not os.path.exists(path)), "")  # noqa: PTH110
+
+    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    remote = ray.remote(num_cpus=0, max_retries=0)(probe)
+    answers = {
+        remote.options(scheduling_strategy=affinity(node["NodeID"], soft=False)).remote(): node
+        for node in nodes
+    }
+    answered, late = ray.wait(list(answers), num_returns=len(answers), timeout=_PROBE_S)
+    for answer in late:
+        raise ClientError(f"node {_address(answers[answer])} of the cluster does not answer")
+    for answer in answered:
+        found, missing = ray.get(answer)
+        if problem := _problem(found, missing):
+            raise ClientError(f"node {_address(answers[answer])} of the cluster: {problem}")
+
+
+def _problem(found: str, missing: str) -> str:
+    """Return what is wrong with a node that has told its release, and what it misses."""
+    if missing.startswith("path "):
+        return (
+            f"{missing.removeprefix('path ')} is not there; inputs and output have to be in "
+            "folders that all nodes share, or in an object store"
+        )
+    if missing:
+        return (
+            f"{missing} is not installed there; install what runs here: pip install "
+            f"'mlpserve[predict,tables,ray]=={release()}'"
+        )
+    return "" if found == release() else other_release(found, release())
+
+
+def other_release(found: str, release: str) -> str:
+    """Return what is wrong where another release of ours is installed."""
+    return (
+        f"expected mlpserve {release}, which runs here, got {found}; install the same on all nodes"
+    )
+
+
+def _address(node: dict[str, Any]) -> str:
+    return str(node["NodeManagerAddress"])
+
+
+def fitting_workers(nodes: Sequence[dict[str, Any]], cpus: float) -> int:
+    """Return how many workers find room.
+
+    Raises:
+        ClientError: No node has the CPUs that one takes.
+    """
+    fitting = sum(int(node["Resources"].get("CPU", 0) // cpus) for node in nodes)
+    if not fitting:
+        most = max(node["Resources"].get("CPU", 0) for node in nodes)
+        raise ClientError(
+            f"--ray-cpus {cpus:g}: no node of the cluster has so many, the most are {most:g}"
+        )
+    return fitting
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the last line of an error, which in Ray's says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:_MAX_REASON]
+
+
+def release() -> str:
+    """Return which release of ours is installed here."""
+    return metadata.version(_PACKAGE)
