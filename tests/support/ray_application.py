@@ -63,23 +63,39 @@ class RayServer:
     Attributes:
         address: Of the proxy for gRPC.
         http: Of the proxy for HTTP.
+        cluster: Of the cluster.
         models: The folder that it serves.
+        config: The file that it was deployed from.
     """
 
     address: str
     http: str
+    cluster: str
     models: Path
+    config: Path
+
+    def deploy(self, **arguments: Any) -> None:
+        """Deploy it, again with other arguments; return when Ray knows that it has to."""
+        config = yaml.safe_load(self.config.read_text())
+        config["applications"][0]["args"] |= arguments
+        self.config.write_text(yaml.safe_dump(config))
+        command = [str(BIN / "serve"), "run", "--non-blocking", str(self.config)]
+        environment = {**os.environ, "RAY_ADDRESS": self.cluster}
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S, env=environment)
 
     def replicas(self) -> int:
         """Return how many replicas run."""
         deployment = serve.status().applications[NAME].deployments.get(NAME)
         return 0 if deployment is None else int(deployment.replica_states.get("RUNNING", 0))
 
+    def replica_names(self) -> set[str]:
+        """Return the names of the processes of replicas, by which Ray finds them."""
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        return {each["name"] for each in actors if f"::{NAME}#{NAME}#" in each["name"]}
+
     def kill_a_replica(self) -> None:
         """Kill the process of a replica, as a machine without memory would."""
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        replica = next(each for each in actors if f"::{NAME}#{NAME}#" in each["name"])
-        ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]))
+        ray.kill(ray.get_actor(min(self.replica_names()), namespace="serve"))
 
     def answer(self) -> str:
         """Return the status of a request for the only model, and its name or what is wrong."""
@@ -137,15 +153,15 @@ def ray_server(folder: Path, models: Path, **arguments: Any) -> Iterator[RayServ
     config = yaml.safe_load((REPOSITORY / "deploy/ray/serve.yaml").read_text())
     config["grpc_options"]["port"] = port
     config["http_options"] = {"host": "127.0.0.1", "port": http_port}
-    config["applications"][0]["args"] |= {"models": str(models), **arguments}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
-    with ray_head(folder) as address:
-        command = [str(BIN / "serve"), "run", "--non-blocking", "--address", address, str(path)]
-        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
-        ray.init(address, log_to_driver=False, configure_logging=False)
+    with ray_head(folder) as cluster:
+        server = RayServer(
+            f"127.0.0.1:{port}", f"127.0.0.1:{http_port}", cluster, models, config=path
+        )
+        server.deploy(models=str(models), **arguments)
+        ray.init(cluster, log_to_driver=False, configure_logging=False)
         try:
-            server = RayServer(f"127.0.0.1:{port}", f"127.0.0.1:{http_port}", models)
             wait_until(lambda: server.replicas() > 0, "no replica runs")
             yield server
         finally:

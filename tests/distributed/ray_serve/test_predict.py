@@ -15,7 +15,6 @@ globals().update(
         "server/grpc_api/test_predict.py",
         leave_out={
             "test_a_fault_of_the_server_shows_nothing_of_its_inside": _IN_PROCESS,
-            "test_a_stream_that_its_caller_cancels_gives_its_place_back": _IN_PROCESS,
             "test_reflection_shows_the_contract_to_tools_that_do_not_have_it": _RAYS_REFLECTION,
             "test_a_health_watch_sees_the_server_stop_and_open_calls_are_answered": _NO_WATCH,
             "test_a_port_that_is_taken_is_said_to_be": _OWN_SERVER,

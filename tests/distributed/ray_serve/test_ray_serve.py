@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -73,6 +75,24 @@ def test_a_replica_that_is_killed_under_load_costs_no_caller_an_answer(
         server.kill_a_replica()
         before = answers()
         wait_until(lambda: answers() > before + 10 * CALLERS, "no answers after it")
+
+
+def test_an_application_that_is_deployed_anew_costs_no_caller_an_answer(
+    server: RayServer, model: Model
+) -> None:
+    with steady_load(server, model) as answers:
+        wait_until(lambda: answers() > CALLERS, "no answers")
+        before = server.replica_names()
+        server.deploy(max_batch_rows=256)
+        wait_until(lambda: not before & server.replica_names(), "none was replaced")
+        wait_until(lambda: server.replicas() > 0, "no replica runs")
+
+
+def test_over_http_it_is_said_that_only_grpc_is_answered(server: RayServer) -> None:
+    with pytest.raises(HTTPError, match="404") as refused:
+        urlopen(f"http://{server.http}/mlpserve", timeout=TIMEOUT_S)
+    assert b"answers gRPC only" in refused.value.read()
+    refused.value.close()
 
 
 def test_versions_labels_and_models_come_and_go_in_every_replica(

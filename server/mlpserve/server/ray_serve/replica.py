@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from grpc_health.v1 import health_pb2
 from ray import serve
+from starlette.responses import Response  # it comes with Ray Serve
 from threadpoolctl import threadpool_limits
 
 from mlpserve.model.sync.urls import shown
@@ -26,12 +27,13 @@ from mlpserve.server.telemetry.snapshots import MetricsSnapshot, merged
 
 logger = logging.getLogger(__name__)
 
+_NOT_FOUND: Final = 404
 _NAME: Final = "mlpserve"
 _RAYS_LOGGER: Final = "ray.serve"
 
 
 class Replica:
-    """Answers the rpcs of ``RPCS``, by a method of the name of each; Ray calls nothing else.
+    """Answers the rpcs of ``RPCS``, by a method of the name of each.
 
     Args:
         settings: Those of ``ServerConfig``, in plain values.
@@ -73,6 +75,10 @@ class Replica:
             self.calls.close()
             self._lifecycle.stop()
             self._app.stop()
+
+    async def __call__(self, _: object) -> Response:
+        """Answer a request that came over HTTP."""
+        return Response("this application answers gRPC only, see docs/ray-serve.md\n", _NOT_FOUND)
 
     def _show_health(self) -> None:
         states = health_pb2.HealthCheckResponse
