@@ -48,7 +48,7 @@ def server(model: Model, scored_model: Model, first_answer: list[str]) -> Iterat
             target_ongoing_requests=2,
             upscale_delay_s=0,
             downscale_delay_s=1,
-            look_back_period_s=2,
+            look_back_period_s=11,
         ) as started,
     ):
         wait_until(lambda: "ready" not in _noted(first_answer, started), "no proxy answers")

@@ -73,7 +73,9 @@ class Replicas(Settings):
         float, seconds(), "how long there have to be fewer before Ray takes one away"
     ] = 120.0
     look_back_period_s: Annotated[
-        float, seconds(0.1), "over how long Ray takes the mean of requests at once"
+        float,
+        seconds(10.1),  # Ray has a figure every 10
+        "over how long Ray takes the mean of requests at once",
     ] = 30.0
     max_queued_requests: Annotated[
         int, whole_number(-1), "requests that may wait in each proxy, -1 for no limit"
