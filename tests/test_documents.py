@@ -218,6 +218,7 @@ def read(reader: Reader, page: str) -> str:
     return "".join(reader.read(block) for block in found if not is_excerpt(block.code))
 
 
+@pytest.mark.exhaustive
 def test_the_readme_does_what_it_says(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:
     printed = read(reader, "README.md")
     assert "published models/digits/2" in printed
@@ -249,6 +250,7 @@ def test_what_is_said_about_predicting_holds(reader: Reader, tmp_path: Path) -> 
     assert len(answers) == 300
 
 
+@pytest.mark.exhaustive
 def test_what_is_said_about_serving_holds(reader: Reader) -> None:
     printed = read(reader, "docs/serving.md")
     assert "on the test images of mnist: accuracy 9" in printed

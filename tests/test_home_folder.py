@@ -67,6 +67,7 @@ def test_every_program_finds_what_is_in_the_home_folder(home: Path, tmp_path: Pa
     assert not Path("~").exists()
 
 
+@pytest.mark.exhaustive
 def test_no_program_shows_a_traceback_to_a_user_without_a_home(tmp_path: Path) -> None:
     commands = {
         "models": ("mlpserve.model", "list", "--models=~/x"),

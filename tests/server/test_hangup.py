@@ -45,7 +45,7 @@ def newest_version(channel: grpc.Channel) -> int:
     return max(version.version for version in model.versions)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_hangup_has_all_processes_take_over_certificates_and_tokens_before_anybody_calls(
     run_server: RunServer, tiny_models: None, tmp_path: Path, workers: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_hangup_has_all_processes_take_over_certificates_and_tokens_before_any
         server.stop()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_hangup_has_models_looked_at_that_are_followed_only_on_request(
     run_server: RunServer, publish: Callable[..., None], workers: int
 ) -> None:

@@ -198,6 +198,7 @@ def test_several_workers_serve_a_bucket_that_is_empty_at_first(
         server.stop()
 
 
+@pytest.mark.exhaustive
 def test_a_program_that_dies_is_started_again_and_goes_on_copying(
     serve_store: RunServer, url_of_folder: str, publish: Callable[..., None]
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_url_or_folder_that_cannot_be_used_ends_the_start_in_words_of_the_sett
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.exhaustive
 @alone_and_with_workers
 def test_a_running_server_shows_no_secret_of_its_store(
     run_server: RunServer, tmp_path: Path, workers: str

@@ -262,6 +262,7 @@ def test_its_log_is_lines_of_json_where_programs_read_it(
     }
 
 
+@pytest.mark.exhaustive
 def test_it_imports_neither_numpy_nor_grpc(
     s3: Any, upload: Callable[[], None], tiny_models: None, cache: Path
 ) -> None:

@@ -158,7 +158,10 @@ def test_a_server_whose_serving_thread_dies_ends_at_once(
             *("dies", False, "its process ends at once, and is replaced"),
             marks=pytest.mark.exhaustive,
         ),
-        ("hangs", True, "gives no heartbeat any more, and is replaced"),
+        pytest.param(
+            *("hangs", True, "gives no heartbeat any more, and is replaced"),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_a_worker_whose_serving_thread_dies_or_hangs_is_replaced(

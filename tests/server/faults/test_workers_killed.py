@@ -15,13 +15,8 @@ from steady_load import SteadyLoad
 RunServer = Callable[..., AbstractContextManager[Any]]
 
 
-@pytest.mark.parametrize(
-    "retries",
-    [
-        pytest.param(True, id="with retries"),
-        pytest.param(False, id="without", marks=pytest.mark.exhaustive),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("retries", [True, False], ids=["with retries", "without"])
 def test_a_worker_that_is_killed_costs_at_most_the_calls_that_it_had_and_is_replaced(
     run_server: RunServer,
     tiny_models: None,

@@ -86,15 +86,11 @@ def versions(models: Any) -> dict[str, list[int]]:
 
 
 ONE_PROCESS, TWO_WORKERS = "one process", "two workers"
-# What a worker does without its supervisor.
-without_others = pytest.mark.parametrize(
-    "managed",
-    [ONE_PROCESS, pytest.param(TWO_WORKERS, marks=pytest.mark.exhaustive)],
-    indirect=True,
-)
+# Where what several processes do together is in question.
+with_workers_always = pytest.mark.parametrize("managed", [ONE_PROCESS, TWO_WORKERS], indirect=True)
 
 
-@pytest.fixture(params=[ONE_PROCESS, TWO_WORKERS])
+@pytest.fixture(params=[ONE_PROCESS, pytest.param(TWO_WORKERS, marks=pytest.mark.exhaustive)])
 def managed(
     request: pytest.FixtureRequest, run_server: RunServer, models: Path, publish: Publish
 ) -> Iterator[Managed]:
@@ -118,6 +114,7 @@ def managed(
         yield managed
 
 
+@with_workers_always
 def test_a_version_is_loaded_beside_the_others_and_unloaded_again(managed: Managed) -> None:
     assert managed.served == {"digits": [3, 2], "letters": [1]}
     assert versions([managed.load("digits", 1)]) == {"digits": [3, 2, 1]}
@@ -175,7 +172,6 @@ def test_what_cannot_be_done_is_refused_and_what_was_served_still_is(
     assert managed.served == {"digits": [3, 2], "letters": [1]}
 
 
-@without_others
 def test_bytes_that_are_no_request_are_refused(managed: Managed) -> None:
     for method in ("LoadModel", "UnloadModel", "ReloadModels"):
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = managed.channels[0].unary_unary(
@@ -185,6 +181,7 @@ def test_bytes_that_are_no_request_are_refused(managed: Managed) -> None:
             call(b"\xff", timeout=TIMEOUT_S)
 
 
+@with_workers_always
 def test_calls_at_once_over_all_connections_are_done_one_after_another(managed: Managed) -> None:
     def change(number: int) -> None:
         for _ in range(5):
@@ -196,7 +193,6 @@ def test_calls_at_once_over_all_connections_are_done_one_after_another(managed: 
     assert managed.served["digits"] == [3, 2, 1]
 
 
-@without_others
 def test_reflection_names_the_service_where_it_is_answered(managed: Managed) -> None:
     known = ProtoReflectionDescriptorDatabase(managed.channels[0]).get_services()
     assert "mlpserve.v1.ModelManagementService" in known

@@ -56,7 +56,7 @@ def test_nothing_is_said_where_nothing_is_open(settings: dict[str, Any]) -> None
     assert list(exposure_warnings(ServerConfig(**settings))) == []
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_a_server_that_starts_says_once_what_is_open(
     run_server: Callable[..., AbstractContextManager[Any]], tiny_models: None, workers: str
 ) -> None:

@@ -367,7 +367,7 @@ def test_the_health_check_speaks_tls_and_mutual_tls(
         assert "does not answer" in str(health_problem(server.address, name="other", **files))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_workers_ask_for_tokens_and_a_server_survives_a_hangup(
     models: Path, tiny_models: None, tmp_path: Path, workers: str
 ) -> None:

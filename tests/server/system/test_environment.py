@@ -24,7 +24,7 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_no_process_changes_its_environment_once_it_has_threads(
     run_server: Callable[..., AbstractContextManager[Any]],
     publish: Callable[..., None],

@@ -81,6 +81,7 @@ def test_a_log_on_a_terminal_is_text(command: list[str]) -> None:
         assert b" INFO ready: serving tiny version 2 and 1 on 127.0.0.1:" in shown.readline()
 
 
+@pytest.mark.exhaustive
 def test_what_is_below_the_level_is_not_logged(command: list[str]) -> None:
     port = free_port()
     flags = ["--log-level", "error", "--port", str(port)]

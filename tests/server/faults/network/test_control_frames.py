@@ -16,16 +16,13 @@ ENHANCE_YOUR_CALM: Final = 11
 LARGEST_WINDOW: Final = (1 << 31) - 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("frame", "outcome"),
     [
         (PingFrame(opaque_data=b"are you?"), "closed: too_many_pings"),
-        pytest.param(
-            SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}),
-            "read no faster",
-            marks=pytest.mark.exhaustive,
-        ),
-        pytest.param(PriorityFrame(1, depends_on=3), "ignored", marks=pytest.mark.exhaustive),
+        (SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}), "read no faster"),
+        (PriorityFrame(1, depends_on=3), "ignored"),
     ],
     ids=["PING", "SETTINGS", "PRIORITY"],
 )

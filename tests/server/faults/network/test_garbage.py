@@ -48,6 +48,7 @@ def test_who_speaks_something_else_is_closed(
         server.outcome = "closed at once"
 
 
+@pytest.mark.exhaustive
 def test_random_frames_are_refused_or_close_their_connection(attack: Attack) -> None:
     rng = np.random.default_rng(11)
 

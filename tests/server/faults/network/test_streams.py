@@ -25,7 +25,13 @@ TOGETHER: Final = 100
 MESSAGE: Final = grpc_message(REQUEST.SerializeToString())
 
 
-@pytest.mark.parametrize("path", [PREDICT, PREDICT_STREAM], ids=["Predict", "PredictStream"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(PREDICT, id="Predict", marks=pytest.mark.exhaustive),
+        pytest.param(PREDICT_STREAM, id="PredictStream"),
+    ],
+)
 def test_who_opens_streams_by_the_thousand_has_those_over_the_limit_refused(
     attack: Attack, adapter: str, path: str
 ) -> None:
