@@ -10,6 +10,9 @@ SERVING_PEERS := .venv-peers-serving
 ONLY := .*
 # One file of tests runs in one process, and all faults in the same, so that none disturbs another.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# Where Python keeps nothing that it has compiled, it does so in each process again: pytest's
+# plug-ins alone take 2 s of each that runs tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo play test test-all test-distributed check format lint lint-proto types proto proto-check tables audit faults lock containers kubernetes peers peers-training \
@@ -32,7 +35,7 @@ demo: $(VENV)/installed  ## train, serve and predict once, with pictures
 play: $(VENV)/installed  ## train, serve and open the playground, a page to draw on, at localhost:8080
 	@$(BIN)/python examples/play.py
 
-test: $(VENV)/installed  ## run the tests, in about four minutes; of soaks and the like less than `check` does
+test: $(VENV)/installed  ## run the tests, in about three minutes; of soaks and the like less than `check` does
 	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 4 -m 'not exhaustive and not alone' --hypothesis-profile quick
 
 test-all: $(VENV)/installed  ## run all tests

@@ -101,6 +101,7 @@ def lines_dropped(port: int) -> float:
     return float(value)
 
 
+@pytest.mark.exhaustive
 def test_a_log_on_a_full_disk_keeps_nobody_waiting(
     models: Path, tiny_models: None, network: Network, note_fault: NoteFault
 ) -> None:

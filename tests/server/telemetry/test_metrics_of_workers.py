@@ -107,6 +107,7 @@ def test_no_counter_falls_when_a_worker_is_killed(server: Told) -> None:
     server.wait_until("mlpserve_requests_total", lambda value: value == 25)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_hangs_keeps_nobody_from_the_metrics_of_the_others(server: Told) -> None:
     server.predict(20)
     server.wait_until("mlpserve_requests_total", lambda value: value == 20)

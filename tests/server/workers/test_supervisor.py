@@ -118,6 +118,7 @@ def test_a_version_with_which_workers_are_lost_is_not_served_and_only_one_at_a_t
     assert ask(supervisor) == [3] * 10
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_dies_by_chance_while_it_loads_is_no_fault_of_the_version(
     supervise: Supervise, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +163,7 @@ def test_who_asks_for_a_load_that_takes_long_need_not_wait_and_others_are_answer
     assert time.monotonic() - started_s < ServerConfig.stop_grace_s
 
 
+@pytest.mark.exhaustive
 def test_a_version_that_kills_workers_does_not_keep_a_server_from_starting(
     supervise: Supervise, tiny_models: None
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_version_that_kills_workers_does_not_keep_a_server_from_starting(
     assert 2 in reasons(supervisor)
 
 
+@pytest.mark.exhaustive
 def test_a_new_worker_serves_what_the_others_serve_though_it_is_deleted_meanwhile(
     supervise: Supervise, models: Path, tiny_models: None, workers: Workers
 ) -> None:

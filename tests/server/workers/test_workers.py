@@ -244,6 +244,7 @@ def test_workers_of_an_empty_folder_wait_for_a_first_version_and_are_ready_toget
         server.stop()
 
 
+@pytest.mark.exhaustive
 def test_a_version_that_cannot_be_served_is_named_once_for_all_workers(
     run_server: RunServer, models: Path, tiny_models: None
 ) -> None:

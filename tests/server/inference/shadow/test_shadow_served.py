@@ -166,6 +166,7 @@ def test_whoever_hangs_keeps_nobody_from_what_was_last_counted(
         running.stop()
 
 
+@pytest.mark.exhaustive
 def test_one_worker_logs_what_all_have_counted(
     models: Path,
     other_model: Model,
