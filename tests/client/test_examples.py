@@ -76,6 +76,7 @@ def test_the_fastapi_service_says_that_there_is_no_server(unused_port: int) -> N
         assert ask(f"{url}/healthz")[0] in {503, 504}
 
 
+@pytest.mark.exhaustive
 def test_the_fastapi_service_ends_after_the_request_that_is_under_way(
     serve: Callable[..., str],
 ) -> None:

@@ -274,6 +274,7 @@ def test_number_of_a_version_that_was_published_and_pruned_meanwhile_is_not_give
     assert versions(models, "tiny") == [4, 3]
 
 
+@pytest.mark.exhaustive
 def test_each_of_many_publishers_gets_numbers_of_its_own(
     models: Path, weights_file: Path, publisher: Publisher, start_together: StartTogether
 ) -> None:

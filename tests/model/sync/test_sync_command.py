@@ -249,6 +249,7 @@ def test_it_ends_with_the_program_that_runs_it(
         assert process.wait(END_S) == 0
 
 
+@pytest.mark.exhaustive
 def test_its_log_is_lines_of_json_where_programs_read_it(
     run: Run, models: Path, tiny_models: None, cache: Path
 ) -> None:

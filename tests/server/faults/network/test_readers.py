@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import grpc
+import pytest
 from hyperframe.frame import SettingsFrame
 
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
@@ -31,6 +32,7 @@ BATCH: Final = grpc_message(
 NOTHING_AT_FIRST: Final = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
 
 
+@pytest.mark.exhaustive
 def test_answers_that_nobody_takes_are_kept_for_as_many_calls_as_a_connection_may_have(
     attack: Attack, adapter: str
 ) -> None:
