@@ -57,7 +57,7 @@ PROGRAMS = {
 }
 # Of docker, curl and sha256sum.
 OTHER_FLAGS = {"--rm", "--scale", "--profile", "--volumes", "--memory", "--memory-swap", "--signal"}
-OTHER_FLAGS |= {"--data", "--check"}
+OTHER_FLAGS |= {"--data", "--check", "--archives"}
 OTHER_FLAGS |= {"--count", "--folder", "--minutes", "--plan-only"}  # of benchmarks
 
 

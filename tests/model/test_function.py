@@ -448,11 +448,24 @@ def test_a_batch_that_cannot_be_answered_is_refused_in_a_sentence(
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize("batch", [{"image": PIXELS}, PIXELS], ids=["dict", "ndarray"])
+def test_what_is_no_batch_of_arrow_is_refused_in_a_sentence(
+    classify: ModelFunction, batch: Any
+) -> None:
+    with pytest.raises(ImagesError) as caught:
+        classify(batch)
+    assert str(caught.value) == (
+        f"expected a record batch or a table of pyarrow, got {type(batch).__name__}; Ray Data "
+        "gives tables with batch_format='pyarrow'"
+    )
+
+
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
         (PIXELS[:, :5], "expected (count, ...) images of 2 x 3 values, got (11, 5)"),
         (PIXELS[0], "expected (count, ...) images of 2 x 3 values, got (6,)"),
+        ([[1] * 5], "expected (count, ...) images of 2 x 3 values, got (1, 5)"),
         (np.array(5), "expected (count, ...) images of 2 x 3 values, got ()"),
         (
             PIXELS.astype(object),
@@ -483,6 +496,18 @@ def test_errors_come_back_from_other_processes(classify: ModelFunction) -> None:
     returned = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
     assert type(returned) is ImagesError
     assert str(returned) == str(caught.value)
+
+
+def test_a_process_without_the_package_names_it(classify: ModelFunction) -> None:
+    program = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        input=pickle.dumps(classify),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr.decode().endswith("ModuleNotFoundError: No module named 'mlpserve'\n")
 
 
 def test_arrow_is_needed_only_for_its_columns(classify: ModelFunction, tmp_path: Path) -> None:

@@ -149,8 +149,10 @@ def _byte_values(column: Any, width: int) -> npt.NDArray[Any]:  # noqa: ANN401 -
     """Return (N, width) values of N byte strings, in place."""
     _refuse_nulls(column)
     arrow = pyarrow()
-    if arrow.types.is_binary_view(column.type) or arrow.types.is_fixed_size_binary(column.type):
+    if arrow.types.is_fixed_size_binary(column.type):
         column = column.cast(arrow.large_binary())
+    elif arrow.types.is_binary_view(column.type):  # older releases of pyarrow cannot cast these
+        column = arrow.array(column.to_pylist(), arrow.large_binary())
     if not len(column):
         return np.empty((0, width), np.uint8)
     offset_dtype = np.int64 if arrow.types.is_large_binary(column.type) else np.int32

@@ -100,7 +100,7 @@ class ModelFunction:
             WeightsFileError: The network answers something else on this machine.
         """
         prepared = _prepared(self._weights)
-        values = _network_values(images, prepared.compiled.metadata.input)
+        values = _network_values(np.asarray(images), prepared.compiled.metadata.input)
         return prepared.compiled.classify([values], prepared.workspace)
 
     def column(self, images: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -131,10 +131,18 @@ class ModelFunction:
         Raises:
             ImagesError: The images are not what the model takes, there is no such column, or one
                 of those at the end is there already.
+            ModuleNotFoundError: pyarrow is not installed.
         """
+        arrow = pyarrow()
+        if not isinstance(batch, arrow.RecordBatch | arrow.Table):
+            raise ImagesError(
+                f"expected a record batch or a table of pyarrow, got {type(batch).__name__}; Ray "
+                "Data gives tables with batch_format='pyarrow'"
+            )
         schema = self.schema(batch.schema)
         answers = self._answers(batch.column(self._images), f"column {self._images!r}")
-        kept = [batch.column(name) for name in batch.schema.names if name != self._images]
+        columns = zip(batch.schema.names, batch.columns, strict=True)
+        kept = [column for name, column in columns if name != self._images]
         return type(batch).from_arrays([*kept, *answers.flatten()], schema=schema)
 
     def schema(self, batches: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
