@@ -25,4 +25,6 @@ def contract(file: str, *, leave_out: Mapping[str, str]) -> dict[str, Any]:
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
     beyond = leave_out.keys() - names.keys()
     assert not beyond, f"{file} has no {beyond}"
-    return {name: names[name] for name in names.keys() - leave_out.keys() - {"server"}}
+    return {
+        name: value for name, value in names.items() if name not in leave_out and name != "server"
+    }

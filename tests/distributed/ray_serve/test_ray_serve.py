@@ -70,9 +70,17 @@ def test_replicas_come_and_go_with_the_load_and_every_answer_is_right(
 def test_a_replica_that_is_killed_under_load_costs_no_caller_an_answer(
     server: RayServer, model: Model
 ) -> None:
-    with steady_load(server, model) as answers:
-        wait_until(lambda: answers() > CALLERS, "no answers")
-        server.kill_a_replica()
+    expected = model.network.probabilities(model.metadata.input.scale(IMAGES))
+    with (
+        steady_load(server, model) as answers,
+        Client(server.address, timeout_s=TIMEOUT_S) as client,
+    ):
+        streamed = 0
+        for streamed, found in enumerate(client.predict_stream([IMAGES] * 50), 1):
+            np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-6)
+            if streamed == 10:
+                server.kill_a_replica()
+        assert streamed == 50
         before = answers()
         wait_until(lambda: answers() > before + 10 * CALLERS, "no answers after it")
 
