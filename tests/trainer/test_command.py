@@ -23,8 +23,8 @@ Train = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = """
 activation average-decay batch-size checkpoint checkpoint-every compare-to data data-dir dropout
 epochs label-smoothing layers learned-probability learning-rate log-format min-accuracy models name
-no-report optimizer patience recipe resume schedule seed threads time-limit unless-published
-validation-share warp weight-decay
+no-report optimizer patience recipe resume schedule seed teacher teacher-share
+teacher-temperature threads time-limit unless-published validation-share warp weight-decay
 """
 PLAIN = ("mlpserve.trainer.learning.plain",)
 SEED = ("mlpserve.trainer", "--recipe", "seed", "--log-format", "lines")
@@ -250,6 +250,13 @@ def test_a_job_that_is_started_again_unless_published_trains_only_once(
             "--compare-to a/b",
             "--compare-to: model: expected NAME, NAME:VERSION or NAME:LABEL, got 'a/b'",
         ),
+        ("--teacher nobody", "--teacher: models folder "),
+        ("--teacher-share 0", "teacher share: expected above 0 to 1, got 0.0"),
+        (
+            "--teacher-temperature 0.5",
+            "teacher temperature: expected at least 1 and finite, got 0.5",
+        ),
+        ("--teacher-share nan", "teacher share: expected above 0 to 1, got nan"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.startswith("--") else "",
 )

@@ -16,6 +16,7 @@ from mlpserve.trainer.learning.backprop import (
     Columns,
     Labels,
 )
+from mlpserve.trainer.learning.distillation import Distillation
 from mlpserve.trainer.learning.initialization import he
 from mlpserve.trainer.learning.parameters import Vector
 from passes import batch_of, loss_and_gradients
@@ -238,6 +239,31 @@ def test_zero_columns_may_be_left_out_where_rows_are_and_outputs_are_dropped() -
         backpropagation.run(Batch(labels, fill), slice(0, 30), rng=rng)
         gradients.append(backpropagation.gradient)
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-12, atol=1e-15)
+
+
+def test_teachers_are_asked_about_all_columns_of_the_rows_that_are_kept_only() -> None:
+    network, (inputs, labels) = shaken(5, scale=4), batch(30)
+    inputs[:, 1] = 0
+    of_truth = network.probabilities(inputs)[np.arange(30), labels]
+    limit = float(np.quantile(of_truth, 0.4, method="midpoint"))
+    learned = of_truth >= limit
+    distillation = Distillation([shaken(6)], share=0.7, temperature=2)
+    selecting = Backpropagation(
+        network, max_rows=30, learned_probability=limit, distillation=distillation
+    )
+
+    def fill(rows: slice, out: FloatArray) -> Columns:
+        out[:, :2] = inputs[rows][:, [0, 2]]
+        out[:, 2] = np.nan  # what is there is nobody's
+        return np.array([0, 2])
+
+    result = selecting.run(Batch(labels, fill), slice(0, 30))
+    kept_first = np.argsort(learned, kind="stable")
+    kept_rows = Backpropagation(network, max_rows=30, distillation=distillation)
+    kept = slice(0, int(np.count_nonzero(~learned)))
+    run(kept_rows, inputs[kept_first], labels[kept_first], rows=kept)
+    np.testing.assert_allclose(selecting.gradient, kept_rows.gradient, rtol=1e-9, atol=1e-14)
+    assert result == run(Backpropagation(network, max_rows=30), inputs, labels)
 
 
 def test_dropped_outputs_leave_the_mean_of_all_as_it_is() -> None:

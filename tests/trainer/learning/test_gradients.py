@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve.model.activations import ACTIVATIONS, FloatArray
+from mlpserve.model.activations import ACTIVATIONS, FloatArray, softmax
 from mlpserve.model.network import Network
-from mlpserve.trainer.learning.backprop import Labels
+from mlpserve.trainer.learning.backprop import Backpropagation, Labels
+from mlpserve.trainer.learning.distillation import Distillation
 from mlpserve.trainer.learning.initialization import he
 from mlpserve.trainer.learning.optimizers import GradientDescent, Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
-from passes import loss_and_gradients
+from passes import batch_of, loss_and_gradients
 
 STEP = 1e-5  # of the central differences: their own error is about its square
 HIDDEN_SIZES = [(), (5,), (5, 4), (4, 6, 5)]
@@ -98,6 +99,40 @@ def test_they_do_with_outputs_dropped_and_labels_smoothed(
     assert_gradients_are_those_of_the_loss(
         *network_of_vector(hidden_sizes, activation), dropout=0.4, label_smoothing=0.1
     )
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_with_teachers_they_are_of_the_losses_by_labels_and_by_softened_probabilities(
+    share: float, temperature: float, label_smoothing: float
+) -> None:
+    network, vector = network_of_vector((5, 4), "tanh")
+    inputs, labels = batch()
+    teachers = [he((7, 6, CLASSES), "relu", seed) for seed in (8, 9)]
+
+    def logits(network: Network) -> FloatArray:
+        return np.log(network.probabilities(inputs))  # but for a constant of each row
+
+    of_labels = (1 - label_smoothing) * np.eye(CLASSES)[labels] + label_smoothing / CLASSES
+    of_teachers = sum(softmax(logits(teacher) / temperature) for teacher in teachers) / 2
+
+    def loss() -> float:
+        by_labels = -(of_labels * logits(network)).sum(axis=1).mean()
+        softened = np.log(softmax(logits(network) / temperature))
+        by_teachers = -(of_teachers * softened).sum(axis=1).mean()
+        return float((1 - share) * by_labels + share * temperature**2 * by_teachers)
+
+    backpropagation = Backpropagation(
+        network,
+        max_rows=len(labels),
+        label_smoothing=label_smoothing,
+        distillation=Distillation(teachers, share, temperature),
+    )
+    backpropagation.run(batch_of(inputs, labels), slice(0, len(labels)))
+    expected = views(numeric_gradient(loss, vector), network)
+    for gradient, numeric in zip(backpropagation.gradients, expected, strict=True):
+        assert relative_error(gradient, numeric) < 1e-7
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

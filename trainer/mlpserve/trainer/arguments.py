@@ -205,6 +205,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
             help="do not learn from images whose true class has it already, as in 0.99; 1 for all",
         ),
         group.add_argument(
+            "--teacher",
+            action="append",
+            dest="teachers",
+            metavar="NAME[:VERSION|:LABEL]",
+            help="learn from what this published version says; several times for their mean",
+        ),
+        group.add_argument(
+            "--teacher-share",
+            type=float,
+            metavar="X",
+            help="how much of the loss is the teachers' and not the labels', from above 0 to 1",
+        ),
+        group.add_argument(
+            "--teacher-temperature",
+            type=float,
+            metavar="X",
+            help="how far the teachers' probabilities are softened; 1 for not at all",
+        ),
+        group.add_argument(
             "--average-decay",
             type=float,
             metavar="X",
@@ -254,6 +273,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         for field in fields(Recipe)
         if field.name != "name" and getattr(options, field.name, None) is not None
     }
+    if options.teachers is not None:
+        given["teachers"] = tuple(options.teachers)
     if options.warp is not None:
         given["warp"] = WARPS[options.warp]
     return replace(RECIPES[options.recipe], **given)

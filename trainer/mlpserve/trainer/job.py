@@ -171,7 +171,14 @@ class _Run:
         # Without checkpoints there is nothing to save, so nothing to wait for.
         noting = self._signals.noted_only() if self._checkpoints else nullcontext()
         with ThreadPool(self._threads) as pool, noting:
-            training = Training(recipe, self._network, material.train, material.spec, pool=pool)
+            training = Training(
+                recipe,
+                self._network,
+                material.train,
+                material.spec,
+                pool=pool,
+                teachers=material.teachers,
+            )
             fit = Fit(
                 training,
                 recipe,
@@ -254,7 +261,7 @@ class _Run:
         if folder is None:
             return None
         identity = Identity(
-            recipe=asdict(self._material.recipe),
+            recipe=self._material.recipe.settings(),
             data_digest=self._material.digest,
             layer_sizes=self._network.layer_sizes,
             threads=self._threads,

@@ -43,6 +43,9 @@ weights, ``sum_n A_0[n, i] D_1[n, :]``, is 0. So the first layer, mostly the lar
 with the nonzero columns of ``A_0`` only, if whoever fills them says which these are: of a batch of
 MNIST a third of the pixels is 0 in all images.
 
+Distillation. Teachers change D_L; see ``distillation``. They are asked about the rows that go
+backward only, for asking costs a forward pass of each. The loss that is reported stays that of T.
+
 Label smoothing: Szegedy et al., Rethinking the Inception Architecture (2016), section 7.
 """
 
@@ -55,6 +58,7 @@ import numpy.typing as npt
 
 from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.network import Network
+from mlpserve.trainer.learning.distillation import Distillation
 from mlpserve.trainer.learning.parameters import Vector, views
 
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -118,6 +122,7 @@ class Backpropagation:
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
         learned_probability: float = 1.0,
+        distillation: Distillation | None = None,
     ) -> None:
         """Allocate for batches, or shards of them, of up to ``max_rows``.
 
@@ -128,11 +133,13 @@ class Backpropagation:
             dropout: q above, from 0 to below 1.
             learned_probability: Rows whose true class has at least this probability are left out of
                 the backward pass, where they are enough for that to pay; 1 for none.
+            distillation: From whom to learn as well; None for from labels alone.
         """
         self._network = network
         self._label_smoothing = label_smoothing
         self._dropout = dropout
         self._learned_probability = learned_probability
+        self._distillation = distillation
         dtype = network.parameters[0].dtype
         rows = min(max_rows, _CHUNK_ROWS)
         widths = network.layer_sizes
@@ -141,6 +148,8 @@ class Backpropagation:
         # What the next layer sees, m, and A * m; A itself where nothing is dropped.
         self._masks = [np.empty_like(delta) for delta in self._deltas] if dropout else []
         self._dropped = [np.empty_like(delta) for delta in self._deltas] if dropout else []
+        # P, before D_L takes its place.
+        self._probabilities = [np.empty_like(self._outputs[-1])] if distillation else []
         self._ones = np.ones(rows, dtype)
         self._row_starts = np.arange(rows) * widths[-1]  # of the flattened P
         first_weights = network.layers[0].weights
@@ -177,8 +186,12 @@ class Backpropagation:
             labels, count = batch.labels[chunk], chunk.stop - start
             self._columns = batch.fill(chunk, self._outputs[0][:count])
             self._forward(count, rng)
+            for probabilities in self._probabilities:
+                probabilities[:count] = self._outputs[-1][:count]
             result = self._output_delta(labels, len(batch.labels))
             kept = self._keep_unlearned(labels, len(batch.labels))
+            if self._distillation is not None:
+                self._distil(self._distillation, kept, len(batch.labels))
             self._backward(kept, adding=start > rows.start)
             loss += result.loss
             correct += result.correct
@@ -243,9 +256,18 @@ class Backpropagation:
         kept = np.flatnonzero(off < self._learned_probability - target)
         if len(kept) > _MAX_KEPT_SHARE * len(labels):
             return len(labels)
-        for array in (*self._outputs, *self._masks, *self._dropped):
+        for array in (*self._outputs, *self._masks, *self._dropped, *self._probabilities):
             array[: len(kept)] = array[kept]
         return len(kept)
+
+    def _distil(self, distillation: Distillation, count: int, batch_size: int) -> None:
+        """Let the teachers change D_L of the first ``count`` rows."""
+        inputs = self._inputs(0, count)
+        if self._columns is not None:
+            filled, inputs = inputs, np.zeros_like(self._outputs[0][:count])
+            inputs[:, self._columns] = filled
+        delta, (probabilities,) = self._outputs[-1][:count], self._probabilities
+        distillation.change(delta, probabilities[:count], inputs, batch_size)
 
     def _backward(self, count: int, *, adding: bool) -> None:
         """Compute D_(L-1) ... D_1 from D_L, and the gradients or what is to be added to them."""

@@ -41,6 +41,9 @@ class Recipe:
             mean is published and not the last parameters; from 0, which is neither, to below 1.
         learned_probability: See ``backprop.Backpropagation``; above 0 and up to 1, which leaves
             out nothing.
+        teachers: Published versions to learn from, as ``NAME:VERSION``; see ``distillation``.
+        teacher_share: How much of the loss is theirs and not the labels'; above 0 and up to 1.
+        teacher_temperature: How far their probabilities are softened; at least 1, for not at all.
         warp: How images are distorted before they are learned from; None for not at all.
         gentle_share: The share of the epochs, the last ones, in which they are distorted less, so
             that the training ends on images like those that are to be classified; from 0 to
@@ -72,6 +75,9 @@ class Recipe:
     dropout: float = 0.0
     average_decay: float = 0.0
     learned_probability: float = 1.0
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 1.0
+    teacher_temperature: float = 3.0
     warp: WarpSettings | None = None
     gentle_share: float = 0.0
     validation_share: float = 0.0
@@ -98,14 +104,24 @@ class Recipe:
         """Return ``dtype`` as NumPy's."""
         return np.float64 if self.dtype == "float64" else np.float32
 
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by name; of teachers only where there are any, as before them."""
+        settings = asdict(self)
+        if not self.teachers:
+            for setting in ("teachers", "teacher_share", "teacher_temperature"):
+                del settings[setting]
+        return settings
+
     def hyperparameters(self) -> dict[str, str | int | float]:
         """Return the settings that a version's metadata keeps beside its name, seed and layers."""
-        elsewhere = {"name", "seed", "hidden_sizes", "activation", "warp"}
+        elsewhere = {"name", "seed", "hidden_sizes", "activation", "warp", "teachers"}
         settings: dict[str, str | int | float] = {
             key: value
-            for key, value in asdict(self).items()
+            for key, value in self.settings().items()
             if key not in elsewhere and not key.startswith("report_")
         }
+        if self.teachers:
+            settings["teachers"] = ", ".join(self.teachers)
         warp = {} if self.warp is None else asdict(self.warp)
         return settings | {f"warp_{key}": value for key, value in warp.items()}
 
@@ -155,6 +171,13 @@ class Recipe:
         if not 0 < self.learned_probability <= 1:
             raise TrainingError(
                 f"learned probability: expected above 0 to 1, got {self.learned_probability}"
+            )
+        if not 0 < self.teacher_share <= 1:
+            raise TrainingError(f"teacher share: expected above 0 to 1, got {self.teacher_share}")
+        if not 1 <= self.teacher_temperature < math.inf:
+            raise TrainingError(
+                "teacher temperature: expected at least 1 and finite, got "
+                f"{self.teacher_temperature}"
             )
         # Written so that a NaN, which compares false, is refused as well.
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):

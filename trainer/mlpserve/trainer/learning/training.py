@@ -6,7 +6,7 @@ Knows neither files nor terminals, nor when to stop.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from mlpserve.trainer.learning.batches import (
     WarpedBatches,
     WholeBatch,
 )
+from mlpserve.trainer.learning.distillation import Distillation
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
@@ -86,6 +87,7 @@ class Training:
         spec: InputSpec,
         *,
         pool: ThreadPool,
+        teachers: Sequence[Network] = (),
         sizes: Sizes | None = None,
     ) -> None:
         """Prepare a training.
@@ -96,6 +98,7 @@ class Training:
             images: What to learn from.
             spec: What the network takes.
             pool: The threads to train with.
+            teachers: Networks to learn from as well, of the same inputs and classes.
             sizes: How much is shuffled at a time; None for ``SIZES``.
         """
         self._recipe = recipe
@@ -114,6 +117,7 @@ class Training:
                 label_smoothing=recipe.label_smoothing,
                 dropout=recipe.dropout,
                 learned_probability=recipe.learned_probability,
+                distillation=_distillation(recipe, teachers),
             )
             for _ in range(pool.size)
         ]
@@ -219,6 +223,13 @@ class Training:
                 f"{loss:.3g}, guessing has {guessing:.3g}; try a lower --learning-rate than "
                 f"{self._recipe.learning_rate:g}"
             )
+
+
+def _distillation(recipe: Recipe, teachers: Sequence[Network]) -> Distillation | None:
+    alike = [teacher.astype(recipe.parameter_dtype) for teacher in teachers]
+    return (
+        Distillation(alike, recipe.teacher_share, recipe.teacher_temperature) if teachers else None
+    )
 
 
 def _batches(
