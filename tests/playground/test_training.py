@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -27,6 +28,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from mlpserve.datasets import load_test_split
 from mlpserve.model.folder import versions
+from mlpserve.model.locks import lock_folder
 from mlpserve.playground.training import Training
 from visitor import Visitor, playing, serving
 
@@ -466,3 +468,19 @@ def test_beyond_this_machine_training_needs_the_names_of_the_host() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 1
     assert "--training: expected --allowed-host" in done.stderr
+
+
+def test_what_killed_playgrounds_left_is_removed_and_no_descriptor_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for number in range(3):
+        (tmp_path / f"mlpserve-playground-{number}").mkdir()
+    others = tmp_path / "mlpserve-playground-in-use"
+    others.mkdir()
+    lock = lock_folder(others)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - as text
+    Training(None, None, is_allowed=False).sweep()
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    assert list(tmp_path.iterdir()) == [others]
+    os.close(lock)

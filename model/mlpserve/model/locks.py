@@ -44,12 +44,12 @@ def lock_folder(folder: Path) -> int:
 
     Raises:
         LockedError: Another process holds it.
-        OSError: The folder cannot be opened.
+        OSError: The folder cannot be opened, or what holds it cannot lock.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         take_lock(descriptor, wait=False)
-    except LockedError:
+    except (LockedError, OSError):
         os.close(descriptor)
         raise
     return descriptor

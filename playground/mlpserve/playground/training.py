@@ -79,8 +79,9 @@ class Training:
         """Remove what playgrounds have left that were killed."""
         for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
             with suppress(LockedError, OSError):
-                lock_folder(left)
+                lock = lock_folder(left)
                 shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
 
     def start(self, settings: Mapping[str, str]) -> None:
         """Begin a new run; what is left of the one before is forgotten."""
