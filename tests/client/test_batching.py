@@ -96,11 +96,14 @@ def test_only_calls_for_the_same_thing_share_a_request(
     first = under_way(threads, joined, asked)
     calls = waiting(threads, joined, image(2), image(3))
     other = threads.submit(joined.predict, image(4), version=7)
+    timed = threads.submit(joined.predict, image(5), timings=True)
     asked.released.set()
-    assert [call.result(WAIT_S).labels.tolist() for call in (first, *calls, other)] == [
-        *([1], [2], [3], [4])
+    assert [call.result(WAIT_S).labels.tolist() for call in (first, *calls, other, timed)] == [
+        *([1], [2], [3], [4], [5])
     ]
-    assert sorted(zip(asked.counts, asked.versions, strict=True)) == [(1, 0), (1, 7), (2, 0)]
+    assert sorted(zip(asked.counts, asked.versions, strict=True)) == [
+        *((1, 0), (1, 0), (1, 7), (2, 0))
+    ]
 
 
 def test_a_refused_image_is_its_callers_error_only_and_in_its_callers_numbering(

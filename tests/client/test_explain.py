@@ -202,3 +202,18 @@ def test_a_server_for_tests_explains_completely() -> None:
         assert {call.method for call in fake.calls} == {"Explain"}
         with Client(fake.target) as client, pytest.raises(InvalidRequestError, match="classes"):
             client.explain(IMAGES, classes=10)
+
+
+@pytest.mark.parametrize("kind", ["to_pandas", "to_polars"])
+def test_a_frame_has_the_prediction_and_what_speaks_for_its_class(
+    server: Server, kind: str
+) -> None:
+    found = by_either(server.address, IMAGES[:3], classes=2, class_names=True)
+    frame = getattr(found, kind)()
+    predicted = list(getattr(found.predictions, kind)().columns)
+    attributions = [f"attribution_{number}" for number in range(6)]
+    assert list(frame.columns) == [*predicted, "class", "logit", "baseline_logit", *attributions]
+    assert list(frame["class"]) == [2, 2, 2]
+    assert list(frame["logit"]) == found.logits.tolist()
+    for number, name in enumerate(attributions):
+        assert list(frame[name]) == found.attributions[:, number].tolist()

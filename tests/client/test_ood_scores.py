@@ -10,7 +10,14 @@ import grpc
 import numpy as np
 import pytest
 
-from mlpserve.client import AsyncClient, Client, ClientError, InvalidRequestError, ServerFaultError
+from mlpserve.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    InvalidRequestError,
+    Predictions,
+    ServerFaultError,
+)
 from mlpserve.client.testing import FakeServer
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model
@@ -71,6 +78,25 @@ def test_many_requests_of_one_call_and_streams_have_them(client: Client, server:
             return [*found.out_of_distribution, *rest[0].out_of_distribution]
 
     assert asyncio.run(ask()) == streamed
+
+
+def test_calls_that_share_requests_have_what_each_asked_for(client: Client, server: Server) -> None:
+    asked: dict[str, Any] = {"ood_scores": True, "class_names": True, "timings": True}
+
+    async def ask() -> list[Predictions]:
+        async with AsyncClient(server.address) as asynchronous, asynchronous.batching() as joined:
+            calls = [joined.predict(IMAGES[n : n + 1], **asked) for n in range(len(IMAGES))]
+            return await asyncio.gather(*calls, joined.predict(DARK))
+
+    alone = client.batching(max_rows=len(IMAGES)).predict(IMAGES, **asked)
+    *found, plain = [client.batching().predict(IMAGES, **asked), *asyncio.run(ask())]
+    assert (plain.ood_scores, plain.class_names, plain.timings) == (None, None, None)
+    whole, *parts = found
+    assert [part.out_of_distribution.tolist() for part in parts] == [[True]] * 3 + [[False]] * 3
+    for each in (alone, *found):
+        assert each.class_names == client.predict(DARK, class_names=True).class_names
+        assert each.timings is not None
+    np.testing.assert_array_equal(whole.out_of_distribution, alone.out_of_distribution)
 
 
 def test_they_are_in_every_form_of_the_answer(client: Client) -> None:

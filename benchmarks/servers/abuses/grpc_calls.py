@@ -1,6 +1,7 @@
 """Calls of gRPC that are begun and not ended, taken back, or no calls at all."""
 
 import random
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -58,9 +59,9 @@ class _OverConnections(Abuse):
         opened.receive(timeout_s=_TAKE_S)
         return opened.told()
 
+    @abstractmethod
     def begin(self, connection: Connection) -> None:
         """Do it over a new connection."""
-        raise NotImplementedError
 
     def close(self) -> Iterable[str]:
         """Close the connections; tell what came over them since."""

@@ -7,12 +7,12 @@ from typing import Any, Final, Self
 
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_timeout_s
+from mlpserve.client.arguments import checked_flag, checked_timeout_s
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.core import Core
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import ModelSelector, select
+from mlpserve.client.requests import select
 from mlpserve.client.shared_requests import (
     MIN_TIMEOUT_S,
     Kind,
@@ -46,7 +46,8 @@ class AsyncBatchingClient:
     """Joins calls of many coroutines into requests; what ``AsyncClient.batching`` returns.
 
     A request is sent when it has ``max_rows``, or ``max_delay_s`` after the first of its calls.
-    Calls share one where model, version, label, data type and the size of an image are the same.
+    Calls share one where model, version, label, what is asked for, data type and the size of an
+    image are the same.
     Each caller gets what it would have got alone: its own rows in their order, and errors that are
     its own. Where a request is refused, its calls are repeated one by one. Those who are cancelled
     leave; a request that all have left is cancelled.
@@ -93,6 +94,9 @@ class AsyncBatchingClient:
         version: int | None = None,
         label: str | None = None,
         timeout_s: float | None = None,
+        class_names: bool = False,
+        timings: bool = False,
+        ood_scores: bool = False,
     ) -> Predictions:
         """Classify images, together with those of other callers; see ``Client.predict``.
 
@@ -102,18 +106,18 @@ class AsyncBatchingClient:
         """
         if self._is_closed:
             raise ClientError("batching: closed; make another with AsyncClient.batching")
-        selector = select(model, version, label)
+        selector = select(model, version, label, with_timings=timings, with_ood_scores=ood_scores)
+        is_named = checked_flag(class_names, "class_names")
         allowed_s = self._core.allowed_s(timeout_s)
         rows = as_wire_array(images)
+        kind = Kind(selector, is_named, rows.dtype.str, rows.shape[1])
         if len(rows) >= self._max_rows:
-            return await self._core.predict(
-                rows, model=model, version=version, label=label, timeout_s=allowed_s
-            )
+            return await self._core.predict(rows, timeout_s=allowed_s, **kind.arguments)
         loop = asyncio.get_running_loop()
         caller = _Caller(rows, loop.create_future(), loop.time() + allowed_s)
         try:
             async with asyncio.timeout(allowed_s):
-                self._join(caller, Kind(selector, rows.dtype.str, rows.shape[1]))
+                self._join(caller, kind)
                 return await caller.answer
         except TimeoutExceededError:
             raise
@@ -140,10 +144,10 @@ class AsyncBatchingClient:
             batch.timer.cancel()
         callers = [caller for caller in batch.callers if not caller.answer.done()]
         if callers:
-            self._start(callers, kind.selector)
+            self._start(callers, kind)
 
-    def _start(self, callers: list[_Caller], selector: ModelSelector) -> None:
-        task = asyncio.create_task(self._ask(callers, selector))
+    def _start(self, callers: list[_Caller], kind: Kind) -> None:
+        task = asyncio.create_task(self._ask(callers, kind))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -154,16 +158,14 @@ class AsyncBatchingClient:
         for caller in callers:
             caller.answer.add_done_callback(left)
 
-    async def _ask(self, callers: list[_Caller], selector: ModelSelector) -> None:
+    async def _ask(self, callers: list[_Caller], kind: Kind) -> None:
         """Ask for the rows of some callers in one request, and give each its answer."""
         now_s = asyncio.get_running_loop().time()
         try:
             found = await self._core.predict(
                 joined(callers),
-                model=selector.model,
-                version=selector.version,
-                label=selector.label,
                 timeout_s=max(MIN_TIMEOUT_S, *(caller.deadline_s - now_s for caller in callers)),
+                **kind.arguments,
             )
         except InvalidRequestError as error:
             if len(callers) == 1:
@@ -171,7 +173,7 @@ class AsyncBatchingClient:
             else:  # so that only those whose images are wrong hear of it
                 for caller in callers:
                     if not caller.answer.done():
-                        self._start([caller], selector)
+                        self._start([caller], kind)
         except asyncio.CancelledError:  # the loop ends, or all have left
             for caller in callers:
                 caller.answer.cancel()

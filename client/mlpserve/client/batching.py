@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy.typing as npt
 
+from mlpserve.client.arguments import checked_flag
 from mlpserve.client.arrays import as_wire_array
 from mlpserve.client.core import Core, run
 from mlpserve.client.errors import ClientError, InvalidRequestError, TimeoutExceededError
 from mlpserve.client.predictions import Predictions
-from mlpserve.client.requests import ModelSelector, select
+from mlpserve.client.requests import select
 from mlpserve.client.shared_requests import MIN_TIMEOUT_S, Kind, checked_max_rows, joined, parted
 
 
@@ -33,7 +34,8 @@ class BatchingClient:
 
     No call waits for others to come: the first is sent alone, and those that are made while a
     request is under way travel together in the next, which one of them sends for all. Calls share
-    one where model, version, label, data type, size of an image and timeout are the same. Each
+    one where all but their images is the same: model, version, label, what is asked for, data type,
+    size of an image and timeout. Each
     caller gets what it would have got alone: its own rows in their order, and errors that are its
     own. Where a request is refused, its calls are repeated one by one.
     """
@@ -59,6 +61,9 @@ class BatchingClient:
         version: int | None = None,
         label: str | None = None,
         timeout_s: float | None = None,
+        class_names: bool = False,
+        timings: bool = False,
+        ood_scores: bool = False,
     ) -> Predictions:
         """Classify images, together with those of other threads; see ``Client.predict``.
 
@@ -66,16 +71,13 @@ class BatchingClient:
             InvalidRequestError: The images are not what the model takes.
             ClientError: The call failed.
         """
-        selector = select(model, version, label)
+        selector = select(model, version, label, with_timings=timings, with_ood_scores=ood_scores)
+        is_named = checked_flag(class_names, "class_names")
         allowed_s = self._core.allowed_s(timeout_s)
         rows = as_wire_array(images)
+        kind = Kind(selector, is_named, rows.dtype.str, rows.shape[1], allowed_s)
         if len(rows) >= self._max_rows:
-            return run(
-                self._core.predict(
-                    rows, model=model, version=version, label=label, timeout_s=allowed_s
-                )
-            )
-        kind = Kind(selector, rows.dtype.str, rows.shape[1], allowed_s)
+            return run(self._core.predict(rows, timeout_s=allowed_s, **kind.arguments))
         caller = _Caller(rows, time.monotonic() + allowed_s)
         self._join(caller, kind)
         if not caller.woken.acquire(timeout=allowed_s):
@@ -109,7 +111,7 @@ class BatchingClient:
             while caller.found is None:
                 callers = self._next_callers(kind)
                 try:
-                    self._ask(callers, kind.selector)
+                    self._ask(callers, kind)
                 finally:
                     for other in callers:
                         if other is not caller:
@@ -136,25 +138,18 @@ class BatchingClient:
             heir.leads = True
         heir.woken.release()
 
-    def _ask(self, callers: Sequence[_Caller], selector: ModelSelector) -> None:
+    def _ask(self, callers: Sequence[_Caller], kind: Kind) -> None:
         """Ask for the rows of some callers in one request, and give each its answer."""
         deadline_s = min(caller.deadline_s for caller in callers)
         try:
-            found = run(
-                self._core.predict(
-                    joined(callers),
-                    model=selector.model,
-                    version=selector.version,
-                    label=selector.label,
-                    timeout_s=max(deadline_s - time.monotonic(), MIN_TIMEOUT_S),
-                )
-            )
+            timeout_s = max(deadline_s - time.monotonic(), MIN_TIMEOUT_S)
+            found = run(self._core.predict(joined(callers), timeout_s=timeout_s, **kind.arguments))
         except InvalidRequestError as error:
             if len(callers) == 1:
                 callers[0].found = error
             else:  # so that only those whose images are wrong hear of it
                 for caller in callers:
-                    self._ask([caller], selector)
+                    self._ask([caller], kind)
         except ClientError as error:
             for caller in callers:
                 caller.found = error.copy()

@@ -2,15 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve.client.errors import ServerFaultError
-from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
+from mlpserve.client.predictions import (
+    Predictions,
+    join_predictions,
+    read_predictions,
+    to_pandas,
+    to_polars,
+)
 from mlpserve.client.results import parse
 from mlpserve.v1 import prediction_pb2
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
 
 _BYTES_PER_VALUE: Final = 4  # all are int32 or float32
 
@@ -60,6 +70,35 @@ class Explanations:
         changed = self.logits - self.baseline_logits
         errors: npt.NDArray[np.float32] = self.attributions.sum(axis=1) - changed
         return errors
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a row an image: the columns of its prediction, then what speaks for its class.
+
+        These are ``class``, the index of the class that is explained, ``logit``,
+        ``baseline_logit``, and ``attribution_0`` and so on, one of each value of an image.
+
+        Raises:
+            ClientError: pandas is not installed.
+        """
+        return to_pandas(self._columns())
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Return the same as a frame of polars.
+
+        Raises:
+            ClientError: polars is not installed.
+        """
+        return to_polars(self._columns())
+
+    def _columns(self) -> dict[str, Any]:
+        values = {f"attribution_{n}": column for n, column in enumerate(self.attributions.T)}
+        return {
+            **self.predictions.columns(),
+            "class": self.classes,
+            "logit": self.logits,
+            "baseline_logit": self.baseline_logits,
+            **values,
+        }
 
 
 def read_explanations(data: bytes, count: int) -> Explanations:

@@ -1,6 +1,6 @@
 """Predictions: the answer to a batch of images, and the forms that it can be brought into."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -148,8 +148,7 @@ class Predictions:
         Raises:
             ClientError: pandas is not installed.
         """
-        frame: pd.DataFrame = _package("pandas").DataFrame(self._columns())
-        return frame
+        return to_pandas(self.columns())
 
     def to_polars(self) -> "pl.DataFrame":
         """Return the same as a frame of polars.
@@ -157,10 +156,10 @@ class Predictions:
         Raises:
             ClientError: polars is not installed.
         """
-        frame: pl.DataFrame = _package("polars").DataFrame(self._columns())
-        return frame
+        return to_polars(self.columns())
 
-    def _columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of ``to_pandas``, without any library of frames."""
         classes = self.class_names or range(self.probabilities.shape[1])
         columns: dict[str, Any] = {"label": self.labels}
         if self.class_names is not None:
@@ -171,6 +170,26 @@ class Predictions:
         for number, name in enumerate(classes):
             columns[f"probability_{name}"] = self.probabilities[:, number]
         return columns
+
+
+def to_pandas(columns: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return columns as a frame.
+
+    Raises:
+        ClientError: pandas is not installed.
+    """
+    frame: pd.DataFrame = _package("pandas").DataFrame(columns)
+    return frame
+
+
+def to_polars(columns: Mapping[str, Any]) -> "pl.DataFrame":
+    """Return columns as a frame.
+
+    Raises:
+        ClientError: polars is not installed.
+    """
+    frame: pl.DataFrame = _package("polars").DataFrame(columns)
+    return frame
 
 
 def _package(name: str) -> Any:  # noqa: ANN401 - a module

@@ -4,7 +4,7 @@ What batching of threads and batching of coroutines both do; they differ in who 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +21,41 @@ class Kind(NamedTuple):
     """What calls must have in common to share a request.
 
     Attributes:
-        selector: The model, and which version of it.
+        selector: The model, which version of it, and what the answer is to say.
+        is_named: Whether the names of the classes are asked for.
         dtype: The data type of the images.
         width: How many values an image has.
         timeout_s: How long the calls may take, where that counts too.
     """
 
     selector: ModelSelector
+    is_named: bool
     dtype: str
     width: int
     timeout_s: float | None = None
+
+    @property
+    def arguments(self) -> "Arguments":
+        """What ``Core.predict`` is given beside images and timeout."""
+        return {
+            "model": self.selector.model,
+            "version": self.selector.version,
+            "label": self.selector.label,
+            "class_names": self.is_named,
+            "timings": self.selector.with_timings,
+            "ood_scores": self.selector.with_ood_scores,
+        }
+
+
+class Arguments(TypedDict):
+    """Arguments of ``Core.predict``."""
+
+    model: str
+    version: int
+    label: str
+    class_names: bool
+    timings: bool
+    ood_scores: bool
 
 
 class Caller(Protocol):
