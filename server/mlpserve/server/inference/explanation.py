@@ -95,14 +95,14 @@ def in_parts(whole: ParsedRequest[Any], max_rows: int) -> list[ParsedRequest[Any
     starts = range(0, len(whole.images), images_at_once)
     answers: dict[int, Answer] = {}
 
-    def take(start: int, part: ParsedRequest[Any], outcome: Outcome) -> None:
+    def take(start: int, taken: ParsedRequest[Any], outcome: Outcome) -> None:
         if whole.outcome is not None:  # another part has failed
             return
         try:
             if not isinstance(outcome, Exception):
                 answers[start] = outcome
-                whole.record.started_ns = whole.record.started_ns or part.record.started_ns
-                whole.record.computed_ns = part.record.computed_ns
+                whole.record.started_ns = whole.record.started_ns or taken.record.started_ns
+                whole.record.computed_ns = taken.record.computed_ns
                 if len(answers) < len(starts):
                     return
                 outcome = _joined([answers[start] for start in starts])
@@ -113,19 +113,20 @@ def in_parts(whole: ParsedRequest[Any], max_rows: int) -> list[ParsedRequest[Any
     def is_wanted() -> bool:
         return whole.outcome is None and whole.is_wanted()
 
-    return [
-        replace(
+    def part(start: int) -> ParsedRequest[Any]:
+        images = whole.images[start : start + images_at_once]
+        return replace(
             whole,
-            images=whole.images[start : start + images_at_once],
-            rows=len(whole.images[start : start + images_at_once]) * explanation.rows_per_image,
+            images=images,
+            rows=len(images) * explanation.rows_per_image,
             explanation=explanation.of(slice(start, start + images_at_once)),
             record=replace(whole.record),
             timeout_ns=0 if start else whole.timeout_ns,  # it is for the first to have its turn
             is_wanted=is_wanted,
             on_outcome=partial(take, start),
         )
-        for start in starts
-    ]
+
+    return [part(start) for start in starts]
 
 
 def _joined(parts: Sequence[Answer]) -> Answer:
