@@ -176,33 +176,65 @@ def test_requests_that_are_passed_over_keep_their_places() -> None:
     assert waiting.depth() == (0, 0)
 
 
-def test_one_caller_cannot_take_all_the_room() -> None:
+def test_a_caller_who_is_alone_may_take_all_the_room_and_gives_up_for_others_what_is_beyond() -> (
+    None
+):
     waiting, greedy, other = queue(max_queue_rows=100), Asker("greedy"), Asker("other")
-    for _ in range(50):
-        waiting.put(greedy.request(1))
-    with pytest.raises(OverloadedError, match="50 images wait, 50 of them yours, and these 1 do"):
+    put = [greedy.request(1) for _ in range(100)]
+    for request in put:
+        waiting.put(request)
+    with pytest.raises(OverloadedError, match="100 images wait, 100 of them yours, and these 1 do"):
         waiting.put(greedy.request(1))
     for _ in range(25):
         waiting.put(other.request(1))
-    assert waiting.depth() == (75, 75)
+    with pytest.raises(OverloadedError, match="of them yours, and these 1 do not fit"):
+        waiting.put(other.request(1))
+    with pytest.raises(OverloadedError, match="of them yours, and these 1 do not fit"):
+        waiting.put(greedy.request(1))
+    assert 0 < len(greedy.outcomes) <= 50
+    assert all("beyond its caller's share" in str(outcome) for outcome in greedy.outcomes)
+    assert waiting.depth() == (125 - len(greedy.outcomes),) * 2
+    assert [request for request in put if request.outcome is None] == put[: -len(greedy.outcomes)]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
-def test_no_more_rows_wait_than_are_allowed_unless_one_request_has_them_all(
-    asked: list[tuple[str, int]],
+def test_nobody_is_pushed_out_for_what_fits_or_for_who_would_have_more_than_a_share() -> None:
+    waiting, greedy, other = queue(max_queue_rows=100), Asker("greedy"), Asker("other")
+    for _ in range(90):
+        waiting.put(greedy.request(1))
+    waiting.put(other.request(5))
+    with pytest.raises(OverloadedError, match="95 images wait, 5 of them yours, and these 80 do"):
+        waiting.put(other.request(80))
+    assert (greedy.outcomes, other.outcomes) == ([], [])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60),
+    st.sets(st.integers(0, 59)),
+)
+def test_no_more_rows_wait_than_are_allowed_and_what_is_within_a_share_is_never_given_up(
+    asked: list[tuple[str, int]], passes: set[int]
 ) -> None:
     waiting = queue(max_queue_rows=60)
-    put = 0
-    for name, rows in asked:
+    askers: list[tuple[Asker, int]] = []
+    within_shares: list[Asker] = []
+    taken = 0
+    for number, (name, rows) in enumerate(asked):
+        if number in passes:
+            taken += sum(len(request.images) for request in waiting.take())
+        asker, is_within = Asker(name), waiting.has_room(rows, name)
         try:
-            waiting.put(Asker(name).request(rows))
+            waiting.put(asker.request(rows))
         except OverloadedError:
+            assert not is_within
             continue
-        put += rows
+        askers.append((asker, rows))
+        within_shares += [asker] * is_within
         assert waiting.depth()[1] <= 60
     while waiting:
-        put -= sum(len(request.images) for request in waiting.take())
-    assert (put, waiting.depth()) == (0, (0, 0))
+        taken += sum(len(request.images) for request in waiting.take())
+    assert taken == sum(rows for asker, rows in askers if not asker.outcomes)
+    assert not any(asker.outcomes for asker in within_shares)
+    assert waiting.depth() == (0, 0)
 
 
 def timing(rows: int, ns: int) -> BatchTiming:

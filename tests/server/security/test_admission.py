@@ -177,7 +177,7 @@ def test_a_token_is_one_caller_in_the_queue_over_however_many_connections(
 ) -> None:
     token, line = new_token("greedy")
     (tmp_path / "tokens").write_text(line)
-    server = start_server(max_queue_rows=8, token_file=tmp_path / "tokens", request_threads=8)
+    server = start_server(max_queue_rows=4, token_file=tmp_path / "tokens", request_threads=8)
     metadata = (("authorization", f"Bearer {token}"),)
     classify, has_started, go = CompiledModel.classify, Event(), Event()
 

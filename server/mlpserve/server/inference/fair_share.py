@@ -41,6 +41,10 @@ class FairShare:
         free = self.most - self.taken - count
         return not self.taken or (free >= 0 and self._taken_by.get(caller, 0) <= free)
 
+    def is_left(self, caller: str | bytes, count: int) -> bool:
+        """Return whether so many more fit of a caller that is the only one to have any."""
+        return self.taken == self.taken_by(caller) and self.taken + count <= self.most
+
     def take(self, caller: str | bytes, count: int) -> None:
         """Take room, whether or not it is free."""
         taken = self.taken + count

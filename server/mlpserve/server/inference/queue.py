@@ -10,34 +10,41 @@ Source: Golestani, A Self-Clocked Fair Queueing Scheme for Broadband Application
 
 Priorities choose which request of a caller is its next. They are no concern of other callers.
 
-Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`.
+Memory is shared by the same thought; see `mlpserve.server.inference.fair_share`. A caller of whom
+alone requests wait may have all the room. But what it has beyond its share is dropped, the newest
+first, when somebody else comes who needs the room within a share of their own.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic_ns
 from typing import Any, Final, TypeAlias
 
-from mlpserve.server.errors import ExpiredError, OverloadedError
 from mlpserve.server.inference.explanation import in_parts
 from mlpserve.server.inference.fair_share import FairShare
 from mlpserve.server.inference.pace import Pace
+from mlpserve.server.inference.refusals import (
+    is_late,
+    no_room,
+    pushed_out,
+    why_unwanted,
+    will_be_late,
+)
 from mlpserve.server.inference.request import ParsedRequest
 from mlpserve.server.telemetry.counters import Counters
 from mlpserve.server.telemetry.request_record import BatchTiming
 
 logger = logging.getLogger(__name__)
 
-_EXPIRED: Final = "the call was cancelled, or its deadline passed, before its turn came"
 # Of other models or data types; with more of them, looking further would cost more than it joins.
 _MAX_PASSED_OVER: Final = 256
-_LATE: Final = "the deadline cannot be met any more: a turn takes about {:.0f} ms"
 # So many times as long as a pass is expected to take must be left when it begins: an answer has to
 # be written and sent as well, and one that comes late was computed in vain.
 _MARGIN: Final = 1.5
-_TIMED_OUT: Final = "Request timeout expired: the request waited longer than its 'timeout' says"
+# Of all room, what is made free at once, at least: looking for the newest ones takes a while.
+_PUSHED_OUT_SHARE: Final = 1 / 16
 _MAX_OLD_LINES: Final = 256  # of callers of whom nothing waits
 
 _Request: TypeAlias = ParsedRequest[Any]
@@ -87,6 +94,8 @@ class RowQueue:
         self._lines: dict[str | bytes, _Line] = {}
         self._numbers = count()
         self._room = FairShare(max_queue_rows)  # for the rows that wait
+        # The numbers of those that were let in beyond their caller's share, and wait.
+        self._beyond: set[int] = set()
         self._virtual_time = 0
         self._pace = Pace(max_batch_rows // 2)
 
@@ -99,7 +108,10 @@ class RowQueue:
         return self._waiting, self._room.taken
 
     def has_room(self, rows: int, caller: str | bytes = "") -> bool:
-        """Return whether a request of so many rows of a caller may join the queue."""
+        """Return whether a request of so many rows is within a caller's share of the queue.
+
+        What is within it is never dropped for others. ``put`` takes more of a caller who is alone.
+        """
         return self._room.is_free(caller, rows)
 
     def put(self, request: _Request) -> None:
@@ -111,28 +123,75 @@ class RowQueue:
         """
         rows, record = request.rows, request.record
         caller = record.caller
-        if not self.has_room(rows, caller):
-            self._drop_all_unwanted()
-            if not self.has_room(rows, caller):
-                self._refuse_for_room(request)
+        is_beyond = not self.has_room(rows, caller) and not self._makes_room(request)
         waiting = self._room.taken
         if waiting and (waiting + rows) * self._pace.seconds_per_row > record.remaining_s:
-            self._check_time(request)
+            late = will_be_late(self._room, request, self._pace.seconds_per_row)
+            if late is not None:
+                self._count_failed(request)
+                raise late
         if request.explanation is None:
-            self._join(request)
+            self._join(request, is_beyond=is_beyond)
         else:
-            self._join_parts(request)
+            self._join_parts(request, is_beyond=is_beyond)
 
-    def _join_parts(self, whole: _Request) -> None:
+    def _join_parts(self, whole: _Request, *, is_beyond: bool) -> None:
         for part in in_parts(whole, self._max_batch_rows):
             try:
-                self._join(part)
+                self._join(part, is_beyond=is_beyond)
             except Exception:
                 if whole.outcome is None:  # else a part before this one has told it
                     raise
                 return
 
-    def _join(self, request: _Request) -> None:
+    def _makes_room(self, request: _Request) -> bool:
+        """Make room by dropping what nobody waits for, and what is beyond the share of others.
+
+        Returns:
+            Whether the request is within its caller's share now; else there is room beyond it.
+
+        Raises:
+            OverloadedError: There is no room at all.
+        """
+        rows, caller = request.rows, request.record.caller
+        now_ns = monotonic_ns()
+        self._drop_where(lambda place: why_unwanted(place[-1], now_ns))
+        if self.has_room(rows, caller):
+            return True
+        if self._room.is_left(caller, rows):
+            return False
+        chosen = self._to_push_out(rows, caller)
+        if chosen:
+            self._drop_where(lambda place: pushed_out() if place[1] in chosen else None)
+        if not self.has_room(rows, caller):
+            self._count_failed(request)
+            raise no_room(self._room, request)
+        return True
+
+    def _to_push_out(self, rows: int, caller: str | bytes) -> set[int]:
+        """Return the numbers of requests, the newest beyond their callers' shares.
+
+        Without them there is room for so many rows of a caller; none where that cannot be.
+        """
+        beyond = [
+            (number, request.rows)
+            for other, line in self._lines.items()
+            if self._beyond and other != caller
+            for _, number, request in line.waiting
+            if number in self._beyond
+        ]
+        room = self._room
+        lacking = room.taken + rows + room.taken_by(caller) - room.most
+        if sum(its_rows for _, its_rows in beyond) < lacking:
+            return set()
+        lacking, found = max(lacking, int(room.most * _PUSHED_OUT_SHARE)), set()
+        for number, its_rows in sorted(beyond, reverse=True):
+            if lacking > 0:
+                found.add(number)
+                lacking -= its_rows
+        return found
+
+    def _join(self, request: _Request, *, is_beyond: bool) -> None:
         rows, caller = request.rows, request.record.caller
         number = next(self._numbers)
         place = (request.priority, number, request)
@@ -149,6 +208,8 @@ class RowQueue:
                 line.start = max(line.start, self._virtual_time)
                 line.turn = turn = (line.start + rows, number, line)
                 heappush(self._turns, turn)
+            if is_beyond:
+                self._beyond.add(number)
             self._waiting += 1
             self._room.take(caller, rows)
         except Exception as error:
@@ -195,13 +256,13 @@ class RowQueue:
                 if len(passed_over) == _MAX_PASSED_OVER:
                     break
                 continue
-            self._waiting -= 1
             self._virtual_time = max(self._virtual_time, tag)
-            self._room.give_back(request.record.caller, request.rows)
-            if request.has_timed_out(now_ns) or not request.is_wanted():
-                self._drop_unwanted_one(request, now_ns)
+            self._note_gone(place)
+            reason = why_unwanted(request, now_ns)
+            if reason is not None:
+                self._drop(request, reason)
             elif self._waiting and request.left_s(now_ns) < pass_s * _MARGIN:
-                self._drop(request, ExpiredError(_LATE.format(1000 * pass_s)))
+                self._drop(request, is_late(pass_s))
             else:
                 group.append(request)
                 rows += request.rows
@@ -214,10 +275,12 @@ class RowQueue:
         """Note how long a pass took, if there was one, and what was done between two of them."""
         self._pace.learn(timing, is_busy=self._waiting > 0)
 
-    def _drop_all_unwanted(self) -> None:
+    def _drop_where(self, reason: Callable[[_Place], Exception | None]) -> None:
+        """Drop the requests that there is a reason for. Never raises."""
         all_places = [place for line in self._lines.values() for place in line.waiting]
         try:
-            self._drop_unwanted(monotonic_ns())
+            for line in list(self._lines.values()):
+                self._drop_of_line(line, reason)
         except Exception as error:  # noqa: BLE001 - each is told
             self._start_anew(error, all_places)
 
@@ -233,25 +296,30 @@ class RowQueue:
         """
         waiting = [*places, *(place for line in self._lines.values() for place in line.waiting)]
         self._waiting, self._turns, self._lines = 0, [], {}
-        self._room = FairShare(self._room.most)
+        self._room, self._beyond = FairShare(self._room.most), set()
         for *_, request in waiting:
             if request.outcome is None and request is not but:
                 request.finish(error)
 
-    def _drop_unwanted(self, now_ns: int) -> None:
-        for line in list(self._lines.values()):
-            waiting, line.waiting = line.waiting, []
-            for place in waiting:
-                request = place[-1]
-                if request.is_wanted() and not request.has_timed_out(now_ns):
-                    line.waiting.append(place)
-                else:
-                    self._waiting -= 1
-                    self._room.give_back(request.record.caller, request.rows)
-                    self._drop_unwanted_one(request, now_ns)
-            if len(line.waiting) < len(waiting):
-                heapify(line.waiting)
-                self._give_turn(line)
+    def _drop_of_line(self, line: _Line, reason: Callable[[_Place], Exception | None]) -> None:
+        waiting, line.waiting = line.waiting, []
+        for place in waiting:
+            why = reason(place)
+            if why is None:
+                line.waiting.append(place)
+            else:
+                self._note_gone(place)
+                self._drop(place[-1], why)
+        if len(line.waiting) < len(waiting):
+            heapify(line.waiting)
+            self._give_turn(line)
+
+    def _note_gone(self, place: _Place) -> None:
+        """Note that a request does not wait any more."""
+        *_, number, request = place
+        self._waiting -= 1
+        self._room.give_back(request.record.caller, request.rows)
+        self._beyond.discard(number)
 
     def _give_turn(self, line: _Line) -> None:
         """Have the next request of a line, if any, wait for its turn; no other of it does then."""
@@ -277,36 +345,9 @@ class RowQueue:
                 who: line for who, line in lines if line.waiting or line.start > self._virtual_time
             }
 
-    def _drop_unwanted_one(self, request: _Request, now_ns: int) -> None:
-        is_slow = request.has_timed_out(now_ns)
-        self._drop(request, OverloadedError(_TIMED_OUT) if is_slow else ExpiredError(_EXPIRED))
-
     def _drop(self, request: _Request, reason: Exception) -> None:
         self._count_failed(request)
         request.finish(reason)
-
-    def _refuse_for_room(self, request: _Request) -> None:
-        self._count_failed(request)
-        room, rows = self._room, request.rows
-        raise OverloadedError(
-            f"the server is busy: {room.taken} images wait, {room.taken_by(request.record.caller)} "
-            f"of them yours, and these {rows} do not fit; at most {room.most} may wait, and of one "
-            "caller no more than are left for others; try again later"
-        )
-
-    def _check_time(self, request: _Request) -> None:
-        """Refuse a request that will be late, in its caller's fair share of the turns."""
-        record, room = request.record, self._room
-        first = room.before(record.caller, room.taken_by(record.caller) + request.rows)
-        expected_s = first * self._pace.seconds_per_row
-        if expected_s > record.remaining_s:
-            self._count_failed(request)
-            remaining_ms = max(0.0, record.remaining_s) * 1000
-            raise ExpiredError(
-                f"the deadline cannot be met: it is in {remaining_ms:.0f} ms, and the {first} "
-                f"images up to there take about {1000 * expected_s:.0f} ms; allow more time, or "
-                "ask later"
-            )
 
     def _count_failed(self, request: _Request) -> None:
         ns = monotonic_ns() - request.record.arrived_ns
