@@ -40,6 +40,7 @@ NOT_RUN = (
     "pip ",
     "make ",
     "mlpserve-playground ",
+    "mlpserve-train sweep --data mnist --name swept --space",  # on a cluster: tests/distributed
     "docker ",
     "kubectl ",
     "serve ",

@@ -19,6 +19,7 @@ from mlpserve.trainer.publishing_events import is_published, model_name
 from mlpserve.trainer.signals import StopSignals
 from mlpserve.trainer.sweep.local import LocalRunner
 from mlpserve.trainer.sweep.plan import Plan, make_plan
+from mlpserve.trainer.sweep.ray_cluster import AUTO, LOCAL, connected
 from mlpserve.trainer.sweep.state import Published, SweepFolder
 from mlpserve.trainer.sweep.tracker import Tracker, outcome
 from mlpserve.trainer.sweep.worker_process import Ended, Job
@@ -26,7 +27,6 @@ from mlpserve.trainer.sweep.workers import WorkerPool
 from mlpserve.trainer.trials import METRICS, Sweep, Trial, TrialState
 
 _FOLDERS: Final = Path("sweeps")
-_ENGINES: Final = ("local", "ray")
 _OF_PUBLICATION: Final = frozenset({"comparable", "published", "warning"})
 
 
@@ -127,16 +127,14 @@ def sweep_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--engine",
-        choices=_ENGINES,
-        default=_ENGINES[0],
-        help="what trains the trials: local, processes on this machine, or ray, Ray Tune; "
-        "default: local",
+        choices=("ray",),
+        help="have Ray Tune train the trials on a cluster; default: this machine",
     )
     parser.add_argument(
         "--ray-address",
-        metavar="HOST:PORT",
-        help="the Ray cluster of --engine ray, or auto; default: one on this machine, for as long "
-        "as the sweep takes",
+        metavar="ADDRESS",
+        help=f"the cluster: HOST:6379, {LOCAL} for one that is started here, or {AUTO} for that of "
+        f"this machine; default: the variable RAY_ADDRESS, or else {AUTO}",
     )
     return parser
 
@@ -145,10 +143,8 @@ def _engine(plan: Plan) -> AbstractContextManager[None]:
     """Return what connects to the cluster, where there is one."""
     if plan.ray_address is None:
         return nullcontext()
-    # Only where it is wanted: importing Ray takes a second.
-    from mlpserve.trainer.sweep.ray_tune import connected  # noqa: PLC0415
-
-    return connected(plan)
+    threads = plan.config.threads or 1
+    return connected(plan.ray_address, processors=plan.parallel_here * threads)
 
 
 def _named(config: JobConfig, loaded: Ended) -> JobConfig:
@@ -199,7 +195,8 @@ class _Command:
         if self._plan.ray_address is None:
             LocalRunner(self._plan, self._folder, tracker, self._pool, self._signals).run()
         else:
-            from mlpserve.trainer.sweep.ray_tune import run_on_ray  # noqa: PLC0415 - see above
+            # Ray is an extra, and importing it takes a second.
+            from mlpserve.trainer.sweep.ray_tune import run_on_ray  # noqa: PLC0415
 
             run_on_ray(self._plan, self._folder, tracker, self._signals)
 

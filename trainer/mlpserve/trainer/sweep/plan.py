@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.shuffling import SWEEP, stream
 from mlpserve.trainer.search_space import Parameter, points
+from mlpserve.trainer.sweep.ray_cluster import AUTO
 from mlpserve.trainer.sweep.schedule import rungs
 from mlpserve.trainer.sweep.space import read_space
 from mlpserve.trainer.trials import Rules, Sweep, Trial
@@ -38,8 +40,7 @@ class Plan:
         log_format: How progress is shown.
         folder: Where the sweep keeps its state; None for a folder that is called like the model.
         parallel: How many trials train at once; None for as many as there are processors for.
-        ray_address: The Ray cluster that trains them, "" for one that is started for it; None
-            to train them here.
+        ray_address: The Ray cluster that trains them; None to train them here.
     """
 
     config: JobConfig
@@ -113,7 +114,7 @@ def make_plan(options: argparse.Namespace, training: Sequence[str]) -> Plan:
         log_format=base.log_format,
         folder=options.folder,
         parallel=options.parallel,
-        ray_address=(options.ray_address or "") if options.engine == "ray" else None,
+        ray_address=_ray_address(options),
     )
 
 
@@ -137,8 +138,14 @@ def _check_flags(options: argparse.Namespace, base: argparse.Namespace) -> None:
         raise TrainingError(
             f"--reduction: expected at least {_MIN_REDUCTION}, got {options.reduction}"
         )
-    if options.ray_address is not None and options.engine != "ray":
+    if options.ray_address is not None and options.engine is None:
         raise TrainingError("--ray-address: expected --engine ray, which connects to it")
+
+
+def _ray_address(options: argparse.Namespace) -> str | None:
+    if options.engine is None:
+        return None
+    return options.ray_address or os.environ.get("RAY_ADDRESS") or AUTO
 
 
 def _check_space(

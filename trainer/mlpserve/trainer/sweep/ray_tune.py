@@ -5,11 +5,9 @@ training with checkpoints in the sweep's folder, which all nodes share, so it go
 started again. Ray's own files are of no further use, and are removed.
 """
 
-import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +24,9 @@ from mlpserve.trainer.sweep.worker_process import failure_of, run_when_free
 from mlpserve.trainer.trials import Rules, Trial, TrialState
 
 _RETRIES: Final = 3  # of a trial whose node or process is lost
-_STORE_BYTES: Final = 100_000_000  # of the cluster that is started here: trials send figures only
 _WORST: Final = 1e30  # the badness of a trial that has none: Ray reckons with what is finite
 _QUIET: Final[Mapping[str, str]] = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints to standard output, however quiet it is to be
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops the sweep in order
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has none
@@ -119,49 +117,6 @@ def run_on_ray(plan: Plan, folder: SweepFolder, tracker: Tracker, signals: StopS
         raise follower.error
     if signals.is_stop_wanted:
         raise StoppedError("stopped; the same command goes on")
-
-
-@contextmanager
-def connected(plan: Plan) -> Iterator[None]:
-    """Be connected to the cluster of a sweep within the block.
-
-    Raises:
-        ModuleNotFoundError: Ray is not installed.
-        TrainingError: There is no such cluster.
-    """
-    try:
-        import ray  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("--engine ray needs Ray: pip install 'mlpserve[ray]'") from error
-    address = plan.ray_address
-    if address and "://" in address:
-        raise TrainingError(
-            f"--ray-address: expected HOST:PORT of a cluster that this machine is a node of, or "
-            f"auto, got {address}; run the sweep on a node, as with: ray job submit"
-        )
-    here: dict[str, Any] = (
-        {}
-        if address
-        else {
-            "num_cpus": plan.parallel_here * (plan.config.threads or 1),
-            "object_store_memory": _STORE_BYTES,
-            "include_dashboard": False,
-        }
-    )
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address=address or "local", **quiet, **here)
-    except Exception as error:  # Ray has no class for it
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(
-            f"--ray-address {address}: no Ray cluster answers there: {reason}"
-            if address
-            else f"--engine ray: a Ray cluster cannot be started here: {reason}"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _train(setting: Mapping[str, int], trials: _Trials) -> None:
