@@ -19,7 +19,7 @@ from mlpserve.model.weights import Model
 from ray_application import BIN, REPOSITORY, RayServer, wait_until
 
 IMAGES = np.random.default_rng(8).integers(0, 256, (5, 2, 3), np.uint8)
-CALLERS = 24
+CALLERS = 12
 TIMEOUT_S = 60.0
 
 
