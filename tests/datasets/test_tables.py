@@ -179,6 +179,25 @@ def test_values_keep_their_range(tmp_path: Path) -> None:
     check(chunk, IMAGES - 5, None)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["label;a;b;c;d", "1;0,5;1;0;0,25"], "column a: expected numbers with a decimal point, g"),
+        (["label;a;b;c;d", "1;1;0;0,25;,5"], "column c: .* got '0,25' with a decimal comma; write"),
+        (["label;a;b;c;d", "one;1,0e-3;0,0;0,25;0,5"], "column a: .* got '1,0e-3' with a decimal"),
+        (["label\ta\tb\tc\td", "1\t0,5\t1\t0\t0"], "column a: .* got '0,5' with a decimal"),
+        (["1;0,5;1;0;0,25"], "row 1: .* got '0,5' with a decimal comma"),
+        (["1;0;0;0;-0,25"], "row 1: .* got '-0,25' with a decimal comma"),
+    ],
+    ids=str,
+)
+def test_decimal_commas_are_named(tmp_path: Path, rows: list[str], message: str) -> None:
+    path = tmp_path / "europe.csv"
+    path.write_text("\n".join(rows) + "\n")
+    with pytest.raises(DatasetError, match=f"europe.csv: {message}"):
+        whole(path)
+
+
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
     header = ["label", *PIXELS]
     short = write(tmp_path / "short.csv", header, *labelled_rows()[:2], "1,2,3")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mlpserve.datasets.dataset import DatasetError
-from mlpserve.datasets.table_files import TableFile
+from mlpserve.datasets.table_files import TableFile, decimal_comma_error
 
 LABEL_NAMES: Final = ("label", "class", "target", "y", "digit")
 ID_NAMES: Final = (
@@ -106,13 +106,15 @@ def find_columns(
             f"{', '.join(file.names[index] for index in single)}; rename the right one to image"
         )
     images = single or [index for index in rest if is_number(types[index])]
+    are_images = set(images)
+    texts = [index for index in rest if index not in are_images]
+    if not single:
+        _refuse_decimal_commas(file, texts)
     if not images:
         raise DatasetError(
             f"{file.path}: expected columns of numbers, one for each pixel, or one column of "
             f"pictures or lists, got the columns {shown(file.names)}"
         )
-    are_images = set(images)
-    texts = [index for index in rest if index not in are_images]
     _refuse_text_among_pixels(file, images, texts)
     ignored = tuple(file.names[index] or str(index) for index in texts)
     return Columns(tuple(images), label, id_column, ignored)
@@ -123,8 +125,18 @@ def _refuse_text_among_pixels(file: TableFile, images: list[int], texts: list[in
     stems = {re.sub(r"\d+", "#", file.names[index]) for index in images}
     for index in texts:
         if re.sub(r"\d+", "#", file.names[index]) in stems:
-            name = file.names[index] or index + 1
-            raise DatasetError(f"{file.path}: column {name}: expected numbers, got text")
+            raise DatasetError(f"{file.path}: {_column(file, index)}: expected numbers, got text")
+
+
+def _refuse_decimal_commas(file: TableFile, texts: list[int]) -> None:
+    """Refuse numbers that are taken for text, for they would be missed."""
+    for index in texts:
+        if found := file.decimal_comma(index):
+            raise decimal_comma_error(file.path, _column(file, index), found)
+
+
+def _column(file: TableFile, index: int) -> str:
+    return f"column {file.names[index] or index + 1}"
 
 
 def _is_square(count: int) -> bool:

@@ -27,6 +27,10 @@ _BATCH_BYTES: Final = 16 * 1024**2  # of a Parquet file's batch, all columns tog
 _MAX_HEADER_BYTES: Final = 64 * 1024**2
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ARROW_MAGIC: Final = b"ARROW1"  # of a file; a stream has none
+# A number with a decimal comma, as a cell between semicolons or tabs, and alone.
+_COMMA: Final = r"\s*([-+]?\d*,\d+(?:e[-+]?\d+)?)\s*"
+_COMMA_NUMBER: Final = re.compile(_COMMA, re.IGNORECASE)
+_COMMA_CELL: Final = re.compile(f"(?:^|;){_COMMA}(?=;)|;{_COMMA}$", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 
 
@@ -80,6 +84,11 @@ class TableFile(ABC):
         del column
         return None
 
+    def decimal_comma(self, column: int) -> str | None:
+        """Return a column's first value, where that is a number with a decimal comma."""
+        del column
+        return None
+
     @property
     @abstractmethod
     def bytes_read(self) -> int:
@@ -119,6 +128,14 @@ def pyarrow(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
     return pa
 
 
+def decimal_comma_error(path: Path, where: str, found: str) -> DatasetError:
+    """Return what is raised of a number with a decimal comma."""
+    return DatasetError(
+        f"{path}: {where}: expected numbers with a decimal point, got {found!r} with a decimal "
+        "comma; write them with points, in pandas by to_csv(decimal='.')"
+    )
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what pyarrow and the system raise into one sentence that names the file."""
@@ -144,6 +161,8 @@ class _CsvFile(TableFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         lines_before, line = _first_line(path)
+        if found := _COMMA_CELL.search(line):
+            raise decimal_comma_error(path, "row 1", (found[1] or found[2]))
         self._delimiter = max(",;\t", key=line.count)
         # No block is too small for a row, whose numbers may be longer than those of the first.
         self._block_bytes = max(_BLOCK_BYTES, 8 * len(line.encode()))
@@ -189,6 +208,13 @@ class _CsvFile(TableFile):
                     continue
                 raise DatasetError(f"{error} (after row {rows})" if rows else str(error)) from error
             return
+
+    def decimal_comma(self, column: int) -> str | None:
+        with readable(self.path):
+            batch = self._open([column], {}).read_next_batch()
+            given = (value for value in batch.column(0).to_pylist() if value is not None)
+            first = str(next(given, ""))
+        return first if _COMMA_NUMBER.fullmatch(first) else None
 
     @property
     def bytes_read(self) -> int:
