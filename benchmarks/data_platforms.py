@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -56,12 +56,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="default: 100000")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; default: 3")
+    parser.add_argument("--engines", nargs="+", choices=_ENGINES, default=list(_ENGINES))
     parser.add_argument("--output", type=Path, help="document with the section that is replaced")
     options = parser.parse_args()
     if options.output is not None:
         check_output(options.output, _SECTION)
     with tempfile.TemporaryDirectory(prefix="mp-") as folder:
-        content = _measured(Path(folder), options.rows, options.repeats)
+        content = _measured(Path(folder), options.engines, options.rows, options.repeats)
     if options.output is None:
         print(content)
     else:
@@ -69,15 +70,17 @@ def main() -> int:
     return os.EX_OK
 
 
-def _measured(folder: Path, rows: int, repeats: int) -> str:
+def _measured(folder: Path, names: Sequence[str], rows: int, repeats: int) -> str:
     models, images = folder / "models", folder / "images.parquet"
     publish_random(models, _NETWORK)
-    (name,) = (entry.name for entry in models.iterdir())
+    (model,) = models.iterdir()
     _write_images(images, rows)
-    classify = ModelFunction(models / name)
+    classify = ModelFunction(model)
     noise = NoiseMeter()
     with ExitStack() as started:
-        engines = {_COMMAND: _command(models), **_engines(classify, folder, started)}
+        engines = {_COMMAND: _command(models)}
+        for title, prepare in (_ENGINES[name] for name in names):
+            engines[title] = prepare(classify, folder, started)
 
         def measure(engine: str, number: int) -> float:
             noise.probe()
@@ -126,21 +129,18 @@ def _command(models: Path) -> Engine:
     return run
 
 
-def _engines(classify: ModelFunction, folder: Path, started: ExitStack) -> dict[str, Engine]:
-    """Return the engines by what they are called, ready to be timed."""
-    spark = started.enter_context(_spark(folder))
-    ray_data = started.enter_context(_ray())
+def _pyarrow(classify: ModelFunction, _: Path, __: ExitStack) -> Engine:
+    def run(images: Path, answers: Path) -> None:
+        table = ds.dataset(images)
+        with pq.ParquetWriter(answers, classify.schema(table.schema)) as writer:
+            for batch in table.to_batches(batch_size=_ROW_GROUP):
+                writer.write_batch(classify(batch))
 
-    def of_spark(images: Path, answers: Path) -> None:
-        table = spark.read.parquet(str(images))
-        schema = f"id bigint, {_SPARK_ANSWER}"
-        table.mapInArrow(lambda batches: map(classify, batches), schema).write.parquet(str(answers))
+    return run
 
-    def of_ray(images: Path, answers: Path) -> None:
-        table = ray_data.read_parquet(str(images))
-        table.map_batches(classify, batch_format="pyarrow").write_parquet(str(answers))
 
-    def of_polars(images: Path, answers: Path) -> None:
+def _polars(classify: ModelFunction, _: Path, __: ExitStack) -> Engine:
+    def run(images: Path, answers: Path) -> None:
         predicted = pl.col("image").map_batches(
             lambda column: pl.Series(classify.column(column)),
             return_dtype=_POLARS_ANSWER,
@@ -149,7 +149,11 @@ def _engines(classify: ModelFunction, folder: Path, started: ExitStack) -> dict[
         answered = pl.scan_parquet(images).select("id", predicted.alias("answer"))
         answered.unnest("answer").sink_parquet(answers)
 
-    def of_duckdb(images: Path, answers: Path) -> None:
+    return run
+
+
+def _duckdb(classify: ModelFunction, _: Path, __: ExitStack) -> Engine:
+    def run(images: Path, answers: Path) -> None:
         with duckdb.connect() as database:
             database.create_function(
                 "classify", classify.column, ["UTINYINT[]"], _DUCKDB_ANSWER, type="arrow"
@@ -158,23 +162,32 @@ def _engines(classify: ModelFunction, folder: Path, started: ExitStack) -> dict[
                 f"COPY (SELECT id, unnest(classify(image)) FROM '{images}') TO '{answers}'"  # noqa: S608 - paths of ours
             )
 
-    def of_pyarrow(images: Path, answers: Path) -> None:
-        table = ds.dataset(images)
-        with pq.ParquetWriter(answers, classify.schema(table.schema)) as writer:
-            for batch in table.to_batches(batch_size=_ROW_GROUP):
-                writer.write_batch(classify(batch))
+    return run
 
-    return {
-        "pyarrow": of_pyarrow,
-        "polars": of_polars,
-        "DuckDB": of_duckdb,
-        "Spark, two executors": of_spark,
-        "Ray Data, two processors": of_ray,
-    }
+
+def _spark(classify: ModelFunction, folder: Path, started: ExitStack) -> Engine:
+    session = started.enter_context(_session(folder))
+
+    def run(images: Path, answers: Path) -> None:
+        table = session.read.parquet(str(images))
+        schema = f"id bigint, {_SPARK_ANSWER}"
+        table.mapInArrow(lambda batches: map(classify, batches), schema).write.parquet(str(answers))
+
+    return run
+
+
+def _ray(classify: ModelFunction, _: Path, started: ExitStack) -> Engine:
+    data = started.enter_context(_cluster())
+
+    def run(images: Path, answers: Path) -> None:
+        table = data.read_parquet(str(images))
+        table.map_batches(classify, batch_format="pyarrow").write_parquet(str(answers))
+
+    return run
 
 
 @contextmanager
-def _spark(folder: Path) -> Iterator[Any]:
+def _session(folder: Path) -> Iterator[Any]:
     """Lend a session with two executors, whose files are all in a folder."""
     home = folder / "spark"
     home.mkdir()
@@ -203,7 +216,7 @@ def _spark(folder: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _ray() -> Iterator[Any]:
+def _cluster() -> Iterator[Any]:
     """Lend Ray Data on a cluster of one node with two processors."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray.data  # noqa: PLC0415 - which reads it
@@ -230,6 +243,16 @@ def _answers(path: Path) -> tuple[list[str], bytes]:
         table = table.sort_by("id")
     probabilities = np.array(table["probabilities"].to_pylist(), np.float32)
     return table["label"].to_pylist(), probabilities.tobytes()
+
+
+# By the names that ``--engines`` knows: what the table calls it, and what makes it ready.
+_ENGINES: Final[Mapping[str, tuple[str, Callable[[ModelFunction, Path, ExitStack], Engine]]]] = {
+    "pyarrow": ("pyarrow", _pyarrow),
+    "polars": ("polars", _polars),
+    "duckdb": ("DuckDB", _duckdb),
+    "spark": ("Spark, two executors", _spark),
+    "ray": ("Ray Data, two processors", _ray),
+}
 
 
 if __name__ == "__main__":
