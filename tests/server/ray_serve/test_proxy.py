@@ -1,8 +1,9 @@
 """What a proxy of Ray Serve runs of ours, in a server that takes handlers as Ray's does."""
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -33,21 +34,26 @@ RETRIES = {
 }
 
 
+Replica = Callable[[Any, Any], bytes]
+
+
 class Proxy:
     """Puts its own handlers in the place of those of a service; source: Ray's gRPCGenericServer."""
 
-    def __init__(self, server: grpc.aio.Server, replica: Callable[[Any, Any], bytes]) -> None:
+    def __init__(self, server: grpc.aio.Server, replica: Replica) -> None:
         self._server = server
         self._replica = replica
         self.paths: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        replica = self._replica  # with more of `self` in them, handlers would keep the server
+
         async def unary(request: Any, context: Any) -> bytes:
-            return self._replica(request, context)
+            return replica(request, context)
 
         async def stream(requests: Any, context: Any) -> AsyncIterator[bytes]:
             async for request in requests:
-                yield self._replica(request, context)
+                yield replica(request, context)
 
         (service,) = handlers
         self.paths += service._method_handlers  # noqa: SLF001 - as Ray does
@@ -60,15 +66,26 @@ class Proxy:
         self._server.add_generic_rpc_handlers(handlers)
 
 
-def ask(
-    replica: Callable[[Any, Any], bytes],
-    *requests: bytes,
-    path: str = PREDICT,
-    retries: bool = False,
-) -> tuple[list[bytes], grpc.StatusCode, str, dict[str, str]]:
-    """Return the responses of a call, its status, message and trailers."""
+Ask = Callable[..., tuple[list[bytes], grpc.StatusCode, str, dict[str, str]]]
 
-    async def asked() -> Any:
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Return one event loop for all tests: a server that is forgotten still needs its own."""
+    running = asyncio.new_event_loop()
+    yield running
+    gc.collect()
+    running.run_until_complete(asyncio.sleep(0))
+    running.close()
+
+
+@pytest.fixture
+def ask(loop: asyncio.AbstractEventLoop) -> Ask:
+    """Return a function that makes a call, and returns responses, status, message and trailers."""
+
+    async def asked(
+        replica: Replica, requests: tuple[bytes, ...], path: str, *, retries: bool
+    ) -> Any:
         server = grpc.aio.server()
         add_services_to_server(None, Proxy(server, replica))
         port = server.add_insecure_port("127.0.0.1:0")
@@ -81,12 +98,18 @@ def ask(
             with suppress(grpc.aio.AioRpcError):
                 responses = [response async for response in call]
             trailers: Any = await call.trailing_metadata()
-            found = responses, await call.code(), await call.details(), dict(trailers)
+            found = responses, await call.code(), await call.details(), dict(tuple(trailers))
         await server.stop(None)
         return found
 
-    answer: tuple[list[bytes], grpc.StatusCode, str, dict[str, str]] = asyncio.run(asked())
-    return answer
+    def run(
+        replica: Replica, *requests: bytes, path: str = PREDICT, retries: bool = False
+    ) -> tuple[list[bytes], grpc.StatusCode, str, dict[str, str]]:
+        found: tuple[list[bytes], grpc.StatusCode, str, dict[str, str]]
+        found = loop.run_until_complete(asked(replica, requests, path, retries=retries))
+        return found
+
+    return run
 
 
 def ending(code: grpc.StatusCode, details: str, *trailers: tuple[str, str]) -> Any:
@@ -101,7 +124,7 @@ def ending(code: grpc.StatusCode, details: str, *trailers: tuple[str, str]) -> A
     return replica
 
 
-def test_a_request_goes_to_a_replica_as_bytes_with_the_time_that_is_left() -> None:
+def test_a_request_goes_to_a_replica_as_bytes_with_the_time_that_is_left(ask: Ask) -> None:
     came: list[Any] = []
 
     def replica(request: Any, _: Any) -> bytes:
@@ -114,7 +137,7 @@ def test_a_request_goes_to_a_replica_as_bytes_with_the_time_that_is_left() -> No
     assert 0 < remaining_s <= TIMEOUT_S
 
 
-def test_bytes_go_to_and_fro_in_streams() -> None:
+def test_bytes_go_to_and_fro_in_streams(ask: Ask) -> None:
     found = ask(lambda request, _: request * 2, b"a", b"b", path=STREAM)
     assert found[:2] == ([b"aa", b"bb"], grpc.StatusCode.OK)
 
@@ -129,7 +152,7 @@ def test_bytes_go_to_and_fro_in_streams() -> None:
     ],
 )
 def test_what_ray_says_of_itself_is_what_clients_try_again_after(
-    code: grpc.StatusCode, sentence: str, path: str
+    ask: Ask, code: grpc.StatusCode, sentence: str, path: str
 ) -> None:
     responses, found, details, trailers = ask(ending(code, "first\nsecond"), b"", path=path)
     assert (responses, found) == ([], grpc.StatusCode.UNAVAILABLE)
@@ -138,13 +161,13 @@ def test_what_ray_says_of_itself_is_what_clients_try_again_after(
 
 
 @pytest.mark.parametrize("path", [PREDICT, STREAM])
-def test_what_a_replica_says_is_passed_on(path: str) -> None:
+def test_what_a_replica_says_is_passed_on(ask: Ask, path: str) -> None:
     for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.NOT_FOUND):
         found = ask(ending(code, "its own", OF_A_REPLICA), b"", path=path)
         assert found == ([], code, "its own", dict([OF_A_REPLICA]))
 
 
-def test_who_is_told_to_try_again_does() -> None:
+def test_who_is_told_to_try_again_does(ask: Ask) -> None:
     asked: list[Any] = []
 
     def replica(request: Any, context: Any) -> bytes:
