@@ -24,13 +24,13 @@ def images() -> npt.NDArray[np.uint8]:
     return np.random.default_rng(8).integers(0, 256, (5, 2, 3), np.uint8)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first_answer() -> list[str]:
     """Return what was answered before there was a model, once there is a server."""
     return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(model: Model, scored_model: Model, first_answer: list[str]) -> Iterator[RayServer]:
     """Return an application that takes up to 64 images a request, and has one to three replicas.
 
