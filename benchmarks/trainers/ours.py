@@ -12,6 +12,7 @@ from mlpserve.model.inputs import InputSpec
 from mlpserve.trainer.evaluation import scores
 from mlpserve.trainer.fitting import Fit
 from mlpserve.trainer.job import default_threads
+from mlpserve.trainer.learning.engine import NUMPY, Engine, engine_of
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
@@ -24,7 +25,16 @@ _BATCH_SIZE: Final = 128
 
 def run(task: Task, dataset: Dataset) -> Outcome:
     """Train with Adam on shuffled batches, as all participants do."""
-    recipe = replace(
+    return _outcome(_recipe(task), task, dataset)
+
+
+def run_numba(task: Task, dataset: Dataset) -> Outcome:
+    """As ``run``, with the engine that Numba compiles."""
+    return _outcome(_recipe(task), task, dataset, engine=engine_of("numba"))
+
+
+def _recipe(task: Task) -> Recipe:
+    return replace(
         FAST,
         hidden_sizes=task.hidden_sizes,
         activation=task.activation,
@@ -35,7 +45,6 @@ def run(task: Task, dataset: Dataset) -> Outcome:
         seed=task.seed,
         validation_share=0.0,
     )
-    return _outcome(recipe, task, dataset)
 
 
 def run_seed(task: Task, dataset: Dataset) -> Outcome:
@@ -55,14 +64,14 @@ def _seed_outcome(recipe: Recipe, task: Task, dataset: Dataset) -> Outcome:
     return _outcome(recipe, task, dataset)
 
 
-def _outcome(recipe: Recipe, task: Task, dataset: Dataset) -> Outcome:
+def _outcome(recipe: Recipe, task: Task, dataset: Dataset, engine: Engine = NUMPY) -> Outcome:
     """Run the training loop as the job does; the only place that knows how it is called."""
     spec, class_count = InputSpec(dataset.input_shape), len(dataset.class_labels)
     network = initial_network(recipe, spec.values_per_image, class_count)
     threads = min(task.threads, default_threads(recipe, network, len(dataset.train)))
     stopwatch, losses = Stopwatch(), []
     with threadpool_limits(1), ThreadPool(threads) as pool:
-        training = Training(recipe, network, dataset.train, spec, pool=pool)
+        training = Training(recipe, network, dataset.train, spec, pool=pool, engine=engine)
         fit = Fit(training, recipe, validation=None, spec=spec, clock=time.monotonic)
         fit.start()
         while (reason := fit.end_reason()) is None:

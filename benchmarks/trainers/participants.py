@@ -40,14 +40,18 @@ class Participant:
 
 
 LIBRARIES: Final[Mapping[str, Participant]] = {
-    "mlpserve": Participant("mlpserve", "trainers.ours"),
+    "mlpserve": Participant("mlpserve, NumPy", "trainers.ours"),
+    "mlpserve-numba": Participant(
+        "mlpserve, Numba", "trainers.ours", "run_numba", needs="numba", package="numba"
+    ),
     "pytorch": Participant("PyTorch", "trainers.pytorch", needs="torch", package="torch"),
     "scikit-learn": Participant(
         "scikit-learn", "trainers.scikit_learn", needs="sklearn", package="scikit-learn"
     ),
     "jax": Participant("JAX", "trainers.jax_scan", needs="jax", package="jax"),
 }
-OURS: Final = "mlpserve"
+# The faster of our engines: what ratios are to.
+OURS: Final = "mlpserve-numba" if LIBRARIES["mlpserve-numba"].is_installed() else "mlpserve"
 
 SEED_FORMS: Final[Mapping[str, Participant]] = {
     "seed-fast": Participant("mlpserve, fast form (float32)", "trainers.ours", "run_seed_fast"),

@@ -6,13 +6,13 @@ import pytest
 from harness.figures import Spread
 from mlpserve.datasets import Dataset
 from trainers import ours, pure_python, tutorial
-from trainers.participants import PEAK
+from trainers.participants import OURS, PEAK
 from trainers.results import DataShape, library_rows, peaks, seed_rows
 from trainers.sgemm import PRODUCT_OPERATIONS
 from trainers.tasks import Outcome, Stopwatch, Task, epoch_operations
 
 TASK = Task(
-    participant="mlpserve",
+    participant=OURS,
     data="",
     hidden_sizes=(3,),
     activation="relu",

@@ -13,7 +13,7 @@ from warm_parent import WarmParent
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-PEERS = {"PyTorch": "torch", "scikit-learn": "sklearn", "JAX": "jax"}
+PEERS = {"mlpserve, Numba": "numba", "PyTorch": "torch", "scikit-learn": "sklearn", "JAX": "jax"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_it_measures_what_is_installed_and_names_what_is_missing(
     for title in missing:
         assert f"{title} is not installed and so not measured: `pip install" in done.stdout
     assert "50 training images of digits" in done.stdout
-    assert "| 784-8-10 tanh | 1       | mlpserve" in done.stdout
+    assert "| 784-8-10 tanh | 1       | mlpserve, NumPy" in done.stdout
     assert "| pure Python loops" in done.stdout
     assert done.stdout in outputs[0].read_text()
     report = json.loads(outputs[1].read_text())
@@ -50,7 +50,7 @@ def test_it_measures_what_is_installed_and_names_what_is_missing(
     [
         ("--networks 128-swish", "expected widths and tanh or relu, as in 16-16-tanh"),
         ("--networks relu", "expected widths and tanh or relu, as in 16-16-tanh"),
-        ("--libraries torch", "expected some of mlpserve, pytorch, scikit-learn, jax, got torch"),
+        ("--libraries torch", "expected some of mlpserve, mlpserve-numba, pytorch, scikit-learn"),
         ("--threads 0", "expected a number of at least 1, got '0'"),
         ("--threads 4096", "the processors at hand, got '4096'"),
         ("--data nowhere.npz", "there is no such file or folder"),

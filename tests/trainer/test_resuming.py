@@ -381,6 +381,7 @@ def test_where_all_checkpoints_are_damaged_the_run_says_so_and_touches_none(left
         (["--layers", "12,9"], "expected hidden sizes [12, 9], as now, got [12, 8]"),
         (["--dropout", "0"], "expected dropout 0.0, as now, got 0.2"),
         (["--threads", "2"], "expected threads 2, as now, got 1"),
+        (["--engine", "numba"], "expected engine numba, as now, got numpy"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -14,6 +14,7 @@ from mlpserve.model.errors import ValueRangeError
 from mlpserve.model.inputs import ValueRange
 from mlpserve.trainer.config import DEFAULT_MODELS, JobConfig
 from mlpserve.trainer.errors import TrainingError
+from mlpserve.trainer.learning.engine import ENGINE_NAMES
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
@@ -51,6 +52,12 @@ def train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="default: as many as pay and are granted"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINE_NAMES,
+        help="what computes; default: numba where it is installed and the training takes long "
+        "enough to make up for the second in which it starts, else numpy",
     )
     parser.add_argument(
         "--log-format",
@@ -106,6 +113,7 @@ def job_config(options: argparse.Namespace) -> JobConfig:
         recipe=_recipe(options),
         unless_published=options.unless_published,
         threads=options.threads,
+        engine=options.engine,
         checkpoint_folder=options.checkpoint,
         checkpoint_every_s=options.checkpoint_every,
         resume=options.resume,

@@ -24,6 +24,7 @@ from mlpserve.model.locks import LockedError, lock_folder
 from mlpserve.trainer.errors import CheckpointError, FolderInUseError
 from mlpserve.trainer.fitting import FitState, Snapshot
 from mlpserve.trainer.history import EpochRecord
+from mlpserve.trainer.learning.engine import NUMPY_NAME
 from mlpserve.trainer.learning.training import Position
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Identity:
         layer_sizes: The width of each layer, the input first.
         threads: How many threads train; others would give other bits.
         value_range: The range of the data's values, as text; None for bytes or shares.
+        engine: What computes; another rounds otherwise.
     """
 
     recipe: Mapping[str, Any]
@@ -51,6 +53,7 @@ class Identity:
     layer_sizes: tuple[int, ...]
     threads: int
     value_range: str | None = None
+    engine: str = NUMPY_NAME
 
 
 class Checkpoints:
@@ -191,7 +194,12 @@ class Checkpoints:
 
 def _parts(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an identity, and what else it has, side by side."""
-    return {**identity["recipe"], **{key: identity[key] for key in identity if key != "recipe"}}
+    since_then = {"engine": NUMPY_NAME}  # which earlier checkpoints do not name
+    return {
+        **identity["recipe"],
+        **since_then,
+        **{key: identity[key] for key in identity if key != "recipe"},
+    }
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], Snapshot]:

@@ -25,6 +25,7 @@ class JobConfig:
         unless_published: Whether to do nothing where the model has a version already, so that a
             job that is started each time something else starts trains only once. Needs ``name``.
         threads: How many threads train; None for as many as pay.
+        engine: By what to compute, one of ``engine.ENGINE_NAMES``; None for the faster one.
         checkpoint_folder: Where checkpoints go; None for no checkpoints.
         checkpoint_every_s: How many seconds lie between two of them at least.
         resume: Whether to go on from a checkpoint, where there is one.
@@ -50,6 +51,7 @@ class JobConfig:
     recipe: Recipe
     unless_published: bool = False
     threads: int | None = None
+    engine: str | None = None
     checkpoint_folder: Path | None = None
     checkpoint_every_s: float = 30.0
     resume: bool = False

@@ -21,6 +21,7 @@ from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import StoppedError, TrainingError
 from mlpserve.trainer.fitting import Fit, Outcome, Snapshot
+from mlpserve.trainer.learning.engine import default_engine, engine_of, operations_per_row
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
@@ -86,6 +87,8 @@ def _run(
     material: Material | None,
     sweep: Sweep | None,
 ) -> Model | None:
+    if config.engine is not None:
+        engine_of(config.engine)  # what cannot be had is said before any work
     if config.unless_published and is_published(config, display):
         return None
     if config.name is not None and config.publishes:
@@ -129,12 +132,8 @@ def _run(
 
 
 def default_threads(recipe: Recipe, network: Network, images: int) -> int:
-    """Return how many threads pay: as many as processors are granted, if a step has work for all.
-
-    A row takes two operations for each weight in the forward pass, and four in the backward pass.
-    """
-    weights = sum(layer.weights.size for layer in network.layers)
-    operations = 6 * weights * (recipe.batch_size or images)
+    """Return how many threads pay: as many as are granted, if a step has work for all."""
+    operations = operations_per_row(network) * (recipe.batch_size or images)
     return max(1, min(granted_processors(), int(operations / _MIN_OPERATIONS_PER_THREAD)))
 
 
@@ -159,6 +158,7 @@ class _Run:
         self._threads = config.threads or default_threads(
             recipe, self._network, len(material.train)
         )
+        self._engine = config.engine or default_engine(recipe, self._network, len(material.train))
         self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
         self._save_due_s = time.monotonic() + config.checkpoint_every_s
         self.is_resumed = False
@@ -178,6 +178,7 @@ class _Run:
                 material.spec,
                 pool=pool,
                 teachers=material.teachers,
+                engine=engine_of(self._engine),
             )
             fit = Fit(
                 training,
@@ -265,6 +266,7 @@ class _Run:
             data_digest=self._material.digest,
             layer_sizes=self._network.layer_sizes,
             threads=self._threads,
+            engine=self._engine,
             value_range=None if (found := self._material.spec.value_range) is None else str(found),
         )
         checkpoints = Checkpoints(folder, identity)
@@ -282,6 +284,7 @@ class _Run:
             images_per_s=images_per_s,
             ended_because=outcome.ended_because,
             threads=self._threads,
+            engine=self._engine,
         )
 
     def _found_snapshot(self) -> Snapshot | None:

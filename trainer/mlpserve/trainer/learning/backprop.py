@@ -49,7 +49,7 @@ backward only, for asking costs a forward pass of each. The loss that is reporte
 Label smoothing: Szegedy et al., Rethinking the Inception Architecture (2016), section 7.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -57,7 +57,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.model.activations import ACTIVATIONS, FloatArray
-from mlpserve.model.network import Network
+from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.learning.distillation import Distillation
 from mlpserve.trainer.learning.parameters import Vector, views
 
@@ -202,10 +202,14 @@ class Backpropagation:
         for index, layer in enumerate(self._network.layers):
             sums = self._outputs[index + 1][:count]
             np.matmul(self._inputs(index, count), self._weights(index), out=sums)
-            sums += layer.bias
-            layer.activate(sums)
+            self._activate(layer, sums)
             if rng is not None and index < len(self._masks):
                 self._drop(index, count, rng)
+
+    def _activate(self, layer: Layer, sums: FloatArray) -> None:
+        """Turn ``A @ W`` of a layer into its outputs, in place."""
+        sums += layer.bias
+        layer.activate(sums)
 
     def _inputs(self, index: int, count: int) -> FloatArray:
         """Return what layer ``index`` sees: the outputs before it, of which some may be dropped."""
@@ -289,10 +293,14 @@ class Backpropagation:
             return
         column_gradient = self._column_gradient[: len(self._columns)]
         np.matmul(inputs.T, delta, out=column_gradient)
+        self._spread(column_gradient, self._columns, out)
+
+    def _spread(self, rows: FloatArray, places: Columns, out: FloatArray) -> None:
+        """Write rows to their places in ``out``, and 0 to all others."""
         is_zero = np.ones(len(out), np.bool_)
-        is_zero[self._columns] = False
+        is_zero[places] = False
         out[np.flatnonzero(is_zero)] = 0
-        out[self._columns] = column_gradient
+        out[places] = rows
 
     def _delta_before(self, index: int, delta: FloatArray) -> FloatArray:
         """Return D of the layer before layer ``index``; its outputs are written over."""
@@ -302,5 +310,23 @@ class Backpropagation:
         if self._dropout:
             before *= self._masks[index - 1][:count]
         activation = self._network.layers[index - 1].activation
-        ACTIVATIONS[activation].backward(before, self._outputs[index][:count])
+        self._derive(activation, before, self._outputs[index][:count])
         return before
+
+    def _derive(self, activation: str, deltas: FloatArray, outputs: FloatArray) -> None:
+        """Multiply deltas by the derivative f'(Z), in place; the outputs may be written over."""
+        ACTIVATIONS[activation].backward(deltas, outputs)
+
+
+def summed_gradient(passes: Sequence[Backpropagation], _: int, part: slice) -> Vector:
+    """Return the sum of the gradients of all threads, of which one thread needs a part.
+
+    Args:
+        passes: One of each thread; the sum is written over the first one's gradient.
+        _: The index of the thread that asks.
+        part: Which part of the sum it needs.
+    """
+    first, *others = (each.gradient for each in passes)
+    for gradient in others:
+        first[part] += gradient[part]
+    return first

@@ -18,6 +18,7 @@ from mlpserve.trainer.learning.shuffling import (
     WARPS,
     Order,
     Pixels,
+    Shuffled,
     ShuffledImages,
     Sizes,
     stream,
@@ -37,6 +38,21 @@ class Batches(Protocol):
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return a batch of an epoch, good until the next is asked for; cheapest in their order."""
+
+
+class Fill(Protocol):
+    """Writes shuffled images as inputs, as ``fill_inputs`` does."""
+
+    def __call__(
+        self,
+        shuffled: Shuffled,
+        rows: slice,
+        spec: InputSpec,
+        out: FloatArray,
+        *,
+        skips_zero_columns: bool,
+    ) -> Columns | None:
+        """Write some of the images into ``out``; return which columns, or None for all."""
 
 
 class WholeBatch:
@@ -65,7 +81,7 @@ class WholeBatch:
             if place in self._nonzero:
                 columns, pixels = self._nonzero[place]
             else:
-                columns, pixels = _nonzero_columns(_flat(self._images[rows]), self._spec)
+                columns, pixels = _nonzero_columns(flat_pixels(self._images[rows]), self._spec)
                 if not isinstance(self._images, DiskImages):
                     self._nonzero[place] = columns, pixels
             _scale(self._spec, pixels, out)
@@ -86,6 +102,7 @@ class ShuffledBatches:
         seed: int,
         skips_zero_columns: bool = False,
         sizes: Sizes = SIZES,
+        fill: Fill | None = None,
     ) -> None:
         """Prepare batches.
 
@@ -97,7 +114,9 @@ class ShuffledBatches:
             skips_zero_columns: Whether to leave out pixels that are 0 in all images of a
                 batch. Finding them takes time, which pays where the first layer is wide.
             sizes: How much is shuffled at a time.
+            fill: Writes their inputs; None for ``fill_inputs``.
         """
+        self._fill = fill or fill_inputs
         self._images = ShuffledImages(images, seed=seed, unit=batch_size, sizes=sizes)
         self._spec = spec
         self._skips_zero_columns = skips_zero_columns
@@ -113,13 +132,8 @@ class ShuffledBatches:
         shuffled = self._images.at(epoch, start, start + self._batch_size)
 
         def fill(rows: slice, out: FloatArray) -> Columns | None:
-            pixels = _flat(shuffled.take(rows))
-            if not self._skips_zero_columns:
-                self._spec.scale(pixels, out.dtype.type, out)
-                return None
-            columns, pixels = _nonzero_columns(pixels, self._spec)
-            _scale(self._spec, pixels, out)
-            return columns
+            skips = self._skips_zero_columns
+            return self._fill(shuffled, rows, self._spec, out, skips_zero_columns=skips)
 
         return Batch(shuffled.labels, fill)
 
@@ -203,7 +217,29 @@ class WarpedBatches:
         self._held = (epoch, part)
 
 
-def _flat(images: Pixels) -> Pixels:
+def fill_inputs(
+    shuffled: Shuffled, rows: slice, spec: InputSpec, out: FloatArray, *, skips_zero_columns: bool
+) -> Columns | None:
+    """Write some of the shuffled images as inputs into ``out``; see ``backprop.FillInputs``.
+
+    Args:
+        shuffled: The images.
+        rows: Which of them.
+        spec: What the network takes.
+        out: (rows, D) of the network's dtype.
+        skips_zero_columns: Whether to write only the columns that are not 0 in all rows.
+    """
+    pixels = flat_pixels(shuffled.take(rows))
+    if not skips_zero_columns:
+        spec.scale(pixels, out.dtype.type, out)
+        return None
+    columns, pixels = _nonzero_columns(pixels, spec)
+    _scale(spec, pixels, out)
+    return columns
+
+
+def flat_pixels(images: Pixels) -> Pixels:
+    """Return images as the rows of a matrix."""
     return images.reshape(len(images), math.prod(images.shape[1:]))
 
 

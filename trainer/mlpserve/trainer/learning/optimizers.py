@@ -32,6 +32,13 @@ class Step:
     weight_decay: float = 0.0
 
 
+class Gradient(Protocol):
+    """The derivative of the loss with respect to each parameter; mostly a vector."""
+
+    def __getitem__(self, block: slice, /) -> Vector:
+        """Return a block of it."""
+
+
 class Optimizer(Protocol):
     """Changes one vector of parameters, step by step."""
 
@@ -39,12 +46,12 @@ class Optimizer(Protocol):
     def state(self) -> Mapping[str, Vector]:
         """Return what the optimizer remembers between steps; the arrays themselves, by name."""
 
-    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+    def update(self, part: slice, gradient: Gradient, step: Step) -> None:
         """Change a part of the parameters so that the loss gets smaller.
 
         Args:
             part: Which of the parameters; once a step for each.
-            gradient: (P,) the derivative of the loss with respect to each parameter.
+            gradient: The derivative of the loss with respect to each parameter.
             step: Which step it is.
         """
 
@@ -56,7 +63,7 @@ class GradientDescent:
         self._parameters = parameters
         self.state: Mapping[str, Vector] = {}
 
-    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+    def update(self, part: slice, gradient: Gradient, step: Step) -> None:
         """See ``Optimizer.update``."""
         for block in blocks(part):
             parameters = _decayed(self._parameters[block], step)
@@ -79,14 +86,15 @@ class Momentum:
         self._velocity = np.zeros_like(parameters)
         self.state = {"velocity": self._velocity}
 
-    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+    def update(self, part: slice, gradient: Gradient, step: Step) -> None:
         """See ``Optimizer.update``."""
         for block in blocks(part):
             parameters, velocity = _decayed(self._parameters[block], step), self._velocity[block]
+            slope = gradient[block]
             velocity *= self._DECAY
-            velocity += gradient[block]
+            velocity += slope
             change = velocity * self._DECAY
-            change += gradient[block]
+            change += slope
             change *= step.learning_rate
             parameters -= change
 
@@ -122,7 +130,7 @@ class Adam:
         self._squares = np.zeros_like(parameters)  # V
         self.state = {"means": self._means, "squares": self._squares}
 
-    def update(self, part: slice, gradient: Vector, step: Step) -> None:
+    def update(self, part: slice, gradient: Gradient, step: Step) -> None:
         """See ``Optimizer.update``."""
         scale, offset = self._scale_and_offset(step)
         scratch = np.empty(BLOCK_VALUES, self._parameters.dtype)

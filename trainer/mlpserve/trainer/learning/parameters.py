@@ -21,14 +21,14 @@ Vector: TypeAlias = (
 BLOCK_VALUES: Final = 65_536
 
 
-def blocks(part: slice) -> Iterator[slice]:
-    """Yield a part of a vector in pieces of at most ``BLOCK_VALUES``.
+def blocks(part: slice, size: int = BLOCK_VALUES) -> Iterator[slice]:
+    """Yield a part of a vector in pieces of at most ``size``.
 
     A formula is several passes over its arrays; within a piece, only the first has to wait for
     memory.
     """
-    for start in range(part.start, part.stop, BLOCK_VALUES):
-        yield slice(start, min(start + BLOCK_VALUES, part.stop))
+    for start in range(part.start, part.stop, size):
+        yield slice(start, min(start + size, part.stop))
 
 
 def vector_of(network: Network) -> Vector:

@@ -14,10 +14,8 @@ from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.learning.averaging import MovingAverage
 from mlpserve.trainer.learning.backprop import (
     LOG_OFFSET,
-    Backpropagation,
     Batch,
     BatchResult,
 )
@@ -28,8 +26,9 @@ from mlpserve.trainer.learning.batches import (
     WholeBatch,
 )
 from mlpserve.trainer.learning.distillation import Distillation
+from mlpserve.trainer.learning.engine import NUMPY, Engine
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
-from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Step
+from mlpserve.trainer.learning.optimizers import Step
 from mlpserve.trainer.learning.parameters import Vector, vector_of, views
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
@@ -89,6 +88,7 @@ class Training:
         pool: ThreadPool,
         teachers: Sequence[Network] = (),
         sizes: Sizes | None = None,
+        engine: Engine = NUMPY,
     ) -> None:
         """Prepare a training.
 
@@ -100,18 +100,22 @@ class Training:
             pool: The threads to train with.
             teachers: Networks to learn from as well, of the same inputs and classes.
             sizes: How much is shuffled at a time; None for ``SIZES``.
+            engine: What to compute by.
         """
         self._recipe = recipe
         self._pool = pool
+        self._engine = engine
         self._parameters = vector_of(network)
         self._network = network.with_parameters(views(self._parameters, network))
-        self._optimizer = OPTIMIZERS[recipe.optimizer](self._parameters)
+        self._optimizer = engine.optimizers[recipe.optimizer](self._parameters)
         self._average = (
-            MovingAverage(self._parameters, recipe.average_decay) if recipe.average_decay else None
+            engine.moving_average(self._parameters, recipe.average_decay)
+            if recipe.average_decay
+            else None
         )
         batch_size = recipe.batch_size or len(images)
         self._backpropagations = [
-            Backpropagation(
+            engine.backpropagation(
                 self._network,
                 max_rows=-(-batch_size // pool.size),
                 label_smoothing=recipe.label_smoothing,
@@ -121,7 +125,9 @@ class Training:
             )
             for _ in range(pool.size)
         ]
-        self._batches = _batches(recipe, images, spec, pool, sizes or SIZES)
+        self._batches = _batches(
+            recipe, images, spec, pool=pool, sizes=sizes or SIZES, engine=engine
+        )
         self.steps_per_epoch = len(self._batches)
         self.position = Position()
 
@@ -187,15 +193,13 @@ class Training:
     def _update(self, thread: int) -> None:
         """Change a thread's shard of the parameters."""
         part = shard(len(self._parameters), thread, self._pool.size)
-        first, *others = (backpropagation.gradient for backpropagation in self._backpropagations)
-        for gradient in others:
-            first[part] += gradient[part]
+        gradient = self._engine.summed_gradient(self._backpropagations, thread, part)
         step = Step(
             self.position.steps + 1,
             self.learning_rate(self.position.steps),
             self._recipe.weight_decay,
         )
-        self._optimizer.update(part, first, step)
+        self._optimizer.update(part, gradient, step)
         if self._average is not None:
             self._average.update(part, step.number)
 
@@ -233,7 +237,13 @@ def _distillation(recipe: Recipe, teachers: Sequence[Network]) -> Distillation |
 
 
 def _batches(
-    recipe: Recipe, images: Split, spec: InputSpec, pool: ThreadPool, sizes: Sizes
+    recipe: Recipe,
+    images: Split,
+    spec: InputSpec,
+    *,
+    pool: ThreadPool,
+    sizes: Sizes,
+    engine: Engine,
 ) -> Batches:
     if recipe.batch_size == 0:
         return WholeBatch(images, spec)
@@ -245,6 +255,7 @@ def _batches(
             seed=recipe.seed,
             skips_zero_columns=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
             sizes=sizes,
+            fill=engine.fill,
         )
     if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
         raise TrainingError(
