@@ -248,6 +248,7 @@ def test_whoever_reads_versions_may_read_labels(models: Path) -> None:
     assert stat.S_IMODE(labels_path(models, "tiny").stat().st_mode) == 0o644
 
 
+@pytest.mark.exhaustive
 def test_of_many_changes_at_once_none_is_lost_and_none_is_seen_half(
     models: Path, publisher: Publisher, start_together: StartTogether
 ) -> None:

@@ -149,6 +149,7 @@ def test_file_cut_anywhere_is_refused(saved: Path) -> None:
     refusal(saved)
 
 
+@pytest.mark.exhaustive
 def test_flipped_bit_is_refused_or_changes_nothing(saved: Path, model: Model) -> None:
     # Nothing changes where the zip holds what nobody reads, such as the time of an entry.
     content = saved.read_bytes()

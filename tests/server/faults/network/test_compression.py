@@ -24,9 +24,8 @@ def bomb(encoding: str, megabytes: int) -> bytes:
     return grpc_message(packed, compressed=True)
 
 
-@pytest.mark.parametrize(
-    "encoding", ["gzip", pytest.param("deflate", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_what_unpacks_to_more_than_the_limit_is_refused(attack: Attack, encoding: str) -> None:
     fault = f"{encoding} messages of 0.25 MB that unpack to 256 MB, of which 8 may be"
     paths = (PREDICT, MODEL_INFER, PREDICT_STREAM)

@@ -178,6 +178,7 @@ def test_json_of_whatever_form_costs_a_small_multiple_of_the_limit(attack: Attac
         server.outcome = told(peak)
 
 
+@pytest.mark.exhaustive
 def test_a_model_infer_of_whatever_form_costs_a_small_multiple_of_the_limit(
     attack: Attack, adapter: str
 ) -> None:
