@@ -86,7 +86,7 @@ def test_ray_tune_learns_and_chooses_what_one_machine_does(
     address: str, data: Path, tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    for folder, flags in ((here, ()), (there, ("--engine", "ray", "--ray-address", address))):
+    for folder, flags in ((here, ()), (there, ("--ray-address", address))):
         done = run(command(data, folder, *flags))
         assert done.returncode == 0, done.stderr
     ours, rays = published(here), published(there)
@@ -107,7 +107,7 @@ def test_ray_tune_learns_and_chooses_what_one_machine_does(
 def test_a_sweep_on_a_cluster_goes_on_after_its_driver_was_killed(
     address: str, data: Path, tmp_path: Path
 ) -> None:
-    line = command(data, tmp_path, "--engine", "ray", "--ray-address", address)
+    line = command(data, tmp_path, "--ray-address", address)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         ended: dict[str, Any] = next(
@@ -132,7 +132,7 @@ def test_a_sweep_on_a_cluster_goes_on_after_its_driver_was_killed(
 
 
 def test_a_cluster_that_is_not_there_is_named_with_what_to_do(data: Path, tmp_path: Path) -> None:
-    line = command(data, tmp_path, "--engine", "ray", "--ray-address", "127.0.0.1:9")
+    line = command(data, tmp_path, "--ray-address", "127.0.0.1:9")
     done = run(line)
     assert done.returncode == 1
     assert done.stderr.strip() == (

@@ -105,7 +105,6 @@ REFUSED: list[tuple[tuple[Any, ...], str]] = [
     ((*RATE, "--checkpoint", "x"), "--checkpoint: expected no such flag in a sweep"),
     ((*RATE, "--checkpoint", "x", "--resume"), "expected no such flag in a sweep"),
     ((*RATE, "--progress-every", 1, "--log-format", "json"), "--progress-every: expected no such"),
-    ((*RATE, "--ray-address", "auto"), "--ray-address: expected --engine ray"),
     ((*RATE, "--threads", 0), "--threads: expected from 1 to 256, got 0"),
     (("--space", "missing.toml"), "--space missing.toml: cannot be read: No such file"),
 ]

@@ -126,15 +126,11 @@ def sweep_parser() -> argparse.ArgumentParser:
         help="publish nothing; later, the same without this flag publishes the best",
     )
     parser.add_argument(
-        "--engine",
-        choices=("ray",),
-        help="have Ray Tune train the trials on a cluster; default: this machine",
-    )
-    parser.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help=f"the cluster: HOST:6379, {LOCAL} for one that is started here, or {AUTO} for that of "
-        f"this machine; default: the variable RAY_ADDRESS, or else {AUTO}",
+        help="have Ray Tune train the trials on this cluster: HOST:6379, "
+        f"{AUTO} for that of this machine, or {LOCAL} for one that is started here; default: none, "
+        "but processes on this machine",
     )
     return parser
 

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.shuffling import SWEEP, stream
 from mlpserve.trainer.search_space import Parameter, points
-from mlpserve.trainer.sweep.ray_cluster import AUTO
 from mlpserve.trainer.sweep.schedule import rungs
 from mlpserve.trainer.sweep.space import read_space
 from mlpserve.trainer.trials import Rules, Sweep, Trial
@@ -73,6 +71,7 @@ class Plan:
             },
             "data_digest": data_digest,
             "threads": config.threads,
+            "engine": config.engine,
             "time_limit": None if math.isinf(config.time_limit_s) else config.time_limit_s,
         }
 
@@ -114,7 +113,7 @@ def make_plan(options: argparse.Namespace, training: Sequence[str]) -> Plan:
         log_format=base.log_format,
         folder=options.folder,
         parallel=options.parallel,
-        ray_address=_ray_address(options),
+        ray_address=options.ray_address,
     )
 
 
@@ -138,14 +137,6 @@ def _check_flags(options: argparse.Namespace, base: argparse.Namespace) -> None:
         raise TrainingError(
             f"--reduction: expected at least {_MIN_REDUCTION}, got {options.reduction}"
         )
-    if options.ray_address is not None and options.engine is None:
-        raise TrainingError("--ray-address: expected --engine ray, which connects to it")
-
-
-def _ray_address(options: argparse.Namespace) -> str | None:
-    if options.engine is None:
-        return None
-    return options.ray_address or os.environ.get("RAY_ADDRESS") or AUTO
 
 
 def _check_space(

@@ -34,7 +34,7 @@ def connected(address: str, *, processors: int) -> Iterator[None]:
         import ray.tune  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"--engine ray needs {error.name}: pip install 'mlpserve[trainer,ray]'"
+            f"--ray-address needs {error.name}: pip install 'mlpserve[trainer,ray]'"
         ) from error
     _check(address)
     here: dict[str, Any] = {}
