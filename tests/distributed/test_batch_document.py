@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -195,7 +196,8 @@ def test_tasks_and_actors_of_ray_answer_as_the_command_does(folder: Path) -> Non
     tasks, actors = programs("Ray Data")
     before = """
 import ray
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+size = {"num_cpus": 4, "object_store_memory": 100_000_000}
+ray.init(**size, include_dashboard=False, log_to_driver=False, _temp_dir=FOLDER)
 """
     more = f"""
 import pyarrow as pa, numpy, os
@@ -211,7 +213,10 @@ pictures = tensors.rename_columns({{"data": "image"}})
 print("tensors:", len(pictures.map_batches(classify, batch_format="pyarrow").take_all()))
 ray.shutdown()
 """
-    printed = run(before + tasks + actors + more, folder, RAY_AUTH_MODE="disabled")
+    # Of a short name, because the paths of its sockets must be short.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as own:
+        started = before.replace("FOLDER", repr(own))
+        printed = run(started + tasks + actors + more, folder)
     expected = answers(folder / "answers.parquet")
     assert answers(folder / "ray-answers") == expected
     assert answers(folder / "ray-actors-answers") == expected
