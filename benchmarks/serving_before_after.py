@@ -9,20 +9,18 @@ in the same round, less its part of a forward pass, on images that no cache hold
 """
 
 import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
-from unittest.mock import patch
 
 from harness.arguments import connections_and_calls, positive
 from harness.errors import BenchmarkError
 from harness.figures import Spread, ratios
 from harness.noise import NoiseMeter
-from harness.rounds import interleave
+from harness.rounds import interleave, sources_of
 from harness.tables import markdown_table
 from mlpserve.model.compiled import DEFAULT_BLOCK_ROWS
 from servers.contest import Cell, Measurement, Server, forward, started
@@ -32,7 +30,6 @@ from servers.participants import ECHO, OURS
 
 _EXIT_FAILED: Final = 1
 _ONE_WORKER: Final = "mlpserve-1"
-_PARTS: Final = ("server", "model", "client", "proto")
 _CELLS: Final = "1:32,1:64,1:8x8,1:1x64,64:32,64:64,64:8x8,64:1x64,1024:32"
 _US: Final = 1e6
 
@@ -74,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
         for number, row in enumerate(rows):
             logs = Path(name) / str(number)
             logs.mkdir()
-            with _sources(row.checkout):
+            with sources_of(row.checkout):
                 servers[row] = stack.enter_context(started(row.name, models, logs, model))
         for batch, (connections, calls) in options.cells:
             cell = Cell(options.network, batch, connections, calls)
@@ -88,14 +85,6 @@ def _run(options: argparse.Namespace) -> None:
             forward_s = batch * min(forward(models, joined, 1).cpu_s_per_image for _ in range(3))
             print(_table(cell, interleave(rows, options.repeats, measure), forward_s), flush=True)
     print(meter.noise().sentences())
-
-
-@contextmanager
-def _sources(checkout: Path | None) -> Iterator[None]:
-    """Have processes that are started import our packages from a checkout."""
-    paths = [str(checkout / part) for part in _PARTS] if checkout else []
-    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}):
-        yield
 
 
 def _table(cell: Cell, found: Mapping[_Row, Sequence[Measurement]], forward_s: float) -> str:

@@ -78,7 +78,7 @@ def _save(dataset: Dataset, path: Path, images: int | None) -> int:
 
 def _measure(options: argparse.Namespace, data: Path, dataset: Dataset, images: int) -> Report:
     meter = NoiseMeter()
-    runner = Runner(data, meter.probe, _say)
+    runner = Runner(data, meter.probe, _say, options.baseline and options.baseline.resolve())
     measured = _time_libraries(options, runner)
     seed_measured = _time_seed_forms(options, runner)
     difference = None
@@ -196,6 +196,7 @@ def _add_contest_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME...]",
         help=f"some of {', '.join(LIBRARIES)}; ours is always among them; default: all",
     )
+    add("--baseline", type=Path, metavar="PATH", help="a checkout with an earlier trainer of ours")
     seed_help = "timed of the seed recipe in each of its forms; 0 to leave it out; default: 5"
     add("--iterations", type=_natural, default=5, metavar="N", help=seed_help)
     costs_help = "also compare the costs of both forms of the seed recipe (half a minute)"

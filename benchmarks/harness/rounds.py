@@ -7,8 +7,11 @@ caches that another one left behind.
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest.mock import patch
 
 from harness.errors import BenchmarkError
 
@@ -16,6 +19,7 @@ _Contestant = TypeVar("_Contestant")
 _Measured = TypeVar("_Measured")
 
 _ERROR_LINES_SHOWN: Final = 15
+_PARTS: Final = ("server", "trainer", "model", "datasets", "client", "proto")
 # What the libraries of this world size their pools of threads by.
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -72,6 +76,14 @@ def run_process(command: Sequence[str], *, threads: int, timeout_s: float) -> di
     except (IndexError, json.JSONDecodeError) as error:
         raise BenchmarkError("a measured process printed no line of JSON") from error
     return answer
+
+
+@contextmanager
+def sources_of(checkout: Path | None) -> Iterator[None]:
+    """Have processes that are started import our packages from a checkout; None for this one."""
+    paths = [str(checkout / part) for part in _PARTS] if checkout else []
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}):
+        yield
 
 
 def pin_to_processors(count: int) -> None:

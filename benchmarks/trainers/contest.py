@@ -7,8 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from harness.rounds import interleave, run_process
-from trainers.participants import PARTICIPANTS, PEAK
+from harness.rounds import interleave, run_process, sources_of
+from trainers.participants import BEFORE, NUMPY_ENGINE, PARTICIPANTS, PEAK
 from trainers.tasks import Outcome, Task
 
 Measured = Mapping[Task, Sequence[Outcome]]
@@ -55,11 +55,13 @@ class Runner:
         data: The .npz that all learn from.
         before_each: Called before each process.
         say: Takes a line of progress.
+        baseline: A checkout with an earlier trainer, which takes part; None for none.
     """
 
     data: Path
     before_each: Callable[[], None]
     say: Callable[[str], None]
+    baseline: Path | None = None
 
     def epochs(
         self,
@@ -71,9 +73,10 @@ class Runner:
         repeats: int,
     ) -> Measured:
         """Measure each library, and the peak beside it, on each network with each thread count."""
+        before = [BEFORE] if self.baseline else []
         tasks = [
             self._task(participant, shape, epochs, count)
-            for count, shape, participant in product(threads, shapes, [PEAK, *libraries])
+            for count, shape, participant in product(threads, shapes, [PEAK, *before, *libraries])
         ]
         return interleave(tasks, repeats, self._measure)
 
@@ -116,16 +119,19 @@ class Runner:
         """Run a task; each round has initial weights and an order of the images of its own."""
         task = replace(task, seed=round_number)
         self.before_each()
-        found = Outcome(
-            **run_process(
-                [sys.executable, str(_WORKER), task.to_json()],
-                threads=task.threads,
-                timeout_s=_TIMEOUT_S,
-            )
-        )
+        found = self._run(task)
         layers = "-".join(map(str, task.hidden_sizes))
         self.say(
             f"round {round_number + 1}, {task.threads} thread(s), {layers} {task.activation}, "
             f"{PARTICIPANTS[task.participant].title}: {min(found.seconds):.3f} s at best"
         )
         return found
+
+    def _run(self, task: Task) -> Outcome:
+        worker, checkout = _WORKER, None
+        if task.participant == BEFORE and self.baseline is not None:
+            task = replace(task, participant=NUMPY_ENGINE)
+            worker, checkout = self.baseline / "benchmarks" / _WORKER.name, self.baseline
+        command = [sys.executable, str(worker), task.to_json()]
+        with sources_of(checkout):
+            return Outcome(**run_process(command, threads=task.threads, timeout_s=_TIMEOUT_S))

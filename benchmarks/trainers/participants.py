@@ -63,8 +63,11 @@ FAST_FORM: Final = "seed-fast"
 EXACT_FORM: Final = "seed"
 
 PEAK: Final = "sgemm"
+BEFORE: Final = "before"  # our trainer of another checkout
+NUMPY_ENGINE: Final = "mlpserve"  # its name there, too
 PARTICIPANTS: Final[Mapping[str, Participant]] = {
     **LIBRARIES,
     **SEED_FORMS,
+    BEFORE: Participant("mlpserve, before", "trainers.ours"),
     PEAK: Participant("sgemm", "trainers.sgemm"),
 }

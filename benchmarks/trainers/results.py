@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.figures import Spread, ratios
 from trainers.contest import Measured
-from trainers.participants import FAST_FORM, LIBRARIES, OURS, PARTICIPANTS, PEAK, SEED_FORMS
+from trainers.participants import BEFORE, FAST_FORM, LIBRARIES, OURS, PARTICIPANTS, PEAK, SEED_FORMS
 from trainers.sgemm import PRODUCT_OPERATIONS
 from trainers.tasks import Outcome, Task, epoch_operations
 
@@ -48,7 +48,7 @@ def library_rows(measured: Measured, data: DataShape) -> list[Row]:
     return [
         _row(task, measured, data, ours=OURS, peak=PEAK)
         for task in measured
-        if task.participant in LIBRARIES
+        if task.participant in {BEFORE, *LIBRARIES}
     ]
 
 
