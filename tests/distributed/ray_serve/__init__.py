@@ -1,0 +1,1 @@
+"""Tests of Ray Serve: a package, so that what they share ends with the last of them."""
