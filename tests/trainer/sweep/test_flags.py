@@ -92,6 +92,7 @@ REFUSED: list[tuple[tuple[Any, ...], str]] = [
     ((*RATE, *RATE), "learning-rate is given twice; leave one out"),
     ((*RATE, "--learning-rate", 1), "learning-rate is varied, and --learning-rate given as well"),
     (("--vary", "epochs=1|2"), "epochs cannot be varied: trials are compared after so many"),
+    (("--vary", "teacher=a|b"), "teacher cannot be varied: it is loaded once, with the data"),
     (("--vary", "seed=1|2"), "seed cannot be varied: it draws the validation images"),
     (
         ("--vary", "batch-size=0|8", "--vary", "warp=none|slight"),

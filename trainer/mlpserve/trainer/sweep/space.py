@@ -18,11 +18,12 @@ from mlpserve.trainer.search_space import Choices, Parameter, Range
 _RANGE: Final = re.compile(r"(?P<low>.+?)\.\.(?P<high>[^:]+)(?P<log>:log)?")
 _FORMS: Final = "as in 0.001..0.01, 0.001..0.01:log or 16|32|64"
 _TABLE_FORMS: Final = "as in [16, 32, 64] or { low = 0.001, high = 0.01, log = true }"
-# All trials have these, or they could not be compared.
+# All trials have these, or they could not be compared, or not share what is loaded.
 _THE_SAME: Final[Mapping[str, str]] = {
     "epochs": "trials are compared after so many",
     "patience": "trials are compared by the epoch that each would keep",
     "seed": "it draws the validation images, by which trials are compared",
+    "teacher": "it is loaded once, with the data",
     "validation-share": "trials are compared by the same validation images",
 }
 

@@ -151,12 +151,14 @@ def _run(job: Job, material: Material, display: Display, signals: StopSignals) -
     loaded = Ended(TrialState.ENDED, data_name=material.dataset.name, data_digest=material.digest)
     if job.is_loading:
         return loaded
+    # Its teachers are named by the versions that were loaded.
+    recipe = replace(job.config.recipe, teachers=material.recipe.teachers)
     try:
         published = run_when_free(
             job.config,
             display,
             signals,
-            material=replace(material, recipe=job.config.recipe),
+            material=replace(material, recipe=recipe),
             sweep=job.sweep,
         )
     except StoppedError:
