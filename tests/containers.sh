@@ -105,7 +105,7 @@ training publish
 wait_for training_is published
 
 step 'two models are served: the default one answers calls that name none'
-published() { compose run --rm --no-deps client --target server:50051 --model playground --data auto; }
+published() { compose run --rm --no-deps client --target server:50051 --model playground --data drawn; }
 wait_for published
 answer=$(compose run --rm --no-deps client --target server:50051 --data auto)
 grep -q '^digits version 1 ' <<<"$answer" || fail "the client said: $answer"
