@@ -69,15 +69,24 @@ BETTER: Final = replace(
 BEST: Final = replace(
     BETTER,
     name="best",
-    hidden_sizes=(1536, 768),
+    hidden_sizes=(1536, 1024, 512),
     schedule="cosine",
-    learning_rate=1e-3,
-    epochs=240,
-    warp=STRONG,
+    learning_rate=1.2e-3,
+    epochs=80,
+    batch_size=512,
+    warp=WarpSettings(
+        rotation_degrees=14,
+        log_scale=0.15,
+        shear=0.14,
+        shift_px=1.0,
+        elastic_px=1.3,
+        elastic_smoothness_px=5,
+    ),
     gentle_share=0.0,
-    average_decay=0.9998,
+    average_decay=0.9995,
     validation_share=0.02,
 )
+RECORD: Final = replace(BEST, name="record", epochs=120)
 RECIPES: Final[Mapping[str, Recipe]] = {
-    recipe.name: recipe for recipe in (FAST, GOOD, BETTER, BEST, SEED, SEED_FAST)
+    recipe.name: recipe for recipe in (FAST, GOOD, BETTER, BEST, RECORD, SEED, SEED_FAST)
 }
