@@ -4,15 +4,17 @@
     .venv/bin/python benchmarks/serving_before_after.py --baseline ../earlier
 
 All servers take turns in every round, and ratios are taken within a round, so that a slow minute of
-the machine is everybody's. The own share is the processor time of a request, less that of the echo
-in the same round, less its part of a forward pass, on images that no cache holds.
+the machine is everybody's. Cold starts and memory come first. The own share is the processor time
+of a request, less that of the echo in the same round, less its part of a forward pass, on images
+that no cache holds.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +25,8 @@ from harness.noise import NoiseMeter
 from harness.rounds import interleave, sources_of
 from harness.tables import markdown_table
 from mlpserve.model.compiled import DEFAULT_BLOCK_ROWS
-from servers.contest import Cell, Measurement, Server, forward, started
+from mlpserve.model.weights import Model
+from servers.contest import Cell, Measurement, Server, Start, forward, started
 from servers.load import check_installed
 from servers.networks import publish_random
 from servers.participants import ECHO, OURS
@@ -32,6 +35,7 @@ _EXIT_FAILED: Final = 1
 _ONE_WORKER: Final = "mlpserve-1"
 _CELLS: Final = "1:32,1:64,1:8x8,1:1x64,64:32,64:64,64:8x8,64:1x64,1024:32"
 _US: Final = 1e6
+_MB: Final = 1e-6
 
 
 class _Row(NamedTuple):
@@ -67,12 +71,10 @@ def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         models = Path(name) / "models"
         model = publish_random(models, options.network)
-        servers: dict[_Row, Server] = {}
-        for number, row in enumerate(rows):
-            logs = Path(name) / str(number)
-            logs.mkdir()
-            with sources_of(row.checkout):
-                servers[row] = stack.enter_context(started(row.name, models, logs, model))
+        start = partial(_started, models=models, model=model, folder=Path(name))
+        starts = interleave(rows, options.repeats, lambda row, _: _start(start(row)))
+        print(_table_of_starts(starts), flush=True)
+        servers = {row: stack.enter_context(start(row)) for row in rows}
         for batch, (connections, calls) in options.cells:
             cell = Cell(options.network, batch, connections, calls)
 
@@ -85,6 +87,33 @@ def _run(options: argparse.Namespace) -> None:
             forward_s = batch * min(forward(models, joined, 1).cpu_s_per_image for _ in range(3))
             print(_table(cell, interleave(rows, options.repeats, measure), forward_s), flush=True)
     print(meter.noise().sentences())
+
+
+@contextmanager
+def _started(row: _Row, *, models: Path, model: Model, folder: Path) -> Iterator[Server]:
+    with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+        with sources_of(row.checkout):
+            server = stack.enter_context(started(row.name, models, logs, model))
+        yield server
+
+
+def _start(server: AbstractContextManager[Server]) -> Start:
+    with server as running:
+        return running.start
+
+
+def _table_of_starts(found: Mapping[_Row, Sequence[Start]]) -> str:
+    heads = ("server", "s to the first answer", "MB resident")
+    rows = [
+        (
+            row.title,
+            Spread.of([each.start_s for each in starts]).text(2),
+            Spread.of([each.memory_bytes for each in starts]).text(0, scale=_MB),
+        )
+        for row, starts in found.items()
+    ]
+    return f"**Started anew.**\n\n{markdown_table(heads, rows)}"
 
 
 def _table(cell: Cell, found: Mapping[_Row, Sequence[Measurement]], forward_s: float) -> str:
