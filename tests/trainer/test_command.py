@@ -250,7 +250,7 @@ def test_a_job_that_is_started_again_unless_published_trains_only_once(
             "--compare-to a/b",
             "--compare-to: model: expected NAME, NAME:VERSION or NAME:LABEL, got 'a/b'",
         ),
-        ("--teacher nobody", "--teacher: models folder "),
+        ("--teacher nobody", "there is no such folder"),
         ("--teacher-share 0", "teacher share: expected above 0 to 1, got 0.0"),
         (
             "--teacher-temperature 0.5",
