@@ -85,6 +85,7 @@ def check_refused(done: Done, message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_folder_has_the_rows_of_a_file(
     predict: Predict, tmp_path: Path, inputs: list[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_what_a_kill_leaves_is_resumed_and_no_finished_part_is_done_again(
     assert (done.returncode, contents(folder)) == (0, whole)
 
 
+@pytest.mark.exhaustive
 def test_a_shard_that_is_corrupt_is_named_and_done_once_it_is_mended(
     predict: Predict, tmp_path: Path, inputs: list[str]
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_shard_that_is_corrupt_is_named_and_done_once_it_is_mended(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.exhaustive
 def test_a_folder_that_is_there_is_replaced_only_when_that_is_said(
     predict: Predict, tmp_path: Path, inputs: list[str]
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_folder_that_is_there_is_replaced_only_when_that_is_said(
     assert contents(folder) == before
 
 
+@pytest.mark.exhaustive
 def test_parts_of_another_job_are_neither_lost_nor_mixed_in(
     predict: Predict, tmp_path: Path, inputs: list[str], publish: Callable[..., None]
 ) -> None:
@@ -186,6 +190,7 @@ def test_parts_of_another_job_are_neither_lost_nor_mixed_in(
     assert contents(folder) == before
 
 
+@pytest.mark.exhaustive
 def test_a_version_whose_weights_have_changed_is_another(
     predict: Predict, tmp_path: Path, inputs: list[str]
 ) -> None:
