@@ -134,7 +134,7 @@ def test_a_request_goes_to_a_replica_as_bytes_with_the_time_that_is_left(ask: As
     assert ask(replica, b"\xff no message")[:2] == ([b"answer"], grpc.StatusCode.OK)
     ((data, remaining_s),) = came
     assert data == b"\xff no message"
-    assert 0 < remaining_s <= TIMEOUT_S
+    assert 0 < remaining_s <= TIMEOUT_S + 0.1  # gRPC sends it in tenths of a second, rounded up
 
 
 def test_bytes_go_to_and_fro_in_streams(ask: Ask) -> None:

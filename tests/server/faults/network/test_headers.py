@@ -46,7 +46,8 @@ def test_empty_frames_of_headers_without_end_end_their_connection(attack: Attack
 
 def test_full_frames_of_headers_without_end_are_not_kept(attack: Attack) -> None:
     fault = f"headers for ever: {FRAMES:,} CONTINUATION frames of 16 kB"
-    with attack(fault, peak_mb=30) as server, RawHttp2(server.address) as connection:
+    # Up to 32 MB of what was freed stays with the allocator, whatever it was for.
+    with attack(fault, peak_mb=50) as server, RawHttp2(server.address) as connection:
         assert send_headers_without_end(connection, FIELD, FRAMES) == FRAMES
         # They end after all; who had kept them would have 98 MB by now.
         last = ContinuationFrame(FIRST_STREAM, flags=["END_HEADERS"])
