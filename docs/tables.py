@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mlpserve.server.ray_serve.application import Replicas
+from mlpserve.server.ray_serve.arguments import Replicas
 from mlpserve.server.settings.config import ServerConfig
 from mlpserve.server.settings.fields import Setting, settings_of
 from mlpserve.server.telemetry.metrics import METRICS, Metric

@@ -9,7 +9,7 @@ import pytest
 
 from mlpserve.server.errors import StartError
 from mlpserve.server.ray_serve import app
-from mlpserve.server.ray_serve.application import read_arguments
+from mlpserve.server.ray_serve.arguments import read_arguments
 
 REPOSITORY = Path(__file__).parents[3]
 

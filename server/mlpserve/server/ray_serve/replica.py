@@ -18,7 +18,7 @@ from mlpserve.server.grpc_api.messages import SERVICE_NAME
 from mlpserve.server.models.generations import LocalPool
 from mlpserve.server.models.lifecycle import Lifecycle
 from mlpserve.server.oip.messages import SERVICE_NAME as OIP_SERVICE_NAME
-from mlpserve.server.ray_serve.application import Replicas
+from mlpserve.server.ray_serve.arguments import Replicas
 from mlpserve.server.ray_serve.calls import Call, Calls, Encoded
 from mlpserve.server.ray_serve.proxy import RPCS, Rpc
 from mlpserve.server.settings.config import ServerConfig
