@@ -242,7 +242,6 @@ def test_an_input_that_changes_during_a_job_fails_and_is_not_mixed(
             "expected at least 1, got 0",
         ),
         (["--output", "out/", "--engine", "ray", "--ray-cpus", "nan"], "above 0, got nan"),
-        (["--output", "nowhere://out/"], "expected a URL that fsspec knows"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(
