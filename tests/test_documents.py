@@ -57,7 +57,17 @@ PROGRAMS = {
     models: ["", "list", "show", "label", "promote", "rollback", "verify", "prune", "sync"],
 }
 # Of docker, curl and sha256sum.
-OTHER_FLAGS = {"--rm", "--scale", "--profile", "--volumes", "--memory", "--memory-swap", "--signal"}
+OTHER_FLAGS = {
+    "--kill-node",  # with --rows: benchmarks/batch_prediction.py
+    "--rows",
+    "--rm",
+    "--scale",
+    "--profile",
+    "--volumes",
+    "--memory",
+    "--memory-swap",
+    "--signal",
+}
 OTHER_FLAGS |= {"--data", "--check", "--archives"}
 OTHER_FLAGS |= {"--count", "--folder", "--minutes", "--plan-only"}  # of benchmarks
 
