@@ -57,19 +57,10 @@ PROGRAMS = {
     models: ["", "list", "show", "label", "promote", "rollback", "verify", "prune", "sync"],
 }
 # Of docker, curl and sha256sum.
-OTHER_FLAGS = {
-    "--kill-node",  # with --rows: benchmarks/batch_prediction.py
-    "--rows",
-    "--rm",
-    "--scale",
-    "--profile",
-    "--volumes",
-    "--memory",
-    "--memory-swap",
-    "--signal",
-}
+OTHER_FLAGS = {"--rm", "--scale", "--profile", "--volumes", "--memory", "--memory-swap", "--signal"}
 OTHER_FLAGS |= {"--data", "--check", "--archives"}
-OTHER_FLAGS |= {"--count", "--folder", "--minutes", "--plan-only"}  # of benchmarks
+# Of benchmarks.
+OTHER_FLAGS |= {"--count", "--folder", "--kill-node", "--minutes", "--plan-only", "--rows"}
 
 
 class Block(NamedTuple):
