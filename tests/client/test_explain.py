@@ -1,7 +1,8 @@
 """Explanations, by both clients: of a real server, an older one, and the server for tests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
@@ -188,6 +189,56 @@ def test_answers_that_break_the_contract_are_the_servers_fault(serve: Callable[.
             pytest.raises(ServerFaultError, match="answer: expected"),
         ):
             client.explain(IMAGES[:1])
+
+
+ASKED: Final[list[dict[str, Any]]] = [
+    {"images": IMAGES[:2], "classes": [1, -1]},
+    {"images": IMAGES[2:5], "classes": 4},
+    {"images": IMAGES[5:6], "class_names": True},
+    {"images": IMAGES[6:8]},
+    {"images": IMAGES[8:10], "method": "gradient_times_input"},
+    {"images": IMAGES[10:11], "classes": 10},  # there is none: refused
+]
+
+
+async def in_one_loop(target: str) -> Sequence[Explanations | BaseException]:
+    async with AsyncClient(target) as client, client.batching(max_delay_s=0) as joined:
+        calls = (joined.explain(**each) for each in ASKED)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def in_threads(target: str) -> Sequence[Explanations | BaseException]:
+    with Client(target) as client, ThreadPoolExecutor(len(ASKED)) as threads:
+        joined = client.batching()
+        calls = [threads.submit(joined.explain, **each) for each in ASKED]
+        return [call.exception() or call.result() for call in calls]
+
+
+@pytest.mark.parametrize("explain_all", [lambda to: asyncio.run(in_one_loop(to)), in_threads])
+def test_calls_that_share_requests_are_explained_each_as_if_it_were_alone(
+    explain_all: Callable[[str], Sequence[Explanations | BaseException]],
+) -> None:
+    with FakeServer() as server, Client(server.target) as client:
+        *found, refused = explain_all(server.target)
+        for each, asked in zip(found, ASKED[:-1], strict=True):
+            assert isinstance(each, Explanations)
+            alone = client.explain(**asked)
+            np.testing.assert_array_equal(each.classes, alone.classes)
+            np.testing.assert_allclose(each.attributions, alone.attributions, rtol=1e-5)
+            assert each.predictions.class_names == alone.predictions.class_names
+        assert isinstance(refused, InvalidRequestError)
+
+
+def test_calls_of_one_loop_are_explained_in_as_few_requests_as_the_server_takes() -> None:
+    async def explain_all(target: str) -> None:
+        async with AsyncClient(target) as client, client.batching() as joined:
+            calls = (joined.explain(each[np.newaxis], steps=64) for each in IMAGES)
+            await asyncio.gather(*calls)
+
+    with FakeServer() as server:
+        asyncio.run(explain_all(server.target))
+        # 64 steps of 16 images are 1024 rows.
+        assert sorted(len(call.images) for call in server.calls) == [8, 16, 16]
 
 
 def test_a_server_for_tests_explains_completely() -> None:

@@ -1,32 +1,25 @@
 """The client: one object for one server, or for all that a name resolves to."""
 
-import os
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
-from threading import Event, Lock, Semaphore
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import grpc
 import numpy.typing as npt
 
 from mlpserve.client.arguments import checked_credentials, checked_text, shown
 from mlpserve.client.batching import BatchingClient
-from mlpserve.client.channel import checked_target, means_several, open_channel
-from mlpserve.client.core import DEFAULT_TIMEOUT_S, HEALTH, Core, run
+from mlpserve.client.blocking_transport import BlockingTransport, blocking, run
+from mlpserve.client.channel import checked_target
+from mlpserve.client.core import Core
 from mlpserve.client.errors import invalid_argument
 from mlpserve.client.explanations import Explanations
 from mlpserve.client.predictions import Predictions
 from mlpserve.client.requests import MAX_IMAGES_PER_REQUEST
 from mlpserve.client.results import HealthStatus, ModelInfo
+from mlpserve.client.sending import DEFAULT_TIMEOUT_S, Sender
 from mlpserve.client.shared_requests import DEFAULT_MAX_ROWS
-from mlpserve.client.streams import MAX_UNANSWERED, StreamRequests
-from mlpserve.client.transports import Metadata, Pending
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client"]
-
-ItemT = TypeVar("ItemT")
 
 
 class Client:
@@ -72,11 +65,11 @@ class Client:
         hedge_after_s: float | None = None,
     ) -> None:
         target = checked_target(checked_text(target, "target"))
-        self._transport = _BlockingTransport(
+        self._transport = BlockingTransport(
             target, checked_credentials(credentials), checks_health=checks_health
         )
         try:
-            self._core = Core(
+            self._sender = Sender(
                 target,
                 self._transport,
                 timeout_s=timeout_s,
@@ -86,17 +79,13 @@ class Client:
         except BaseException:
             self._transport.close()
             raise
+        self._core = Core(self._sender)
 
     def __enter__(self) -> Self:
         """Return the client itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the client."""
         self.close()
 
@@ -198,7 +187,7 @@ class Client:
         """
         if not isinstance(batches, Iterable):
             raise invalid_argument("batches", "an iterable of arrays of images", shown(batches))
-        return _blocking(
+        return blocking(
             self._core.predict_stream(
                 batches,
                 model=model,
@@ -284,7 +273,7 @@ class Client:
         Raises:
             InvalidRequestError: ``max_rows`` is out of its range.
         """
-        return BatchingClient(self._core, max_rows=max_rows)
+        return BatchingClient(self._core, self._sender, max_rows=max_rows)
 
     def model(
         self,
@@ -342,147 +331,3 @@ class Client:
             ClientError: It refuses for another reason than that it is not ready.
         """
         run(self._core.wait_until_ready(timeout_s=timeout_s))
-
-
-class _BlockingTransport:
-    """The way to the server over gRPC's blocking API: nothing here ever suspends."""
-
-    def __init__(
-        self,
-        target: str,
-        credentials: grpc.ChannelCredentials | None,
-        *,
-        checks_health: bool | None,
-    ) -> None:
-        if checks_health is None:
-            checks_health = means_several(target)
-        self.is_closed = False
-        self.process: int | None = os.getpid()
-        self._open = partial(open_channel, target, credentials)
-        self._channel = self._open(checks_health=checks_health)
-        self._checks_health = checks_health
-        self._probes: list[grpc.Channel] = []
-        self._callables: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
-
-    def close(self) -> None:
-        self.is_closed = True
-        if self.process == os.getpid():  # else the parent's connections are not ours to end
-            for channel in self._channel, *self._probes:
-                channel.close()
-
-    async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
-        return self._unary(method)(request, timeout=timeout_s, metadata=metadata)
-
-    def start(
-        self, method: str, request: bytes, timeout_s: float, metadata: Metadata
-    ) -> "_BlockingCall":
-        return _BlockingCall(
-            self._unary(method).future(request, timeout=timeout_s, metadata=metadata)
-        )
-
-    async def first(self, calls: Sequence[Pending], timeout_s: float) -> Pending | None:
-        is_over = Event()
-        for each in calls:
-            each.when_over(is_over.set)
-        is_over.wait(timeout_s)
-        return next((each for each in calls if each.is_over), None)
-
-    def turns(self) -> "_BlockingTurns":
-        return _BlockingTurns()
-
-    async def stream(
-        self,
-        method: str,
-        requests: StreamRequests,
-        timeout_s: float,
-        metadata: Metadata,
-    ) -> AsyncGenerator[bytes, None]:
-        room = _BlockingRoom()
-        ask: Callable[..., Any] = self._channel.stream_stream(method)
-        call = ask(_blocking(requests.encoded(room)), timeout=timeout_s, metadata=metadata)
-        try:
-            for answer in call:
-                room.release()
-                yield answer
-        finally:
-            room.close()
-            call.cancel()
-
-    async def sleep(self, duration_s: float) -> None:
-        time.sleep(duration_s)  # noqa: ASYNC251 - no event loop runs this
-
-    def _unary(self, method: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
-        """Return what sends encoded requests of a method; protobuf never sees the images."""
-        found = self._callables.get(method)
-        if found is None:
-            channel = self._channel
-            # Health is asked of servers that do not serve, too.
-            if method == HEALTH and self._checks_health:
-                channel = self._open()
-                self._probes.append(channel)
-            found = self._callables[method] = channel.unary_unary(method)
-        return found
-
-
-class _BlockingCall:
-    def __init__(self, call: "grpc.Future[bytes]") -> None:
-        self._call = call
-
-    @property
-    def is_over(self) -> bool:
-        return self._call.done()
-
-    def when_over(self, act: Callable[[], None]) -> None:
-        self._call.add_done_callback(lambda _: act())
-
-    async def answer(self) -> bytes:
-        return self._call.result()
-
-    def cancel(self) -> None:
-        self._call.cancel()
-
-
-class _BlockingRoom:
-    """Room for requests that are not answered yet: what asks for them waits in a thread."""
-
-    def __init__(self) -> None:
-        self._places = Semaphore(MAX_UNANSWERED)
-        self._is_closed = False
-
-    async def taken(self) -> bool:
-        self._places.acquire()
-        return not self._is_closed
-
-    def release(self) -> None:
-        self._places.release()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._places.release()
-
-
-class _BlockingTurns:
-    """Turns at the caller's iterator, which threads of two calls of one stream may want."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-
-    async def take(self, work: Callable[[], Awaitable[None]]) -> None:
-        with self._lock:
-            await work()
-
-    async def close(self) -> None:
-        """Do nothing: a thread that waits for the caller's iterator cannot be told to stop."""
-
-
-def _blocking(items: AsyncGenerator[ItemT, None]) -> Iterator[ItemT]:
-    """Yield what an asynchronous generator yields that never suspends."""
-    try:
-        while True:
-            try:
-                item = run(anext(items))
-            except StopAsyncIteration:
-                return
-            yield item
-    finally:
-        run(items.aclose())

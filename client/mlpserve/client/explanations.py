@@ -1,19 +1,27 @@
-"""Explanations: what spoke for a class of each image, and against it."""
+"""Explanations: what spoke for a class of each image, and against it; how they are asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.errors import ServerFaultError
+from mlpserve.client.arguments import checked_number, checked_text, shown
+from mlpserve.client.errors import ServerFaultError, invalid_argument
 from mlpserve.client.predictions import (
     Predictions,
     join_predictions,
     read_predictions,
     to_pandas,
     to_polars,
+)
+from mlpserve.client.requests import (
+    MAX_BYTES_PER_REQUEST,
+    MAX_IMAGES_PER_REQUEST,
+    ModelSelector,
+    encode_request,
+    split,
 )
 from mlpserve.client.results import parse
 from mlpserve.v1 import prediction_pb2
@@ -23,6 +31,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 _BYTES_PER_VALUE: Final = 4  # all are int32 or float32
+_INTEGRATED_GRADIENTS: Final = "integrated_gradients"
+_METHODS: Final = {
+    _INTEGRATED_GRADIENTS: prediction_pb2.EXPLANATION_METHOD_INTEGRATED_GRADIENTS,
+    "gradient_times_input": prediction_pb2.EXPLANATION_METHOD_GRADIENT_TIMES_INPUT,
+}
+# As the contract has them.
+_DEFAULT_STEPS: Final = 20
+_MAX_STEPS: Final = 256
+_MIN_ROWS: Final = 4
+_MOST_PROBABLE: Final = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +117,87 @@ class Explanations:
             "baseline_logit": self.baseline_logits,
             **values,
         }
+
+
+@dataclass(frozen=True)
+class Explain:
+    """What is to be explained of some images: what an ExplainRequest says beside a PredictRequest.
+
+    Attributes:
+        fields: The method and the steps, encoded.
+        rows_per_image: As so many predictions the server counts the explanation of an image.
+        classes: (N,) int32, little-endian, the class of each image; -1 for the most probable.
+    """
+
+    fields: bytes
+    rows_per_image: int
+    classes: npt.NDArray[np.int32]
+
+    def split(
+        self, images: npt.NDArray[Any], *, max_images: int | None
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int32]]]:
+        """Yield (N, D) images in runs, as ``split`` does, and their classes."""
+        if max_images is None:  # the answer has a float32 for each value
+            of_bytes = MAX_BYTES_PER_REQUEST // (images.shape[1] * np.float32().itemsize)
+            max_images = max(1, min(MAX_IMAGES_PER_REQUEST // self.rows_per_image, of_bytes))
+        start = 0
+        for batch in split(images, max_images=max_images):
+            yield batch, self.classes[start : start + len(batch)]
+            start += len(batch)
+
+    def requests(
+        self,
+        batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int32]]],
+        selector: ModelSelector,
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield the number of images of each batch, and the ExplainRequest about them."""
+        for images, classes in batches:
+            named = classes.tobytes() if classes.max() > _MOST_PROBABLE else b""
+            own = prediction_pb2.ExplainRequest(classes=named).SerializeToString()
+            # The fields that a PredictRequest has as well are written alike.
+            yield len(images), encode_request(images, selector) + self.fields + own
+
+
+def explain(
+    method: str | None, steps: int | None, classes: npt.ArrayLike | None, count: int
+) -> Explain:
+    """Return what is to be explained of so many images, by the arguments of a call.
+
+    Raises:
+        InvalidRequestError: One of them is out of its range.
+    """
+    name = checked_text(method, "method") or _INTEGRATED_GRADIENTS
+    if name not in _METHODS:
+        raise invalid_argument("method", " or ".join(map(repr, _METHODS)), shown(method))
+    message = prediction_pb2.ExplainRequest(method=_METHODS[name])
+    rows_per_image = 0
+    if name == _INTEGRATED_GRADIENTS:
+        rows_per_image = _DEFAULT_STEPS
+        if steps is not None:
+            expected = f"from 1 to {_MAX_STEPS}"
+            rows_per_image = checked_number(steps, "steps", expected, least=1, limit=_MAX_STEPS)
+            message.steps = rows_per_image
+    elif steps is not None:
+        raise invalid_argument("steps", f"none with {name!r}", shown(steps))
+    return Explain(
+        message.SerializeToString(), max(rows_per_image, _MIN_ROWS), _class_indices(classes, count)
+    )
+
+
+def _class_indices(classes: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int32]:
+    if classes is None:
+        return np.full(count, _MOST_PROBABLE, "<i4")
+    expected = f"an index, or one for each of {count} images"
+    try:
+        found = np.asarray(classes)
+    except Exception as error:  # of any kind, where it is the caller's code that runs here
+        raise invalid_argument("classes", expected, shown(classes)) from error
+    if found.dtype.kind not in "iu" or found.shape not in ((), (count,)):
+        raise invalid_argument("classes", expected, shown(classes))
+    limit = np.iinfo(np.int32).max
+    if found.min() < _MOST_PROBABLE or found.max() > limit:
+        raise invalid_argument("classes", "indices, or -1 for the most probable", shown(classes))
+    return np.broadcast_to(found, count).astype("<i4")
 
 
 def read_explanations(data: bytes, count: int) -> Explanations:

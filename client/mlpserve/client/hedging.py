@@ -12,7 +12,7 @@ import grpc
 from mlpserve.client.transports import Metadata, Transport
 
 # Larger ones cost the servers more than a late answer costs the caller.
-MAX_HEDGED_BYTES: Final = 64 * 1024
+_MAX_HEDGED_BYTES: Final = 64 * 1024
 # So many calls in a row may be made twice, and after them one of ten: where all answers are late,
 # the servers have too much to do already.
 _MAX_TOKENS: Final = 10.0
@@ -35,6 +35,8 @@ class Hedging:
 
     async def ask(self, method: str, request: bytes, timeout_s: float, metadata: Metadata) -> bytes:
         """Return the first answer; see ``Transport.ask``."""
+        if len(request) > _MAX_HEDGED_BYTES:
+            return await self._transport.ask(method, request, timeout_s, metadata)
         self._tokens = min(_MAX_TOKENS, self._tokens + _TOKENS_PER_CALL)
         call = self._transport.start(method, request, timeout_s, metadata)
         is_over = await self._transport.first([call], min(self._after_s, timeout_s))

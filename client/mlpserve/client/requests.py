@@ -9,28 +9,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_flag, checked_number, checked_text, shown
+from mlpserve.client.arguments import checked_flag, checked_number, checked_text
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.errors import InvalidRequestError, invalid_argument
+from mlpserve.client.errors import InvalidRequestError
 from mlpserve.v1 import prediction_pb2
 
 # Enough that a request's fixed cost does not count, little enough that several are under way soon.
 MAX_IMAGES_PER_REQUEST: Final = 1024
 # Below the 4 MiB at which gRPC, and what stands between client and server, refuses by default.
-_MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
+MAX_BYTES_PER_REQUEST: Final = 3 * 1024 * 1024
 # From this size on, glibc maps blocks at first.
 _MAPPED_BYTES: Final = 128 * 1024
 # Twice this is kept: room for four requests of 3 MiB, and gRPC's copies of them.
 _KEPT_BYTES: Final = 16 * 1024 * 1024
-INTEGRATED_GRADIENTS: Final = "integrated_gradients"
-_METHODS: Final = {
-    INTEGRATED_GRADIENTS: prediction_pb2.EXPLANATION_METHOD_INTEGRATED_GRADIENTS,
-    "gradient_times_input": prediction_pb2.EXPLANATION_METHOD_GRADIENT_TIMES_INPUT,
-}
-# As the contract has them.
-_DEFAULT_STEPS: Final = 20
-_MAX_STEPS: Final = 256
-_MIN_ROWS: Final = 4
 _MAX_VERSION: Final = 2**63 - 1
 _VERSION: Final = "a positive number, or 0 for none in particular"
 # The wire format of prediction.proto: field numbers and types of a request and its ImageBatch.
@@ -157,84 +148,12 @@ def encode_request(images: npt.NDArray[Any], selector: ModelSelector) -> bytes:
     return b"".join((selector.encoded, _IMAGES, size, batch, data.data))
 
 
-@dataclass(frozen=True)
-class Explain:
-    """What is to be explained of some images: what an ExplainRequest says beside a PredictRequest.
-
-    Attributes:
-        fields: The method and the steps, encoded.
-        rows_per_image: As so many predictions the server counts the explanation of an image.
-        classes: (N,) int32, little-endian, the class of each image; empty for the most probable.
-    """
-
-    fields: bytes
-    rows_per_image: int
-    classes: npt.NDArray[np.int32]
-
-    def split(
-        self, images: npt.NDArray[Any], *, max_images: int | None
-    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int32]]]:
-        """Yield (N, D) images in runs, as ``split`` does, and their classes."""
-        if max_images is None:  # the answer has a float32 for each value
-            of_bytes = _MAX_BYTES_PER_REQUEST // (images.shape[1] * np.float32().itemsize)
-            max_images = max(1, min(MAX_IMAGES_PER_REQUEST // self.rows_per_image, of_bytes))
-        start = 0
-        for batch in split(images, max_images=max_images):
-            yield batch, self.classes[start : start + len(batch)]
-            start += len(batch)
-
-    def requests(
-        self,
-        batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int32]]],
-        selector: ModelSelector,
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield the number of images of each batch, and the ExplainRequest about them."""
-        for images, classes in batches:
-            own = prediction_pb2.ExplainRequest(classes=classes.tobytes()).SerializeToString()
-            # The fields that a PredictRequest has as well are written alike.
-            yield len(images), encode_request(images, selector) + self.fields + own
-
-
-def explain(
-    method: str | None, steps: int | None, classes: npt.ArrayLike | None, count: int
-) -> Explain:
-    """Return what is to be explained of so many images, by the arguments of a call.
-
-    Raises:
-        InvalidRequestError: One of them is out of its range.
-    """
-    name = checked_text(method, "method") or INTEGRATED_GRADIENTS
-    if name not in _METHODS:
-        raise invalid_argument("method", " or ".join(map(repr, _METHODS)), shown(method))
-    message = prediction_pb2.ExplainRequest(method=_METHODS[name])
-    rows_per_image = 0
-    if name == INTEGRATED_GRADIENTS:
-        rows_per_image = _DEFAULT_STEPS
-        if steps is not None:
-            expected = f"from 1 to {_MAX_STEPS}"
-            rows_per_image = checked_number(steps, "steps", expected, least=1, limit=_MAX_STEPS)
-            message.steps = rows_per_image
-    elif steps is not None:
-        raise invalid_argument("steps", f"none with {name!r}", shown(steps))
-    return Explain(
-        message.SerializeToString(), max(rows_per_image, _MIN_ROWS), _class_indices(classes, count)
-    )
-
-
-def _class_indices(classes: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int32]:
-    if classes is None:
-        return np.empty(0, np.int32)
-    expected = f"an index, or one for each of {count} images"
-    try:
-        found = np.asarray(classes)
-    except Exception as error:  # of any kind, where it is the caller's code that runs here
-        raise invalid_argument("classes", expected, shown(classes)) from error
-    if found.dtype.kind not in "iu" or found.shape not in ((), (count,)):
-        raise invalid_argument("classes", expected, shown(classes))
-    limit = np.iinfo(np.int32).max
-    if found.min() < -1 or found.max() > limit:
-        raise invalid_argument("classes", "indices, or -1 for the most probable", shown(classes))
-    return np.broadcast_to(found, count).astype("<i4")
+def predict_requests(
+    batches: Iterable[npt.NDArray[Any]], selector: ModelSelector
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of images of each batch, and the PredictRequest about them."""
+    for images in batches:
+        yield len(images), encode_request(images, selector)
 
 
 def get_model_request(selector: ModelSelector) -> prediction_pb2.GetModelRequest:
@@ -285,7 +204,7 @@ def _runs(images: Any) -> Iterator[npt.ArrayLike]:  # noqa: ANN401 - whatever ha
 def _images_per_request(images: npt.NDArray[Any]) -> int:
     """Return how many images like the (N, D) ones fit in one request."""
     bytes_per_image: int = images.shape[1] * images.itemsize
-    return max(1, _MAX_BYTES_PER_REQUEST // bytes_per_image)
+    return max(1, MAX_BYTES_PER_REQUEST // bytes_per_image)
 
 
 def _varint(number: int) -> bytes:

@@ -1,10 +1,17 @@
-"""The way to the server, as the core of the client sees it: one that blocks, one that awaits."""
+"""The way to the server, as the core of the client sees it, and the names of what it is asked."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from mlpserve.client.streams import StreamRequests, Turns
 
+_SERVICE: Final = "/mlpserve.v1.PredictionService/"
+PREDICT: Final = f"{_SERVICE}Predict"
+PREDICT_STREAM: Final = f"{_SERVICE}PredictStream"
+EXPLAIN: Final = f"{_SERVICE}Explain"
+GET_MODEL: Final = f"{_SERVICE}GetModel"
+LIST_MODELS: Final = f"{_SERVICE}ListModels"
+HEALTH: Final = "/grpc.health.v1.Health/Check"
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
