@@ -21,7 +21,13 @@ import ray
 from PIL import Image
 
 from mlpserve.client import ClientError
+from mlpserve.client.predict.ray_client import (
+    NotStartedError,
+    connect_client,
+    disconnect_client,
+)
 from mlpserve.client.predict.ray_cluster import check_nodes, connected, fitting_workers
+from ray_client_proxy import deaf_proxy
 from ray_nodes import ANSWER
 
 Done = subprocess.CompletedProcess[str]
@@ -242,6 +248,23 @@ def test_a_worker_without_the_right_package_is_named(
             check_nodes(ray, ray.nodes()[:1], [])
     finally:
         ray.shutdown()
+
+
+def test_a_driver_whose_server_does_not_start_has_another_started(nodes: Nodes) -> None:
+    target = nodes.client_address.removeprefix("ray://")
+    with deaf_proxy(target, unanswered=1) as address:
+        connect_client(ray, address, (1, LIMIT_S), logging_level=logging.ERROR)
+        assert sum(node["Alive"] for node in ray.nodes()) >= 3
+        disconnect_client(ray)
+    assert not ray.is_initialized()
+
+
+def test_a_driver_of_whose_servers_none_starts_is_told(nodes: Nodes) -> None:
+    target = nodes.client_address.removeprefix("ray://")
+    with deaf_proxy(target, unanswered=2) as address:
+        with pytest.raises(NotStartedError, match="it did not start within 2 s"):
+            connect_client(ray, address, (1, 2), logging_level=logging.ERROR)
+        assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import sys
 from typing import Any, Final
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# The server for ``ray://`` forks beside threads of gRPC, whose handlers of a fork some of its
+# children do not survive (ray-project/ray#63202).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from ray.cluster_utils import Cluster
 

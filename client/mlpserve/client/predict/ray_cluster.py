@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from mlpserve.client import ClientError
 from mlpserve.client.predict.flags import AUTO, LOCAL
+from mlpserve.client.predict.ray_client import NotStartedError, connect_client, disconnect_client
 
 _PACKAGE: Final = "mlpserve"
+_CLIENT: Final = "ray://"
 _CONNECT_S: Final = 5.0
 _PROBE_S: Final = 120.0  # a busy node takes long to start Python
 _MAX_REASON: Final = 300
@@ -36,16 +38,32 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
         return
     _check_reachable(address)
-    started = {"include_dashboard": False} if address == LOCAL else {}
+    is_client = address.startswith(_CLIENT)
+    begin, end = (connect_client, disconnect_client) if is_client else (_connect, _disconnect)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **started)
+        begin(ray, address, logging_level=logging.ERROR, log_to_driver=False)
+    except NotStartedError as error:
+        raise ClientError(
+            f"--ray-address {address}: the cluster has started no server for this driver: "
+            f"{reason_of(error)}; ray_client_server*.err in the logs of its head node may say why, "
+            "and GRPC_ENABLE_FORK_SUPPORT=0 there, for 'ray start --head', prevents what is known"
+        ) from error
     except Exception as error:
         raise _no_cluster(address, reason_of(error)) from error
     try:
         yield ray
     finally:
-        ray.shutdown()
+        end(ray)
+
+
+def _connect(ray: Any, address: str, **settings: object) -> None:  # noqa: ANN401
+    here = {"include_dashboard": False} if address == LOCAL else {}
+    ray.init(address=address, **settings, **here)
+
+
+def _disconnect(ray: Any) -> None:  # noqa: ANN401
+    ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
@@ -80,6 +98,10 @@ def cluster_errors(ray: Any) -> Iterator[None]:  # noqa: ANN401
     """Translate what Ray raises where the cluster is lost."""
     try:
         yield
+    except ray.exceptions.GetTimeoutError as error:
+        raise ClientError(
+            "the cluster was lost: its head node does not answer; --resume goes on"
+        ) from error
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise ClientError(f"the cluster was lost: {reason_of(error)}; --resume goes on") from error
 
@@ -99,7 +121,7 @@ def check_nodes(ray: Any, nodes: Sequence[dict[str, Any]], paths: list[str]) -> 
 
         try:
             found = metadata.version("mlpserve")
-            importlib.import_module("mlpserve.client.predict.ray_engine")
+            importlib.import_module("mlpserve.client.predict.ray_coordinator")
             importlib.import_module("pyarrow.parquet")
         except metadata.PackageNotFoundError:
             return "", "mlpserve"

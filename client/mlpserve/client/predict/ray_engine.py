@@ -4,43 +4,45 @@
     coordinator   an actor on the head node that runs Ray Data, because ``ray://`` cannot
     workers       an actor for each CPU: load the weights once, then read, classify and write shards
 
-Images never pass between machines: a worker reads them where they are, and what comes back is a
-tally. Ray starts a worker that was lost once more, elsewhere, and gives its shard to it.
+The coordinator and the workers are in ``ray_coordinator``. The driver asks the coordinator again
+and again, so it knows when nothing more can come: where that one is lost or has come to its end,
+or no node is left that a worker fits on.
 """
 
 import json
+import logging
 import pickle
-import queue
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mlpserve.client import ClientError
-from mlpserve.client.predict.allocator import keep_freed_memory
 from mlpserve.client.predict.batches import Position
 from mlpserve.client.predict.flags import AUTO
 from mlpserve.client.predict.folders import LocalFolder
-from mlpserve.client.predict.jobs import Engine, Job, predict_shard
-from mlpserve.client.predict.local import LocalModel, Weights
+from mlpserve.client.predict.jobs import Engine, Job
+from mlpserve.client.predict.local import Weights
 from mlpserve.client.predict.parts import RUN_NAME
 from mlpserve.client.predict.ray_cluster import (
     check_nodes,
     cluster_errors,
     connected,
     fitting_workers,
-    other_release,
-    reason_of,
     release,
 )
+from mlpserve.client.predict.ray_coordinator import Coordinator, Row, Work
 from mlpserve.client.predict.shards import Shard
 from mlpserve.client.predict.stores import RemoteFile
 from mlpserve.client.predict.tally import ResultsError, Tally
-from mlpserve.model.errors import ModelError
 
-_TAKE_S: Final = 0.5
-_MAX_BLOCKS: Final = 2000
-_IN_FLIGHT: Final = 2  # shards that wait at a worker, itself included
+logger = logging.getLogger(__name__)
+
+_ANSWER_S: Final = 300.0  # the coordinator answers at once; before that, its process has to start
+_CHECK_EVERY: Final = 20  # answers with nothing done, ten seconds of them
+_WARN_AFTER: Final = 120
+_NAMED: Final = 3
+
+Take = Callable[[], tuple[list[Row], bool]]
 
 
 @dataclass(frozen=True)
@@ -70,116 +72,78 @@ def ray_engine(weights: Weights, options: RayOptions, *, ood_scores: bool) -> En
         if not shards:
             return
         with connected(options.address) as ray, cluster_errors(ray):
-            nodes = [node for node in ray.nodes() if node["Alive"]]
+            nodes = _alive(ray)
             check_nodes(ray, nodes, _needed_paths(shards, job))
-            work = _Work(job, ray.put(weights), release(), ood_scores=ood_scores)
-            coordinator = _on_head(ray, ray.remote(num_cpus=0)(_Coordinator), nodes).remote(
+            work = Work(job, ray.put(weights), release(), ood_scores=ood_scores)
+            coordinator = _on_head(ray, ray.remote(num_cpus=0)(Coordinator), nodes).remote(
                 [pickle.dumps(shard) for shard in shards],
                 work,
                 min(options.workers or fitting_workers(nodes, options.cpus), len(shards)),
                 options.cpus,
             )
-            yield from _taken(ray, coordinator, shards)
+            yield from taken(
+                lambda: ray.get(coordinator.take.remote(), timeout=_ANSWER_S),
+                shards,
+                lambda: _check_room(ray, options.cpus),
+            )
 
     return engine
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What each worker is given: the job, where the weights are, and whose code they are for."""
+def taken(
+    take: Take, shards: Sequence[Shard], check: Callable[[], None]
+) -> Iterator[tuple[Shard, Tally]]:
+    """Yield what the coordinator hands over, each shard once.
 
-    job: Job
-    weights: Any
-    release: str
-    ood_scores: bool
+    Args:
+        take: ``Coordinator.take``.
+        shards: All that it was given.
+        check: Called now and then where nothing is done; raises where nothing can be.
 
-
-def _taken(ray: Any, coordinator: Any, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Tally]]:  # noqa: ANN401 - Ray has no types here
-    """Yield what the coordinator hands over, each shard once."""
+    Raises:
+        ClientError: The coordinator has come to its end without some of them.
+        ResultsError: A worker cannot go on.
+    """
     missing = dict(enumerate(shards))
+    quiet = 0
     while missing:
-        for row in ray.get(coordinator.take.remote()):
+        rows, is_over = take()
+        for row in rows:
             if row["problem"]:
                 raise ResultsError(row["problem"])
             shard = missing.pop(row["number"], None)
             if shard is not None:  # else its worker was lost after it was done, and it is as it was
                 yield shard, _tally(row["tally"])
+        if is_over and missing:
+            raise ClientError(_lost(list(missing.values()), len(shards)))
+        quiet = 0 if rows else quiet + 1
+        if quiet % _CHECK_EVERY == _CHECK_EVERY - 1:
+            check()
+        if quiet == _WARN_AFTER:
+            logger.warning(
+                "the cluster has done nothing for a minute: its CPUs are taken, or files are large"
+            )
 
 
-class _Coordinator:
-    """Runs Ray Data in a thread, and keeps what is done until the driver takes it."""
-
-    def __init__(self, shards: list[bytes], work: _Work, workers: int, cpus: float) -> None:
-        self._rows: queue.Queue[dict[str, Any]] = queue.Queue()
-        run = threading.Thread(target=self._run, args=(shards, work, workers, cpus), daemon=True)
-        run.start()
-
-    def take(self) -> list[dict[str, Any]]:
-        """Return what was done since the last time; nothing, after a moment, where that is none."""
-        rows = []
-        try:
-            rows.append(self._rows.get(timeout=_TAKE_S))
-            while True:
-                rows.append(self._rows.get_nowait())
-        except queue.Empty:
-            return rows
-
-    def _run(self, shards: list[bytes], work: _Work, workers: int, cpus: float) -> None:
-        try:
-            for row in _dataset(shards, work, workers, cpus).iter_rows():
-                self._rows.put(row)
-        except Exception as error:  # noqa: BLE001 - of whatever kind: the driver says it
-            self._rows.put({"problem": f"the cluster cannot go on: {reason_of(error)}"})
-
-
-def _dataset(shards: list[bytes], work: _Work, workers: int, cpus: float) -> Any:  # noqa: ANN401
-    import ray.data  # noqa: PLC0415 - an extra
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # the driver shows one
-    items = [{"number": number, "shard": shard} for number, shard in enumerate(shards)]
-    return ray.data.from_items(items, override_num_blocks=min(len(items), _MAX_BLOCKS)).map(
-        _Worker,
-        fn_constructor_args=(work,),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=workers, max_size=workers, max_tasks_in_flight_per_actor=_IN_FLIGHT
-        ),
-        num_cpus=cpus,
+def _lost(missing: Sequence[Shard], count: int) -> str:
+    names = ", ".join(shard.name for shard in missing[:_NAMED])
+    more = ", ..." if len(missing) > _NAMED else ""
+    return (
+        f"the cluster has come to its end without {len(missing)} of {count} parts: {names}{more}; "
+        "--resume does them"
     )
 
 
-class _Worker:
-    """Does shards; what it cannot do is a problem in its answer, which ends the job."""
+def _alive(ray: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Ray has no types here
+    return [node for node in ray.nodes() if node["Alive"]]
 
-    def __init__(self, work: _Work) -> None:
-        import ray  # noqa: PLC0415 - an extra
 
-        self._node = ray.util.get_node_ip_address()
-        self._job = work.job
-        self._problem = ""
-        here = release()
-        if here != work.release:
-            self._problem = self._told(other_release(here, work.release))
-            return
-        keep_freed_memory()
-        try:
-            self._model = LocalModel(ray.get(work.weights), ood_scores=work.ood_scores)
-        except (ClientError, ModelError) as error:
-            self._problem = self._told(str(error))
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        tally = Tally()
-        problem = self._problem
-        if not problem:
-            try:
-                shard: Shard = pickle.loads(row["shard"])  # noqa: S301 - the driver's own
-                tally = predict_shard(shard, self._model, self._job)
-            except (ClientError, ModelError, ResultsError, OSError) as error:
-                problem = self._told(str(error))
-        return {"number": row["number"], "tally": json.dumps(asdict(tally)), "problem": problem}
-
-    def _told(self, problem: str) -> str:
-        return f"worker on {self._node}: {problem}"
+def _check_room(ray: Any, cpus: float) -> None:  # noqa: ANN401
+    """Refuse to wait where no node is left that a worker fits on."""
+    if not any(node["Resources"].get("CPU", 0) >= cpus for node in _alive(ray)):
+        raise ClientError(
+            f"the cluster was lost: no node with {cpus:g} CPUs is left; --resume goes on"
+        )
 
 
 def _needed_paths(shards: Sequence[Shard], job: Job) -> list[str]:
