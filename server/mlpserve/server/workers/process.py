@@ -19,6 +19,7 @@ from mlpserve.server.models.snapshots import Snapshot, load_lacking
 from mlpserve.server.settings.config import ServerConfig, blas_environment
 from mlpserve.server.telemetry.snapshots import MetricsSnapshot
 from mlpserve.server.workers.connection import ConnectionClosedError, connection_pair
+from mlpserve.server.workers.processors import Place
 from mlpserve.server.workers.rpc import Handler, PeerError, RpcChannel
 from mlpserve.server.workers.shared_generation import SharedGeneration
 
@@ -180,19 +181,22 @@ class WorkerProcess:
         in_user, in_system = text.rpartition(")")[2].split()[11:13]  # see proc_pid_stat(5)
         return (int(in_user) + int(in_system)) / os.sysconf("SC_CLK_TCK")
 
-    def borrow(self, processors: set[int]) -> None:
-        """Have it use these processors beside its own, and no others."""
+    def move(self, place: Place) -> None:
+        """Have all its threads run there."""
         if self.processor is None or self.has_ended:
             return
-        wanted = processors | {self.processor}
-        placed: set[int] = set()
+        processors = place.borrowed | {self.processor}
+        policy = os.SCHED_OTHER if place.preempts else os.SCHED_BATCH
+        moved: set[int] = set()
         with suppress(OSError):  # it has ended, or a processor is not granted any more
-            # Threads that begin meanwhile have the processors of the one that has started them.
-            while new := {int(each.name) for each in (self._folder / "task").iterdir()} - placed:
+            # Threads that begin meanwhile have the place of the one that has started them.
+            while new := {int(each.name) for each in (self._folder / "task").iterdir()} - moved:
                 for thread in new:
                     with suppress(ProcessLookupError):
-                        os.sched_setaffinity(thread, wanted)
-                placed |= new
+                        os.sched_setaffinity(thread, processors)
+                        with suppress(OSError):  # some sandboxes and C libraries have none of it
+                            os.sched_setscheduler(thread, policy, os.sched_param(0))
+                moved |= new
 
     def terminate(self) -> None:
         """Tell it to answer what it has accepted, and to end."""
