@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from mlpserve.v1 import prediction_pb2
 
 IMAGES: Final = np.zeros((2, 6), np.uint8)
 SOON_S: Final = 0.05
-LATE_S: Final = 5.0
+LATE_S: Final = 60.0  # which nobody waits for who is answered by the other call
 Ask = Callable[..., list[Predictions]]
 
 
@@ -102,10 +101,8 @@ def test_a_late_call_is_made_once_more_and_the_late_one_is_given_up(
 ) -> None:
     server = SlowAtFirst()
     target = serve(Predict=server.predict)
-    began_s = time.monotonic()
     [found] = ask(target)
     assert found.model_version == 2
-    assert time.monotonic() - began_s < LATE_S / 2
     assert server.cancelled.wait(LATE_S)
 
 
@@ -158,10 +155,8 @@ def test_where_all_answers_are_late_few_calls_are_made_twice(
 def test_the_deadline_holds_for_both(serve: Callable[..., str], ask: Ask) -> None:
     with FakeServer() as fake:
         fake.delay(LATE_S)
-        began_s = time.monotonic()
         with pytest.raises(TimeoutExceededError):
             ask(fake.target, timeout_s=4 * SOON_S)
-        assert time.monotonic() - began_s < LATE_S / 2
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -29,7 +29,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def warm_trainer() -> Iterator[WarmParent]:
     """Return what runs the trainer's commands, without their imports for each."""
-    with WarmParent(["mlpserve.trainer.__main__", "mlpserve.trainer.report.page"]) as parent:
+    modules = ["mlpserve.trainer.__main__", "mlpserve.trainer.report.page", "compiled_templates"]
+    with WarmParent(modules) as parent:
         yield parent
 
 

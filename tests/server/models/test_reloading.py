@@ -32,6 +32,7 @@ StartServer = Callable[..., Server]
 Publish = Callable[..., None]
 TIMEOUT_S = 60.0
 SOON_S = 10.0
+PAUSE_S = 0.01  # in which others, and the server in this process, have the processor
 IMAGE = prediction_pb2.ImageBatch(
     count=1, data_type=prediction_pb2.DATA_TYPE_UINT8, data=bytes([9] * 6)
 )
@@ -64,7 +65,7 @@ def seconds_until(is_so: Callable[[], bool]) -> float:
     started_s = time.monotonic()
     while not is_so():
         assert time.monotonic() - started_s < TIMEOUT_S
-        threading.Event().wait(0.01)
+        threading.Event().wait(PAUSE_S)
     return time.monotonic() - started_s
 
 
@@ -177,6 +178,7 @@ def test_a_stream_goes_on_while_versions_come_and_go(
     def requests() -> Iterator[prediction_pb2.PredictStreamRequest]:
         while 3 not in answered:
             yield prediction_pb2.PredictStreamRequest(model_name="tiny", images=IMAGE)
+            threading.Event().wait(PAUSE_S)
 
     for response in stub.PredictStream(requests(), timeout=TIMEOUT_S):
         answered += [response.model_version]
