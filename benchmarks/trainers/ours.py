@@ -11,12 +11,12 @@ from mlpserve.datasets import Dataset
 from mlpserve.model.inputs import InputSpec
 from mlpserve.trainer.evaluation import scores
 from mlpserve.trainer.fitting import Fit
-from mlpserve.trainer.job import default_threads
 from mlpserve.trainer.learning.engine import NUMPY, Engine, engine_of
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.recipes import FAST, SEED, SEED_FAST
+from mlpserve.trainer.training_run import default_threads
 from trainers.tasks import Outcome, Stopwatch, Task
 
 _LEARNING_RATE: Final = 1e-3

@@ -244,7 +244,7 @@ def test_a_stream_that_the_server_ends_at_the_deadline_is_a_timeout_and_no_fault
         now_s += 60
         return iter(())
 
-    monkeypatch.setattr("mlpserve.client.core.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("mlpserve.client.sending.time.monotonic", lambda: now_s)
     with Client(serve(PredictStream=stream)) as client:
         found, error = until_failure(client.predict_stream(batches_of(1), timeout_s=30))
     assert found == []

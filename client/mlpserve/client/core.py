@@ -5,7 +5,6 @@ which there are two: over that of ``AsyncClient`` they await grpc.aio; that of `
 that they never suspend and ``run`` gets their result in one step.
 """
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,21 +14,11 @@ from typing import Final, TypeVar
 import grpc
 import numpy.typing as npt
 
-from mlpserve.client.arguments import checked_flag, checked_text
+from mlpserve.client.arguments import checked_flag
 from mlpserve.client.arrays import as_wire_array
-from mlpserve.client.errors import (
-    ClientError,
-    NotFoundError,
-    ServerFaultError,
-    TimeoutExceededError,
-    UnavailableError,
-)
-from mlpserve.client.explanations import (
-    Explanations,
-    explain,
-    join_explanations,
-    read_explanations,
-)
+from mlpserve.client.errors import ClientError, ServerFaultError, TimeoutExceededError
+from mlpserve.client.explanations import Explanations, explain, join_explanations, read_explanations
+from mlpserve.client.health import ask_health, wait_until_ready
 from mlpserve.client.predictions import Predictions, join_predictions, read_predictions
 from mlpserve.client.requests import (
     MAX_IMAGES_PER_REQUEST,
@@ -39,29 +28,13 @@ from mlpserve.client.requests import (
     select,
     split,
 )
-from mlpserve.client.results import (
-    HealthStatus,
-    ModelInfo,
-    VersionInfo,
-    parse,
-    read_health,
-    read_model,
-)
+from mlpserve.client.results import HealthStatus, ModelInfo, VersionInfo, parse, read_model
 from mlpserve.client.sending import Sender, remaining_s
 from mlpserve.client.streams import StreamRequests
-from mlpserve.client.transports import (
-    EXPLAIN,
-    GET_MODEL,
-    HEALTH,
-    LIST_MODELS,
-    PREDICT,
-)
+from mlpserve.client.transports import EXPLAIN, GET_MODEL, LIST_MODELS, PREDICT
 from mlpserve.v1 import prediction_pb2
 
 _EXPLAINS_SINCE: Final = "0.1.0"
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 1.0
-_HEALTH_TIMEOUT_S: Final = 2.0
 _SHORTEST_S: Final = 0.001
 
 AnswerT = TypeVar("AnswerT", bound=Predictions | Explanations)
@@ -284,7 +257,7 @@ class Core:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
         request = get_model_request(select(name, version, label, name="name"))
-        answer = await self._ask(GET_MODEL, request.SerializeToString(), timeout_s)
+        answer = await self._sender.call(GET_MODEL, request.SerializeToString(), timeout_s)
         return read_model(parse(prediction_pb2.GetModelResponse, answer).model)
 
     async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
@@ -293,7 +266,7 @@ class Core:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        answer = await self._ask(LIST_MODELS, b"", timeout_s)
+        answer = await self._sender.call(LIST_MODELS, b"", timeout_s)
         described = parse(prediction_pb2.ListModelsResponse, answer)
         return [read_model(model) for model in described.models]
 
@@ -305,9 +278,7 @@ class Core:
         Raises:
             ClientError: The call failed; see ``mlpserve.client.errors``.
         """
-        # Field 1 of a HealthCheckRequest is a text, as the first of a ListModels's model.
-        named = ModelSelector(checked_text(service, "service")).encoded
-        return read_health(await self._ask(HEALTH, named, timeout_s))
+        return await ask_health(self._sender, service, timeout_s=timeout_s)
 
     async def wait_until_ready(self, *, timeout_s: float | None = None) -> None:
         """Wait until the server answers predictions; see ``Client.wait_until_ready``.
@@ -316,23 +287,4 @@ class Core:
             TimeoutExceededError: It did not in that time. The message says what was found last.
             ClientError: It refuses for another reason than that it is not ready.
         """
-        deadline_s = self._sender.deadline_s(timeout_s)
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            allowed_s = min(_HEALTH_TIMEOUT_S, remaining_s(deadline_s))
-            try:
-                status = await self.health(timeout_s=max(allowed_s, _FIRST_PAUSE_S))
-            except (UnavailableError, TimeoutExceededError, NotFoundError) as error:
-                found = str(error)
-            else:
-                if status is HealthStatus.SERVING:
-                    return
-                found = f"{self._sender.target}: the server says {status}"
-            if time.monotonic() + pause_s >= deadline_s:
-                raise TimeoutExceededError(f"{found}; the server was not ready in time")
-            await self._sender.transport.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    async def _ask(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
-        with self._sender.translated():
-            return await self._sender.ask(method, request, self._sender.deadline_s(timeout_s))
+        await wait_until_ready(self._sender, timeout_s=timeout_s)

@@ -90,6 +90,11 @@ class Sender:
         ask = self._ask_hedged if is_hedged else self.transport.ask
         return await ask(method, request, remaining_s(deadline_s), self._metadata())
 
+    async def call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
+        """Make a call of one request; what fails is the client's own error."""
+        with self.translated():
+            return await self.ask(method, request, self.deadline_s(timeout_s))
+
     async def ask_several(
         self,
         method: str,

@@ -15,27 +15,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event, Lock
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve.client.fake_model import DTYPES, AnyNetwork, FakeModel
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 
+__all__ = ["AnyNetwork", "FakeServer", "ReceivedCall"]
+
 _THREADS: Final = 32
-_MAX_IMAGES: Final = 8192
 _LIMITS: Final = (("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0))
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _MS_PER_S: Final = 1000
-_TINY: Final = np.float32(1e-6)
 _LOOK_S: Final = 0.1
 _HEALTH: Final = "grpc.health.v1.Health"
 _SERVING: Final = b"\x08\x01"  # as a HealthCheckResponse is encoded
-_DTYPES: Final[dict[prediction_pb2.DataType, np.dtype[Any]]] = {
-    prediction_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
-    prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
-}
 _Request = (
     prediction_pb2.PredictRequest
     | prediction_pb2.PredictStreamRequest
@@ -64,14 +61,7 @@ class ReceivedCall:
     metadata: dict[str, str | bytes]
 
 
-class AnyNetwork(Protocol):
-    """What can answer, as ``mlpserve.model.network.Network`` can."""
-
-    def probabilities(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the (N, K) probabilities of (N, D) images, whose values are from 0 to 1."""
-
-
-class FakeServer:
+class FakeServer(FakeModel):
     """Serves one version of one model, and does what a test asks of it. Safe to use from threads.
 
     It starts when it is made. Use it as a context manager, or call ``stop``.
@@ -99,15 +89,15 @@ class FakeServer:
         class_labels: Sequence[str] = tuple("0123456789"),
         input_shape: Sequence[int] = (),
     ) -> None:
+        super().__init__(
+            network,
+            model=model,
+            version=version,
+            class_labels=class_labels,
+            input_shape=input_shape,
+        )
         self.calls: list[ReceivedCall] = []
-        self.class_labels = tuple(class_labels)
-        self.model, self.version = model, version
-        self.input_shape = tuple(input_shape)
-        self._network = network
         self._lock = Lock()
-        self._fixed: npt.NDArray[np.float32] | None = None
-        self._ood_scores = np.zeros(1, np.float32)
-        self.ood_threshold = 1.0
         self._failures: deque[tuple[grpc.StatusCode, str, float | None]] = deque()
         self._delay_s = 0.0
         self._stopped = Event()
@@ -136,42 +126,6 @@ class FakeServer:
         """End all calls, and answer no more."""
         self._stopped.set()
         self._server.stop(None).wait()
-
-    def answer_labels(self, labels: Sequence[int]) -> None:
-        """Answer with these labels from now on, each with probability 1.
-
-        Args:
-            labels: Of the images of a request, in their order; where there are more images, from
-                the first label again.
-        """
-        self.answer_probabilities(np.eye(len(self.class_labels))[list(labels)])
-
-    def answer_probabilities(self, probabilities: npt.ArrayLike) -> None:
-        """Answer with these probabilities from now on.
-
-        Args:
-            probabilities: (K,) for each image, or (M, K) for the images of a request; where there
-                are more than M, from the first row again.
-
-        Raises:
-            ValueError: K is not the number of classes.
-        """
-        fixed = np.atleast_2d(np.asarray(probabilities, np.float32))
-        if fixed.shape[1:] != (len(self.class_labels),):
-            raise ValueError(
-                f"probabilities: expected {len(self.class_labels)} of each image, one for each of "
-                f"class_labels, got shape {np.shape(probabilities)}"
-            )
-        self._fixed = fixed
-
-    def answer_ood_scores(self, scores: npt.ArrayLike) -> None:
-        """Answer with these out-of-distribution scores from now on, where they are asked for.
-
-        Args:
-            scores: Of the images of a request, in their order; where there are more images, from
-                the first again. ``ood_threshold`` is 1. Without this call, all scores are 0.
-        """
-        self._ood_scores = np.atleast_1d(np.asarray(scores, np.float32))
 
     def fail(
         self,
@@ -202,8 +156,8 @@ class FakeServer:
         with self._lock:
             self.calls.clear()
             self._failures.clear()
-        self._fixed, self._delay_s = None, 0.0
-        self._ood_scores = np.zeros(1, np.float32)
+        self._delay_s = 0.0
+        self.forget_answers()
 
     def receive(self, call: ReceivedCall, context: grpc.ServicerContext) -> None:
         """Take note of a call, wait, and refuse it, as the test wants it."""
@@ -229,55 +183,6 @@ class FakeServer:
                 f"model_version: version {call.version} of model {self.model!r} is not served; "
                 f"served: {self.version}",
             )
-
-    def probabilities(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the (N, K) float32 answer to (N, D) images."""
-        if self._fixed is not None:
-            return np.resize(self._fixed, (len(images), self._fixed.shape[1]))
-        scaled = images.astype(np.float32)
-        if images.dtype == np.uint8:
-            scaled /= np.iinfo(np.uint8).max
-        network = self._network or _TinyNetwork(images.shape[1], len(self.class_labels))
-        return network.probabilities(scaled)
-
-    def explanations(
-        self, images: npt.NDArray[Any], classes: npt.NDArray[np.int32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return (N, D) attributions, and the (N,) logits of classes and of the darkest image.
-
-        They are made up, but complete: what an image changed in the logit, the logarithm of its
-        probability here, is shared among its values by how bright they are.
-        """
-        values = images.astype(np.float32) + _TINY
-        shares = values / values.sum(axis=1, keepdims=True)
-        found = (self.probabilities(each) for each in (images, np.zeros_like(images)))
-        chosen = classes[:, np.newaxis]
-        logits, baseline = (
-            np.log(np.take_along_axis(each, chosen, axis=1) + _TINY) for each in found
-        )
-        return shares * (logits - baseline), logits[:, 0], baseline[:, 0]
-
-    def ood_scores(self, count: int) -> bytes:
-        """Return the scores of so many images, as they are sent."""
-        return np.resize(self._ood_scores, count).astype("<f4").tobytes()
-
-    def description(self) -> prediction_pb2.Model:
-        """Return what the server says of its model."""
-        version = prediction_pb2.ModelVersion(
-            version=self.version,
-            layer_sizes=[math.prod(self.input_shape), len(self.class_labels)],
-            activations=["softmax"],
-            input_shape=self.input_shape,
-            input_data_types=list(_DTYPES),
-            class_labels=self.class_labels,
-            ood_threshold=self.ood_threshold,
-        )
-        return prediction_pb2.Model(
-            name=self.model,
-            versions=[version],
-            max_batch_images=_MAX_IMAGES,
-            default_version=self.version,
-        )
 
 
 class _Servicer(prediction_pb2_grpc.PredictionServiceServicer):
@@ -362,7 +267,7 @@ def _images(
     batch: prediction_pb2.ImageBatch, context: grpc.ServicerContext, shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     """Return the (N, D) images of a request, or refuse it."""
-    dtype = _DTYPES.get(batch.data_type)
+    dtype = DTYPES.get(batch.data_type)
     if dtype is None:
         context.abort(
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -388,19 +293,6 @@ def _received(
     none = np.empty((0, 0), np.uint8)
     metadata = dict(context.invocation_metadata())
     return ReceivedCall(method, *named, none if images is None else images, metadata)
-
-
-class _TinyNetwork:
-    """One layer with softmax, whose weights are random and always the same."""
-
-    def __init__(self, inputs: int, classes: int) -> None:
-        rng = np.random.default_rng(inputs)
-        self._weights = rng.normal(0, inputs**-0.5, (inputs, classes)).astype(np.float32)
-
-    def probabilities(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        powers = np.exp(inputs @ self._weights)
-        shares: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-        return shares
 
 
 def _health_handlers(stopped: Event) -> grpc.GenericRpcHandler:

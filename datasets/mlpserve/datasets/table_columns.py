@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mlpserve.datasets.dataset import DatasetError
-from mlpserve.datasets.table_files import TableFile, decimal_comma_error
+from mlpserve.datasets.table_file import TableFile, decimal_comma_error
 
 LABEL_NAMES: Final = ("label", "class", "target", "y", "digit")
 ID_NAMES: Final = (

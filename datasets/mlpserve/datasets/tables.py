@@ -26,7 +26,8 @@ from mlpserve.datasets.table_columns import (
     is_picture,
     shown,
 )
-from mlpserve.datasets.table_files import ENDINGS, TableFile, open_table_file, pyarrow
+from mlpserve.datasets.table_file import TableFile, pyarrow
+from mlpserve.datasets.table_files import ENDINGS, open_table_file
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve.client import AsyncClient
-from mlpserve.client.predict.bench import Caller
+from mlpserve.client.predict.load import Caller
 from mlpserve.client.testing import FakeServer
 from mlpserve.server.server import Server
 from warm_parent import WarmParent

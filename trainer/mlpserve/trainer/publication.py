@@ -7,7 +7,6 @@ in. The test images only ever judge; no choice is made by them.
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -16,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from mlpserve.datasets import DatasetError, Split
+from mlpserve.datasets import Split
 from mlpserve.model.errors import ModelError
 from mlpserve.model.metadata import Calibration, Metadata, Training
 from mlpserve.model.network import Network
@@ -30,7 +29,7 @@ from mlpserve.model.references import load_reference, parse_reference
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import Model, golden_samples
 from mlpserve.trainer.calibration import calibrate
-from mlpserve.trainer.errors import NotGoodEnoughError, TrainingError
+from mlpserve.trainer.errors import NotGoodEnoughError
 from mlpserve.trainer.evaluation import (
     Evaluation,
     chance_accuracy,
@@ -68,34 +67,6 @@ class Candidate:
     evaluation: Evaluation
     records: Sequence[EpochRecord]
     test: Split
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A published version that the new one must not be worse than.
-
-    Attributes:
-        name: The model's name.
-        version: The version's number.
-        accuracy: The share of the test images that it classifies rightly, 0 to 1.
-    """
-
-    name: str
-    version: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The quality that a version must have to be published.
-
-    Attributes:
-        accuracy: The share of the test images that it must classify rightly, 0 to 1; None for any.
-        baseline: What it must be as good as; None for nothing.
-    """
-
-    accuracy: float | None
-    baseline: Baseline | None
 
 
 def candidate(outcome: Outcome, material: Material, name: str) -> Candidate:
@@ -159,47 +130,6 @@ def _detector(network: Network, material: Material, evaluation: Evaluation) -> O
     return replace(found, test_share=float(beyond.mean()))
 
 
-def load_baseline(models: Path, text: str) -> Model:
-    """Return the version of the models folder that ``--compare-to`` names.
-
-    Raises:
-        TrainingError: There is none of that name, or its file cannot be used.
-    """
-    with _comparing():
-        return load_reference(parse_reference(text, models=models))
-
-
-def measured_baseline(model: Model, test: Split) -> Baseline:
-    """Return how good a published version is on the test images.
-
-    Raises:
-        TrainingError: It takes other images, or knows fewer classes.
-    """
-    with _comparing():
-        evaluation = evaluate(model.network, model.metadata.input, test)
-    return Baseline(model.metadata.name, model.metadata.version, evaluation.accuracy)
-
-
-def check_good_enough(candidate: Candidate, threshold: Threshold) -> None:
-    """Refuse a version that is worse than what was asked for.
-
-    Raises:
-        NotGoodEnoughError: It is worse.
-    """
-    reached, baseline = candidate.evaluation.accuracy, threshold.baseline
-    if threshold.accuracy is not None and reached < threshold.accuracy:
-        raise NotGoodEnoughError(
-            f"not published: the test accuracy is {100 * reached:.2f} %, and --min-accuracy asks "
-            f"for {100 * threshold.accuracy:g} %"
-        )
-    if baseline is not None and reached < baseline.accuracy:
-        raise NotGoodEnoughError(
-            f"not published: the test accuracy is {100 * reached:.2f} %, and version "
-            f"{baseline.version} of {baseline.name!r} has {100 * baseline.accuracy:.2f} % on the "
-            "same images"
-        )
-
-
 def publish_candidate(
     models: Path,
     candidate: Candidate,
@@ -251,14 +181,6 @@ def published_before(models: Path, candidate: Candidate) -> Model | None:
     )
     pairs = zip(newest.network.parameters, candidate.model.network.parameters, strict=False)
     return newest if same_run and all(np.array_equal(a, b) for a, b in pairs) else None
-
-
-@contextmanager
-def _comparing() -> Iterator[None]:
-    try:
-        yield
-    except (DatasetError, ModelError) as error:
-        raise TrainingError(f"--compare-to: {error}") from error
 
 
 def _report(model: Model, candidate: Candidate, sweep: Sweep | None) -> dict[str, bytes]:

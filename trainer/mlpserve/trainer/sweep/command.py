@@ -14,7 +14,6 @@ from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.output import unfailing
 from mlpserve.trainer.progress import Display, display_for
-from mlpserve.trainer.publication import load_baseline
 from mlpserve.trainer.publishing_events import is_published, model_name
 from mlpserve.trainer.signals import StopSignals
 from mlpserve.trainer.sweep.local import LocalRunner
@@ -24,6 +23,7 @@ from mlpserve.trainer.sweep.state import Published, SweepFolder
 from mlpserve.trainer.sweep.tracker import Tracker, outcome
 from mlpserve.trainer.sweep.worker_process import Ended, Job
 from mlpserve.trainer.sweep.workers import WorkerPool
+from mlpserve.trainer.threshold import load_baseline
 from mlpserve.trainer.trials import METRICS, Sweep, Trial, TrialState
 
 _FOLDERS: Final = Path("sweeps")

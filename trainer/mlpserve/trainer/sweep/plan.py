@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.model.processors import granted_processors
-from mlpserve.trainer.arguments import job_config, setting_flags, train_parser
+from mlpserve.trainer.arguments import job_config, train_parser
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.shuffling import SWEEP, stream
 from mlpserve.trainer.search_space import Parameter, points
+from mlpserve.trainer.setting_flags import setting_flags
 from mlpserve.trainer.sweep.schedule import rungs
 from mlpserve.trainer.sweep.space import read_space
 from mlpserve.trainer.trials import Rules, Sweep, Trial

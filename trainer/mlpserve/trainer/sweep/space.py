@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mlpserve.trainer.arguments import setting_flags
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.search_space import Choices, Parameter, Range
+from mlpserve.trainer.setting_flags import setting_flags
 
 _RANGE: Final = re.compile(r"(?P<low>.+?)\.\.(?P<high>[^:]+)(?P<log>:log)?")
 _FORMS: Final = "as in 0.001..0.01, 0.001..0.01:log or 16|32|64"
