@@ -1,5 +1,6 @@
 """The engine that Numba compiles comes to what NumPy's does, but for rounding."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mlpserve.datasets import Split
 from mlpserve.model.activations import ACTIVATIONS
 from mlpserve.model.inputs import InputSpec, ValueRange
+from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning import engine
 from mlpserve.trainer.learning.engine import NUMPY, Engine, default_engine, engine_of
@@ -62,6 +64,13 @@ def images(count: int = 24, *, seed: int = 6) -> Split:
     return Split(pixels, np.arange(count) % CLASSES)
 
 
+def mostly_black(split: Split) -> Split:
+    """Return images of which four in five pixels are 0, one image has none, and one all."""
+    is_black = np.random.default_rng(8).random(split.images.shape) < 0.8
+    is_black[3], is_black[4] = False, True
+    return Split(split.images * ~is_black, split.labels)
+
+
 def train(
     recipe: Recipe,
     by: Engine,
@@ -69,11 +78,12 @@ def train(
     threads: int = 1,
     split: Split | None = None,
     spec: InputSpec = SPEC,
+    teachers: Sequence[Network] = (),
 ) -> Training:
     split = split or images()
     network = initial_network(recipe, spec.values_per_image, CLASSES)
     with ThreadPool(threads) as pool:
-        training = Training(recipe, network, split, spec, pool=pool, engine=by)
+        training = Training(recipe, network, split, spec, pool=pool, engine=by, teachers=teachers)
         while training.position.steps < training.steps:
             training.step()
     return training
@@ -108,6 +118,34 @@ def test_a_batch_of_several_chunks_without_some_columns_is_learned_alike(numba: 
 
 
 @EXHAUSTIVE
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_both_engines_learn_the_same_from_images_that_are_mostly_black(
+    recipe: Recipe, threads: int, numba: Engine
+) -> None:
+    split = mostly_black(images())
+    found, expected = (train(recipe, by, threads=threads, split=split) for by in (numba, NUMPY))
+    assert_alike(found, expected)
+
+
+def test_mostly_black_images_are_learned_alike_in_float32(numba: Engine) -> None:
+    recipe = replace(NARROW, hidden_sizes=(16,), dtype="float32", learned_probability=0.9)
+    split = mostly_black(images())
+    assert numba.sparse_inputs(split.images, SPEC) is not None
+    found, expected = (train(recipe, by, threads=2, split=split) for by in (numba, NUMPY))
+    assert_alike(found, expected, tolerance=1e-4)
+
+
+@EXHAUSTIVE
+def test_teachers_see_all_of_images_that_are_mostly_black(numba: Engine) -> None:
+    recipe = RECIPES["everything"]
+    teacher = initial_network(replace(recipe, seed=9), SPEC.values_per_image, CLASSES)
+    split = mostly_black(images())
+    found, expected = (train(recipe, by, split=split, teachers=[teacher]) for by in (numba, NUMPY))
+    assert_alike(found, expected)
+
+
+@EXHAUSTIVE
 @pytest.mark.parametrize("recipe", [RECIPES["narrow"], RECIPES["wide"]], ids=["narrow", "wide"])
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_values_of_a_range_are_learned_alike(
@@ -132,9 +170,12 @@ def test_the_same_columns_are_left_out(seed: int, count: int, zero: set[int]) ->
 
 
 @EXHAUSTIVE
+@pytest.mark.parametrize("split", [images(), mostly_black(images())], ids=["dense", "black"])
 @pytest.mark.parametrize("recipe", [RECIPES["wide"], RECIPES["everything"]], ids=["wide", "all"])
-def test_the_same_seed_and_threads_give_the_same_bits(recipe: Recipe, numba: Engine) -> None:
-    one, again = (vector_of(train(recipe, numba, threads=2).network) for _ in range(2))
+def test_the_same_seed_and_threads_give_the_same_bits(
+    recipe: Recipe, split: Split, numba: Engine
+) -> None:
+    one, again = (vector_of(train(recipe, numba, threads=2, split=split).network) for _ in range(2))
     np.testing.assert_array_equal(one, again)
 
 

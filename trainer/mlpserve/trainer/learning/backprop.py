@@ -51,7 +51,7 @@ Label smoothing: Szegedy et al., Rethinking the Inception Architecture (2016), s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ import numpy.typing as npt
 from mlpserve.model.activations import ACTIVATIONS, FloatArray
 from mlpserve.model.network import Layer, Network
 from mlpserve.trainer.learning.distillation import Distillation
-from mlpserve.trainer.learning.parameters import Vector, views
+from mlpserve.trainer.learning.parameters import Vector, aligned, views
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 Columns: TypeAlias = npt.NDArray[np.intp]
@@ -84,10 +84,13 @@ class Batch:
     Attributes:
         labels: (N,) true classes, each from 0 to K - 1.
         fill: Writes the inputs of some of the N rows into an array.
+        take_sparse: Returns them without their zeros instead, as a ``sparse.SparseMatrix`` of a
+            dtype; None where there are too few zeros, or the engine has no use for it.
     """
 
     labels: Labels
     fill: FillInputs
+    take_sparse: Callable[[slice, np.dtype[Any]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,8 @@ class Backpropagation:
         dtype = network.parameters[0].dtype
         rows = min(max_rows, _CHUNK_ROWS)
         widths = network.layer_sizes
-        self._outputs = [np.empty((rows, width), dtype) for width in widths]  # A_0 ... A_L
-        self._deltas = [np.empty((rows, width), dtype) for width in widths[1:-1]]  # D_1 ... D_(L-1)
+        self._outputs = [aligned((rows, width), dtype) for width in widths]  # A_0 ... A_L
+        self._deltas = [aligned((rows, width), dtype) for width in widths[1:-1]]  # D_1 ... D_(L-1)
         # What the next layer sees, m, and A * m; A itself where nothing is dropped.
         self._masks = [np.empty_like(delta) for delta in self._deltas] if dropout else []
         self._dropped = [np.empty_like(delta) for delta in self._deltas] if dropout else []
@@ -156,7 +159,7 @@ class Backpropagation:
         self._columns: Columns | None = None  # of A_0, that are filled; None for all
         self._column_weights = np.empty_like(first_weights)  # the rows of W_1 that belong to them
         self._column_gradient = np.empty_like(first_weights)
-        self.gradient: Vector = np.zeros(sum(array.size for array in network.parameters), dtype)
+        self.gradient: Vector = aligned((sum(map(np.size, network.parameters)),), dtype)
         self.gradients = views(self.gradient, network)
         self._more = [np.empty_like(array) for array in self.gradients]  # of the second chunk on
 
@@ -184,7 +187,7 @@ class Backpropagation:
         for start in range(rows.start, rows.stop, len(self._ones)):
             chunk = slice(start, min(start + len(self._ones), rows.stop))
             labels, count = batch.labels[chunk], chunk.stop - start
-            self._columns = batch.fill(chunk, self._outputs[0][:count])
+            self._fill(batch, chunk)
             self._forward(count, rng)
             for probabilities in self._probabilities:
                 probabilities[:count] = self._outputs[-1][:count]
@@ -197,14 +200,22 @@ class Backpropagation:
             correct += result.correct
         return BatchResult(loss, correct)
 
+    def _fill(self, batch: Batch, rows: slice) -> None:
+        """Write A_0 of some rows of a batch."""
+        self._columns = batch.fill(rows, self._outputs[0][: rows.stop - rows.start])
+
     def _forward(self, count: int, rng: np.random.Generator | None) -> None:
         """Compute A_1 ... A_L of the first ``count`` rows from A_0."""
         for index, layer in enumerate(self._network.layers):
             sums = self._outputs[index + 1][:count]
-            np.matmul(self._inputs(index, count), self._weights(index), out=sums)
+            self._multiply(index, sums)
             self._activate(layer, sums)
             if rng is not None and index < len(self._masks):
                 self._drop(index, count, rng)
+
+    def _multiply(self, index: int, out: FloatArray) -> None:
+        """Compute ``A @ W`` of layer ``index``."""
+        np.matmul(self._inputs(index, len(out)), self._weights(index), out=out)
 
     def _activate(self, layer: Layer, sums: FloatArray) -> None:
         """Turn ``A @ W`` of a layer into its outputs, in place."""
@@ -260,18 +271,28 @@ class Backpropagation:
         kept = np.flatnonzero(off < self._learned_probability - target)
         if len(kept) > _MAX_KEPT_SHARE * len(labels):
             return len(labels)
-        for array in (*self._outputs, *self._masks, *self._dropped, *self._probabilities):
-            array[: len(kept)] = array[kept]
+        self._keep(kept)
         return len(kept)
+
+    def _keep(self, rows: npt.NDArray[np.intp]) -> None:
+        """Move some rows to the front."""
+        for array in (*self._outputs, *self._masks, *self._dropped, *self._probabilities):
+            array[: len(rows)] = array[rows]
 
     def _distil(self, distillation: Distillation, count: int, batch_size: int) -> None:
         """Let the teachers change D_L of the first ``count`` rows."""
-        inputs = self._inputs(0, count)
-        if self._columns is not None:
-            filled, inputs = inputs, np.zeros_like(self._outputs[0][:count])
-            inputs[:, self._columns] = filled
         delta, (probabilities,) = self._outputs[-1][:count], self._probabilities
+        inputs = self._dense_inputs(count)
         distillation.change(delta, probabilities[:count], inputs, batch_size)
+
+    def _dense_inputs(self, count: int) -> FloatArray:
+        """Return A_0 of the first ``count`` rows with all its columns."""
+        inputs = self._inputs(0, count)
+        if self._columns is None:
+            return inputs
+        dense = np.zeros_like(self._outputs[0][:count])
+        dense[:, self._columns] = inputs
+        return dense
 
     def _backward(self, count: int, *, adding: bool) -> None:
         """Compute D_(L-1) ... D_1 from D_L, and the gradients or what is to be added to them."""

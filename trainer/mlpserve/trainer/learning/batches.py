@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class Fill(Protocol):
         """Write some of the images into ``out``; return which columns, or None for all."""
 
 
+class SparseInputs(Protocol):
+    """The inputs of all images without their zeros; see ``sparse``."""
+
+    def take(self, images: slice | Order, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - the engine's
+        """Return the inputs of some images, of a dtype."""
+
+
 class WholeBatch:
     """All images, in their given order, as the only batch of each epoch.
 
@@ -64,10 +71,13 @@ class WholeBatch:
     Of images on disk nothing is kept: they are read anew in each epoch.
     """
 
-    def __init__(self, images: Split, spec: InputSpec) -> None:
+    def __init__(
+        self, images: Split, spec: InputSpec, *, sparse: SparseInputs | None = None
+    ) -> None:
         self._images = images.images
         self._labels = images.labels
         self._spec = spec
+        self._take_sparse = None if sparse is None else sparse.take
         self._nonzero: dict[tuple[int, int], tuple[Columns, Pixels]] = {}  # by the rows
 
     def __len__(self) -> int:
@@ -87,7 +97,7 @@ class WholeBatch:
             _scale(self._spec, pixels, out)
             return columns
 
-        return Batch(self._labels, fill)
+        return Batch(self._labels, fill, self._take_sparse)
 
 
 class ShuffledBatches:
@@ -103,6 +113,7 @@ class ShuffledBatches:
         skips_zero_columns: bool = False,
         sizes: Sizes = SIZES,
         fill: Fill | None = None,
+        sparse: SparseInputs | None = None,
     ) -> None:
         """Prepare batches.
 
@@ -115,8 +126,10 @@ class ShuffledBatches:
                 batch. Finding them takes time, which pays where the first layer is wide.
             sizes: How much is shuffled at a time.
             fill: Writes their inputs; None for ``fill_inputs``.
+            sparse: The same images, all in memory, without zeros; None for without it.
         """
         self._fill = fill or fill_inputs
+        self._sparse = sparse
         self._images = ShuffledImages(images, seed=seed, unit=batch_size, sizes=sizes)
         self._spec = spec
         self._skips_zero_columns = skips_zero_columns
@@ -135,7 +148,11 @@ class ShuffledBatches:
             skips = self._skips_zero_columns
             return self._fill(shuffled, rows, self._spec, out, skips_zero_columns=skips)
 
-        return Batch(shuffled.labels, fill)
+        if (sparse := self._sparse) is None:
+            return Batch(shuffled.labels, fill)
+        return Batch(
+            shuffled.labels, fill, lambda rows, dtype: sparse.take(shuffled.places[rows], dtype)
+        )
 
 
 class WarpedBatches:

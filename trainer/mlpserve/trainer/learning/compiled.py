@@ -28,7 +28,8 @@ from mlpserve.trainer.learning.backprop import (
 from mlpserve.trainer.learning.batches import flat_pixels
 from mlpserve.trainer.learning.optimizers import Adam, Gradient, Step
 from mlpserve.trainer.learning.parameters import BLOCK_VALUES, Vector, blocks
-from mlpserve.trainer.learning.shuffling import Shuffled
+from mlpserve.trainer.learning.shuffling import Order, Shuffled
+from mlpserve.trainer.learning.sparse import SparseMatrix
 
 # The sum of the gradients is made so much at a time: it stays in the cache until it is used.
 _BLOCK_VALUES: Final = 32_768
@@ -71,6 +72,7 @@ class CompiledBackpropagation(Backpropagation):
         """See ``Backpropagation``."""
         super().__init__(network, **settings)
         self._is_one_chunk = True
+        self._sparse: SparseMatrix | None = None  # A_0 without its zeros; None where it is dense
         self.block: Vector = np.empty(BLOCK_VALUES, self.gradient.dtype)  # for a thread's sums
 
     def run(
@@ -94,6 +96,18 @@ class CompiledBackpropagation(Backpropagation):
             loops.add_rows(rows, self._columns, block.start, out[: begin - block.start])
         out[begin - block.start :] += self.gradient[begin : block.stop]
 
+    def _fill(self, batch: Batch, rows: slice) -> None:
+        if batch.take_sparse is None:
+            super()._fill(batch, rows)
+        else:
+            self._sparse = batch.take_sparse(rows, self.gradient.dtype)
+
+    def _multiply(self, index: int, out: FloatArray) -> None:
+        if index > 0 or self._sparse is None:
+            super()._multiply(index, out)
+        else:
+            self._sparse.multiply(self._network.layers[0].weights, out)
+
     def _activate(self, layer: Layer, sums: FloatArray) -> None:
         activate = _ACTIVATE.get(layer.activation)
         if activate is None:
@@ -105,6 +119,24 @@ class CompiledBackpropagation(Backpropagation):
         delta = self._outputs[-1][: len(labels)]
         loss, correct = loops.output_delta(delta, labels, self._label_smoothing, batch_size)
         return BatchResult(loss / batch_size, correct)
+
+    def _keep(self, rows: Order) -> None:
+        super()._keep(rows)
+        if self._sparse is not None:
+            self._sparse = self._sparse.take(rows, self.gradient.dtype.type(1))
+
+    def _dense_inputs(self, count: int) -> FloatArray:
+        if self._sparse is None:
+            return super()._dense_inputs(count)
+        inputs = self._outputs[0][:count]
+        self._sparse.write(inputs)
+        return inputs
+
+    def _weights_gradient(self, index: int, delta: FloatArray, out: FloatArray) -> None:
+        if index > 0 or self._sparse is None:
+            super()._weights_gradient(index, delta, out)
+        else:
+            self._sparse.multiply_transposed(delta, out)
 
     def _spread(self, rows: FloatArray, places: Columns, out: FloatArray) -> None:
         if not self._is_one_chunk:

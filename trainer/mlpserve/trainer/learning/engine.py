@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.averaging import MovingAverage
 from mlpserve.trainer.learning.backprop import Backpropagation, summed_gradient
-from mlpserve.trainer.learning.batches import Fill, fill_inputs
+from mlpserve.trainer.learning.batches import Fill, SparseInputs, fill_inputs
 from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Gradient, Optimizer
 from mlpserve.trainer.learning.parameters import Vector
 from mlpserve.trainer.learning.recipe import Recipe
@@ -36,6 +37,8 @@ class Engine:
         moving_average: Averages the parameters.
         summed_gradient: See ``backprop.summed_gradient``.
         fill: Writes the inputs of shuffled batches.
+        sparse_inputs: Returns what batches take inputs without zeros from; None where that does not
+            pay.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Engine:
     moving_average: type[MovingAverage]
     summed_gradient: Callable[[Sequence[Any], int, slice], Gradient]
     fill: Fill
+    sparse_inputs: Callable[[Any, InputSpec], SparseInputs | None] = lambda _images, _spec: None
 
 
 NUMPY: Final = Engine(
@@ -81,6 +85,7 @@ def engine_of(name: str) -> Engine:
         )
     # Only now: it takes a second.
     compiled = importlib.import_module("mlpserve.trainer.learning.compiled")
+    sparse = importlib.import_module("mlpserve.trainer.learning.sparse")
     return Engine(
         NUMBA_NAME,
         compiled.CompiledBackpropagation,
@@ -88,4 +93,5 @@ def engine_of(name: str) -> Engine:
         compiled.CompiledMovingAverage,
         compiled.SummedGradient,
         compiled.fill_inputs,
+        sparse.sparse_images,
     )

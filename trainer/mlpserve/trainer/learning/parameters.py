@@ -4,8 +4,9 @@ An optimizer passes over one vector in a few large steps, which is faster than m
 and a vector is easily cut into shards, averaged and saved.
 """
 
+import math
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,7 @@ Vector: TypeAlias = (
 # Some five arrays of so many float32 values are worked on at a time. Larger blocks leave the cache,
 # much smaller ones cost more calls than they save.
 BLOCK_VALUES: Final = 65_536
+_CACHE_LINE: Final = 64  # bytes
 
 
 def blocks(part: slice, size: int = BLOCK_VALUES) -> Iterator[slice]:
@@ -33,7 +35,17 @@ def blocks(part: slice, size: int = BLOCK_VALUES) -> Iterator[slice]:
 
 def vector_of(network: Network) -> Vector:
     """Return a copy of all parameters: of each layer the weights, row by row, and the bias."""
-    return np.concatenate([array.ravel() for array in network.parameters])
+    arrays = [array.ravel() for array in network.parameters]
+    vector = aligned((sum(map(len, arrays)),), arrays[0].dtype)
+    return np.concatenate(arrays, out=vector)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+    """Return a new array of zeros, of which no SIMD load of a processor needs two cache lines."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def views(vector: Vector, network: Network) -> list[FloatArray]:

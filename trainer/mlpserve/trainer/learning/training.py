@@ -245,8 +245,9 @@ def _batches(
     sizes: Sizes,
     engine: Engine,
 ) -> Batches:
+    sparse = None if recipe.warp else engine.sparse_inputs(images.images, spec)
     if recipe.batch_size == 0:
-        return WholeBatch(images, spec)
+        return WholeBatch(images, spec, sparse=sparse)
     if recipe.warp is None:
         return ShuffledBatches(
             images,
@@ -256,6 +257,7 @@ def _batches(
             skips_zero_columns=recipe.hidden_sizes[:1] >= (_WIDE_LAYER,),
             sizes=sizes,
             fill=engine.fill,
+            sparse=sparse,
         )
     if len(spec.shape) != 2:  # noqa: PLR2004 - rows and columns
         raise TrainingError(
