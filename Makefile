@@ -9,7 +9,7 @@ PEERS := .venv-peers
 SERVING_PEERS := .venv-peers-serving
 ONLY := .*
 # One file of tests runs in one process, and all faults in the same, so that none disturbs another.
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL := --dist loadgroup --no-loadscope-reorder
 # Where Python keeps nothing that it has compiled, it does so in each process again: pytest's
 # plug-ins alone take 2 s of each that runs tests.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,14 +39,14 @@ test: $(VENV)/installed  ## run the tests, in about three minutes; of soaks and 
 	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 4 -m 'not exhaustive and not alone' --hypothesis-profile quick
 
 test-all: $(VENV)/installed  ## run all tests
-	$(BIN)/pytest --quiet $(IN_PARALLEL) -m 'not alone'
+	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 3 -m 'not alone'
 	$(BIN)/pytest --quiet -m alone
 
 # An environment of its own, because it takes a gigabyte; never part of `dev`.
-$(DISTRIBUTED)/installed: pyproject.toml
-	@$(PYTHON) -m venv --clear $(DISTRIBUTED)
+$(DISTRIBUTED)/installed: pyproject.toml | $(VENV)/installed
+	@$(PYTHON) -m venv --clear --without-pip $(DISTRIBUTED)
 	@echo 'preparing $(DISTRIBUTED); this takes some minutes'
-	@$(DISTRIBUTED)/bin/pip install --quiet --disable-pip-version-check --editable '.[distributed]'
+	@$(BIN)/pip --python $(DISTRIBUTED) install --quiet --disable-pip-version-check --editable '.[distributed]'
 	@touch $@
 
 test-distributed: $(DISTRIBUTED)/installed  ## run the tests on clusters of Ray and Spark, and in DuckDB (Spark needs Java)
@@ -123,12 +123,12 @@ benchmark-training: $(PEERS)/installed-training  ## compare the speed of trainin
 
 # One environment each: their dependencies exclude one another. What cannot be installed is named, and
 # left out by the benchmark. ONLY='kserve|mlserver' leaves out all others.
-$(SERVING_PEERS)/installed: benchmarks/peers-serving.txt
+$(SERVING_PEERS)/installed: benchmarks/peers-serving.txt | $(VENV)/installed
 	@echo 'preparing $(SERVING_PEERS); this takes some minutes'
 	@grep -v '^#' $< | grep -E '^($(ONLY)) ' | while read -r name requirements; do \
 		environment=$(SERVING_PEERS)/$$name; \
-		$(PYTHON) -m venv "$$environment" && \
-		"$$environment/bin/pip" install --quiet --disable-pip-version-check $$requirements numpy || \
+		$(PYTHON) -m venv --without-pip "$$environment" && \
+		$(BIN)/pip --python "$$environment" install --quiet --disable-pip-version-check $$requirements numpy || \
 		{ echo "peers-serving: $$name cannot be installed here" >&2; rm -rf "$$environment"; }; \
 	done
 	@touch $@

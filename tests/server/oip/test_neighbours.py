@@ -62,7 +62,7 @@ def test_clients_with_messages_of_their_own_are_answered_in_one_process_with_our
         env={**os.environ, "PYTHONPATH": ":".join(str(REPOSITORY / part) for part in PARTS)},
         stdout=subprocess.PIPE,
         check=True,
-        timeout=100,
+        timeout=240,  # of which compiling what it imports, where it is new, takes most
     )
     images = np.arange(12, dtype=np.float32).reshape(2, 6) / 16
     with Client(server.address) as client:
