@@ -79,32 +79,9 @@ def find_columns(
     Raises:
         DatasetError: No column has that name; or none, or more than one, may be the image.
     """
-    names = [name.lower() for name in file.names]
-    id_column = None
-    if id_name is not None:
-        if id_name not in file.names:
-            raise DatasetError(
-                f"{file.path}: --id-column: expected one of the columns, {shown(file.names)}, "
-                f"got {id_name!r}"
-            )
-        id_column = file.names.index(id_name)
-    elif file.has_header:
-        ids = (names.index(name) for name in ID_NAMES if name in names)
-        id_column = next((index for index in ids if index != label), None)
-    # Two columns that are called like labels mean the same; the second is never a pixel.
-    skipped = {label, id_column}
-    if file.has_header:
-        skipped |= {i for i, name in enumerate(names) if name in (*LABEL_NAMES, *ID_NAMES)}
-        if label is not None and names[label] not in LABEL_NAMES:
-            skipped -= {i for i, name in enumerate(names) if name == "y"}
-    rest = [index for index in range(len(names)) if index not in skipped]
-    single = [index for index in rest if is_picture(types[index]) or is_list(types[index])]
-    single = next(([i] for name in IMAGE_NAMES for i in single if names[i] == name), single)
-    if len(single) > 1:
-        raise DatasetError(
-            f"{file.path}: expected one column with images, got "
-            f"{', '.join(file.names[index] for index in single)}; rename the right one to image"
-        )
+    id_column = _id_column(file, label, id_name)
+    rest = _neither_label_nor_id(file, label, id_column)
+    single = _image_column(file, types, rest)
     images = single or [index for index in rest if is_number(types[index])]
     are_images = set(images)
     texts = [index for index in rest if index not in are_images]
@@ -118,6 +95,45 @@ def find_columns(
     _refuse_text_among_pixels(file, images, texts)
     ignored = tuple(file.names[index] or str(index) for index in texts)
     return Columns(tuple(images), label, id_column, ignored)
+
+
+def _id_column(file: TableFile, label: int | None, id_name: str | None) -> int | None:
+    if id_name is not None:
+        if id_name not in file.names:
+            raise DatasetError(
+                f"{file.path}: --id-column: expected one of the columns, {shown(file.names)}, "
+                f"got {id_name!r}"
+            )
+        return file.names.index(id_name)
+    if not file.has_header:
+        return None
+    names = [name.lower() for name in file.names]
+    ids = (names.index(name) for name in ID_NAMES if name in names)
+    return next((index for index in ids if index != label), None)
+
+
+def _neither_label_nor_id(file: TableFile, label: int | None, id_column: int | None) -> list[int]:
+    """Return the other columns: two that are called like labels mean the same, and no pixels."""
+    names = [name.lower() for name in file.names]
+    skipped = {label, id_column}
+    if file.has_header:
+        skipped |= {i for i, name in enumerate(names) if name in (*LABEL_NAMES, *ID_NAMES)}
+        if label is not None and names[label] not in LABEL_NAMES:
+            skipped -= {i for i, name in enumerate(names) if name == "y"}
+    return [index for index in range(len(names)) if index not in skipped]
+
+
+def _image_column(file: TableFile, types: list[Any], rest: list[int]) -> list[int]:
+    """Return the one column that holds whole images; none where there is no such."""
+    found = [index for index in rest if is_picture(types[index]) or is_list(types[index])]
+    named = ([i] for name in IMAGE_NAMES for i in found if file.names[i].lower() == name)
+    found = next(named, found)
+    if len(found) > 1:
+        raise DatasetError(
+            f"{file.path}: expected one column with images, got "
+            f"{', '.join(file.names[index] for index in found)}; rename the right one to image"
+        )
+    return found
 
 
 def _refuse_text_among_pixels(file: TableFile, images: list[int], texts: list[int]) -> None:

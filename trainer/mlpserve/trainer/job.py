@@ -61,55 +61,61 @@ def run(
         StoppedError: A stop, or a pause, was wanted; a checkpoint was written first.
     """
     with shown_by(display.work):
-        return _run(config, display, signals, material, sweep)
+        if config.engine is not None:
+            engine_of(config.engine)  # what cannot be had is said before any work
+        if config.unless_published and is_published(config, display):
+            return None
+        if config.name is not None and config.publishes:
+            prepare(config.models, model_name(config.name))
+        baseline = (
+            None if config.compare_to is None else load_baseline(config.models, config.compare_to)
+        )
+        material = material or load_material(config, display)
+        # NumPy need not warn of overflows: a loss that is not finite, and weights that could
+        # overflow, are found and said in our words. Of BLAS one thread: more wait for each other on
+        # a busy machine, and the pool's threads each call it.
+        with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
+            published = _train_and_publish(
+                config, display, signals, material, baseline=baseline, sweep=sweep
+            )
+        if published is not None:
+            show_published(published, config, display)
+        return published
 
 
-def _run(
+def _train_and_publish(
     config: JobConfig,
     display: Display,
     signals: StopSignals,
-    material: Material | None,
+    material: Material,
+    *,
+    baseline: Model | None,
     sweep: Sweep | None,
 ) -> Model | None:
-    if config.engine is not None:
-        engine_of(config.engine)  # what cannot be had is said before any work
-    if config.unless_published and is_published(config, display):
-        return None
-    if config.name is not None and config.publishes:
-        prepare(config.models, model_name(config.name))
-    baseline = (
-        None if config.compare_to is None else load_baseline(config.models, config.compare_to)
-    )
-    material = material or load_material(config, display)
     name = config.name
     if name is None:
         name = model_name(material.dataset.name)
         if config.publishes:
             prepare(config.models, name)
-    # NumPy need not warn of overflows: a loss that is not finite, and weights that could overflow,
-    # are found and said in our words. Of BLAS one thread: more wait for each other on a busy
-    # machine, and the pool's threads each call it.
-    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-        threshold = Threshold(
-            config.min_accuracy,
-            None if baseline is None else measured_baseline(baseline, material.dataset.test),
+    threshold = Threshold(
+        config.min_accuracy,
+        None if baseline is None else measured_baseline(baseline, material.dataset.test),
+    )
+    with closing(TrainingRun(config, material, display, signals)) as training:
+        outcome = training.train()
+        if not config.publishes:
+            show_kept(config, display)
+            return None
+        version = candidate(outcome, material, name)
+        for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
+            display.warn(warning)
+        check_good_enough(version.evaluation.accuracy, threshold)
+        published = publish_candidate(
+            config.models,
+            version,
+            with_report=config.with_report,
+            is_resumed=training.is_resumed,
+            sweep=sweep,
         )
-        with closing(TrainingRun(config, material, display, signals)) as training:
-            outcome = training.train()
-            if not config.publishes:
-                show_kept(config, display)
-                return None
-            version = candidate(outcome, material, name)
-            for warning in version.model.metadata.training.warnings[len(material.warnings) :]:
-                display.warn(warning)
-            check_good_enough(version.evaluation.accuracy, threshold)
-            published = publish_candidate(
-                config.models,
-                version,
-                with_report=config.with_report,
-                is_resumed=training.is_resumed,
-                sweep=sweep,
-            )
-            training.end()
-    show_published(published, config, display)
+        training.end()
     return published
