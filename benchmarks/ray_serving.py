@@ -27,7 +27,8 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 from harness.arguments import positive
 from harness.tables import markdown_table
 from mlpserve.client import Client
-from ray_application import BIN, free_ports, ray_server
+from quiet_ports import free_ports
+from ray_application import BIN, ray_server
 from servers.networks import publish_random
 
 _NETWORK: Final = (784, 128, 10)

@@ -178,6 +178,10 @@ def spark_environment(folder: Path) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.network.timeout": "600s",
+        # No job begins before both executors are there, however late.
+        "spark.cores.max": "2",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": "600s",
+        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         "spark.sql.shuffle.partitions": "2",
         "spark.task.maxFailures": "1",
         "spark.ui.enabled": "false",

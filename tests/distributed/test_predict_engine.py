@@ -1,10 +1,8 @@
 """``mlpserve-predict --engine ray``: what one machine writes, by a cluster of several nodes."""
 
 import logging
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,19 +19,14 @@ import ray
 from PIL import Image
 
 from mlpserve.client import ClientError
-from mlpserve.client.predict.ray_client import (
-    NotStartedError,
-    connect_client,
-    disconnect_client,
-)
 from mlpserve.client.predict.ray_cluster import check_nodes, connected, fitting_workers
+from mlpserve.model.ray_client import NotStartedError, connect_client, disconnect_client
+from node_cluster import Nodes, running_nodes
 from ray_client_proxy import deaf_proxy
-from ray_nodes import ANSWER
 
 Done = subprocess.CompletedProcess[str]
 IMAGES = np.random.default_rng(7).integers(0, 256, (3000, 2, 3), np.uint8)
 LIMIT_S = 240.0
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(autouse=True)
@@ -41,46 +34,10 @@ def no_process_is_left() -> None:
     """Let Ray start processes when it likes; what a run leaves is found at its end."""
 
 
-class Nodes:
-    """A cluster of several nodes; see ``ray_nodes``."""
-
-    def __init__(self, process: "subprocess.Popen[str]", client_port: int) -> None:
-        self._process = process
-        self.address = self._answer()
-        self.client_address = f"ray://127.0.0.1:{client_port}"
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        print(line, file=self._process.stdin, flush=True)
-        assert self._answer() == line
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(ANSWER):
-                return line.removeprefix(ANSWER).rstrip()
-        raise AssertionError("the cluster ended")
-
-
 @pytest.fixture(scope="module")
-def nodes(unused_port: int) -> Iterator[Nodes]:
-    program = [sys.executable, str(SUPPORT / "ray_nodes.py"), str(unused_port)]
-    environment = {**os.environ, "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "240"}
-    with subprocess.Popen(
-        program, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        found = Nodes(process, unused_port)
-        found.tell("add first")
-        found.tell("add second")
+def nodes() -> Iterator[Nodes]:
+    with running_nodes("first", "second") as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -287,3 +244,26 @@ def test_no_cluster_at_the_address_is_said_and_leaves_nothing(
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     assert contents(tmp_path / "many") == {}
+
+
+def test_a_job_waits_for_another_node_where_the_last_is_lost_and_ends_where_its_head_is(
+    nodes: Nodes, command: list[str], tmp_path: Path
+) -> None:
+    for number in range(60):
+        np.save(tmp_path / f"{number}.npy", IMAGES)
+    job = [*command, *(f"{number}.npy" for number in range(60)), "--output", "many/"]
+    folder = tmp_path / "many"
+    with started([*job, "--engine", "ray", "--ray-address", nodes.address], tmp_path) as driver:
+        wait_until(lambda: len(list(folder.glob("part-*"))) >= 3, driver)
+        nodes.tell("kill first")
+        nodes.tell("kill second")
+        assert driver.stderr is not None
+        assert any("no node of the cluster has 1 CPUs" in line for line in driver.stderr)
+        before = len(list(folder.glob("part-*")))
+        nodes.tell("add third")
+        wait_until(lambda: len(list(folder.glob("part-*"))) > before, driver)
+        nodes.kill_coordinator()
+        _, said = driver.communicate(timeout=LIMIT_S)
+    assert driver.returncode == 1
+    assert re.search("the cluster was lost: .*; --resume goes on", said), said
+    assert "Traceback" not in said

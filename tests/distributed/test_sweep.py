@@ -5,16 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mlpserve.model.folder import versions
-from ray_application import ray_head
+from node_cluster import Nodes, running_nodes
+from small_data import save_thirds
 
 # One trial is much better than the others, and one fails, as it diverges.
 SWEEP = (
@@ -32,25 +31,16 @@ def no_process_is_left() -> None:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Return the address of a cluster of one node."""
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, ray_head(Path(folder)) as found:
+def nodes() -> Iterator[Nodes]:
+    """Return a cluster with one node that trains."""
+    with running_nodes("first") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small .npz with three classes that differ in which third of the image is bright."""
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 300)
-    images = rng.integers(0, 100, (300, 4, 6), np.uint8)
-    for index, label in enumerate(labels):
-        images[index, :, 2 * label : 2 * label + 2] += 150
-    path = tmp_path_factory.mktemp("data") / "thirds.npz"
-    np.savez(
-        path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
-    )
-    return path
+    return save_thirds(tmp_path_factory.mktemp("data"))
 
 
 def command(data: Path, folder: Path, *flags: str) -> list[str]:
@@ -61,6 +51,16 @@ def command(data: Path, folder: Path, *flags: str) -> list[str]:
 
 def run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def told(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    """Yield the events that a command tells, as they come."""
+    assert process.stdout is not None
+    return map(json.loads, process.stdout)
+
+
+def names(events: Sequence[dict[str, Any]]) -> set[str]:
+    return {event["event"] for event in events}
 
 
 def published(folder: Path) -> dict[str, Any]:
@@ -83,10 +83,10 @@ def epochs(document: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
 
 
 def test_ray_tune_learns_and_chooses_what_one_machine_does(
-    address: str, data: Path, tmp_path: Path
+    nodes: Nodes, data: Path, tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    for folder, flags in ((here, ()), (there, ("--ray-address", address))):
+    for folder, flags in ((here, ()), (there, ("--ray-address", nodes.address))):
         done = run(command(data, folder, *flags))
         assert done.returncode == 0, done.stderr
     ours, rays = published(here), published(there)
@@ -104,19 +104,21 @@ def test_ray_tune_learns_and_chooses_what_one_machine_does(
     assert not (there / "sweep" / "ray").exists()
 
 
-def test_a_sweep_on_a_cluster_goes_on_after_its_driver_was_killed(
-    address: str, data: Path, tmp_path: Path
+def test_a_sweep_on_a_cluster_goes_on_after_its_driver_and_the_only_node_were_killed(
+    nodes: Nodes, data: Path, tmp_path: Path
 ) -> None:
-    line = command(data, tmp_path, "--ray-address", address)
+    line = command(data, tmp_path, "--ray-address", nodes.address)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ended: dict[str, Any] = next(
-            event for event in map(json.loads, process.stdout) if event["event"] == "trial"
-        )
+        ended = next(event for event in told(process) if event["event"] == "trial")
         os.kill(process.pid, signal.SIGKILL)
-    resumed = run(line)
-    assert resumed.returncode == 0, resumed.stderr
-    events = list(map(json.loads, resumed.stdout.splitlines()))
+    events: list[dict[str, Any]] = []
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        for event in told(process):
+            if event["event"] == "trial-epoch" and "trial-epoch" not in names(events):
+                nodes.tell("kill first")
+                nodes.tell("add second")
+            events.append(event)
+    assert process.returncode == 0
     (begin,) = (event for event in events if event["event"] == "sweep")
     assert begin["begun"] >= 1
     again = [

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import yaml
 from pydantic import PydanticDeprecatedSince20
 
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from quiet_ports import free_ports
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)  # Ray uses what pydantic gives up
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 NAME = "mlpserve"  # of the application, and of its deployment
-TIMEOUT_S = 120.0  # for what takes some seconds where nobody else is busy
+TIMEOUT_S = 240.0  # for what takes some seconds where nobody else is busy
 MAX_MESSAGE_BYTES = 64 << 20
 _PORTS = (
     "port",
@@ -37,15 +37,6 @@ _PORTS = (
     "metrics-export-port",
     "ray-client-server-port",
 )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now, of both families of addresses."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET6)) for _ in range(count)]
-        for each in sockets:
-            each.bind(("::", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
@@ -119,7 +110,8 @@ def ray_head(folder: Path) -> Iterator[str]:
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     }
-    with running([str(BIN / "ray"), "start", *flags], folder / "head.log", environment) as is_up:
+    command = [sys.executable, str(Path(__file__).with_name("ray_start.py")), "start", *flags]
+    with running(command, folder / "head.log", environment) as is_up:
         is_up("Ray runtime started")
         yield f"127.0.0.1:{ports[0]}"
 

@@ -5,25 +5,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from small_data import save_thirds
 from warm_parent import WarmParent
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small .npz with three classes that differ in which third of the image is bright."""
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 300)
-    images = rng.integers(0, 100, (300, 4, 6), np.uint8)
-    for index, label in enumerate(labels):
-        images[index, :, 2 * label : 2 * label + 2] += 150
-    path = tmp_path_factory.mktemp("data") / "thirds.npz"
-    np.savez(
-        path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
-    )
-    return path
+    return save_thirds(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -202,29 +203,64 @@ def test_a_version_whose_weights_have_changed_is_another(
     )
 
 
-def test_an_input_that_changes_during_a_job_fails_and_is_not_mixed(
-    tmp_path: Path, models: Path, inputs: list[str], predict: Predict
-) -> None:
+@pytest.fixture
+def local_model(models: Path, predict: Predict) -> LocalModel:
+    """Return the published model, as a worker has it."""
+    del predict  # it publishes
     options = type("Options", (), {"model": "", "version": 0, "label": ""})()
-    weights = read_weights(models, options)
-    model = LocalModel(weights, ood_scores=False)
+    return LocalModel(read_weights(models, options), ood_scores=False)
+
+
+@pytest.fixture
+def job(local_model: LocalModel, tmp_path: Path) -> Job:
+    """Return a job that writes into the folder ``out``."""
     (tmp_path / "out").mkdir()
-    form = Form(model.class_labels)
-    job = Job(
-        Wanted(model.input_shape, model.class_labels), Parts(LocalFolder(tmp_path / "out"), form)
+    form = Form(local_model.class_labels)
+    return Job(
+        Wanted(local_model.input_shape, local_model.class_labels),
+        Parts(LocalFolder(tmp_path / "out"), form),
     )
-    path = tmp_path / "a.npy"
+
+
+def test_an_input_that_changes_during_a_job_fails_and_is_not_mixed(
+    tmp_path: Path, inputs: list[str], local_model: LocalModel, job: Job
+) -> None:
+    path = tmp_path / inputs[0]
     first, second, _ = cut([ImageFile(path, "a.npy", "a.npy")], 1024)
-    assert predict_shard(first, model, job).rows == 1024
+    assert predict_shard(first, local_model, job).rows == 1024
     np.save(path, IMAGES[::-1])
-    tally = predict_shard(second, model, job)
+    tally = predict_shard(second, local_model, job)
     assert (tally.rows, len(rows(tmp_path / "out"))) == (0, 1024)
     assert tally.failures == [
         ("a.npy", "a.npy: has changed since the job began; --resume reads it anew")
     ]
     path.unlink()
-    tally = predict_shard(second, model, job)
+    tally = predict_shard(second, local_model, job)
     assert tally.failures == [("a.npy", "a.npy: cannot be read: No such file or directory")]
+
+
+def test_an_input_that_changes_and_changes_back_while_it_is_read_holds_nobody_up(
+    tmp_path: Path,
+    inputs: list[str],
+    local_model: LocalModel,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / inputs[1]
+    (shard,) = cut([ImageFile(folder / f"{number}.png", f"{number}.png", "") for number in (0, 1)])
+    changing, predict = folder / "0.png", local_model.predict
+    now = changing.stat().st_mtime_ns
+    times = cycle((now + 1, now))
+
+    def predict_and_change(images: Any) -> Any:
+        time = next(times)
+        os.utime(changing, ns=(time, time))
+        return predict(images)
+
+    monkeypatch.setattr(local_model, "predict", predict_and_change)
+    tally = predict_shard(shard, local_model, job)
+    assert tally.rows == 1
+    assert [name for name, _ in tally.failures] == ["0.png"]
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,11 @@ from mlpserve.datasets.flags import add_data_dir
 from mlpserve.datasets.source import DATASETS
 from mlpserve.model.command_line import EXIT_INTERRUPTED, NoHomeError, user_path
 from mlpserve.model.errors import SyncError
+from mlpserve.model.ray_cluster import AUTO, LOCAL
 from mlpserve.model.sync.urls import is_url
 
 PROGRAM: Final = "mlpserve-predict"
 RAY: Final = "ray"
-AUTO: Final = "auto"
-LOCAL: Final = "local"
 EXIT_SOME_FAILED: Final = 3
 _ENDINGS: Final = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 _EPILOG: Final = f"""\

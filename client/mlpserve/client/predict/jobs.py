@@ -59,26 +59,35 @@ def here(predictor: Predictor) -> Engine:
 def predict_shard(shard: Shard, predictor: Predictor, job: Job) -> Tally:
     """Read the images of a shard, classify them, and write its part.
 
+    It begins anew where a source changes while it is read; each source, once it has changed, counts
+    as changed, so this has an end.
+
     Raises:
         ClientError: The predictor did not answer.
         ResultsError: The part cannot be written.
         StoreError: An object store is away.
     """
-    results = _PartResults(shard, job)
     changed = set(map(id, shard.changed()))
-    sources = [
+    while True:
+        results = _PartResults(shard, job)
+        with local_copies(_unchanged(shard, changed)) as copies:
+            for _ in written(read_batches(copies, job.wanted), predictor, results):
+                pass
+        now = set(map(id, shard.changed()))  # while it was read
+        if now <= changed:
+            results.finish()
+            return results.tally
+        changed |= now
+
+
+def _unchanged(shard: Shard, changed: set[int]) -> list[ImageFile]:
+    """Return the sources, of which those that have changed refuse to be read."""
+    return [
         _ChangedFile(source.path, source.name, source.group)
         if id(source) in changed and source.fingerprint() != "missing"
         else source
         for source in shard.sources
     ]
-    with local_copies(sources) as copies:
-        for _ in written(read_batches(copies, job.wanted), predictor, results):
-            pass
-    if set(map(id, shard.changed())) != changed:  # while it was read
-        return predict_shard(shard, predictor, job)
-    results.finish()
-    return results.tally
 
 
 class _PartResults:

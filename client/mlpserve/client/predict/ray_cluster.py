@@ -1,23 +1,17 @@
-"""Ray cluster: is connected to, and asked whether its nodes can do a job."""
+"""Ray cluster of a job: is connected to, and asked whether its nodes can do it."""
 
-import logging
-import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from mlpserve.client import ClientError
-from mlpserve.client.predict.flags import AUTO, LOCAL
-from mlpserve.client.predict.ray_client import NotStartedError, connect_client, disconnect_client
+from mlpserve.model import ray_cluster
+from mlpserve.model.ray_cluster import ClusterError, import_ray, reason_of
 
 _PACKAGE: Final = "mlpserve"
-_CLIENT: Final = "ray://"
-_CONNECT_S: Final = 5.0
+_STARTED: Final[Mapping[str, object]] = {"include_dashboard": False}
 _PROBE_S: Final = 120.0  # a busy node takes long to start Python
-_MAX_REASON: Final = 300
 
 
 @contextmanager
@@ -27,9 +21,8 @@ def connected(address: str) -> Iterator[Any]:
     Raises:
         ClientError: Ray is not installed, or there is no cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray  # noqa: PLC0415 - an extra
+        ray = import_ray()
     except ModuleNotFoundError as error:
         raise ClientError(
             f"--engine ray needs {error.name}: pip install 'mlpserve[predict,tables,ray]'"
@@ -37,60 +30,11 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():  # by whom this is part of
         yield ray
         return
-    _check_reachable(address)
-    is_client = address.startswith(_CLIENT)
-    begin, end = (connect_client, disconnect_client) if is_client else (_connect, _disconnect)
-    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        begin(ray, address, logging_level=logging.ERROR, log_to_driver=False)
-    except NotStartedError as error:
-        raise ClientError(
-            f"--ray-address {address}: the cluster has started no server for this driver: "
-            f"{reason_of(error)}; ray_client_server*.err in the logs of its head node may say why, "
-            "and GRPC_ENABLE_FORK_SUPPORT=0 there, for 'ray start --head', prevents what is known"
-        ) from error
-    except Exception as error:
-        raise _no_cluster(address, reason_of(error)) from error
-    try:
-        yield ray
-    finally:
-        end(ray)
-
-
-def _connect(ray: Any, address: str, **settings: object) -> None:  # noqa: ANN401
-    here = {"include_dashboard": False} if address == LOCAL else {}
-    ray.init(address=address, **settings, **here)
-
-
-def _disconnect(ray: Any) -> None:  # noqa: ANN401
-    ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse an address that nobody listens at, before Ray tries it for minutes."""
-    if address in {AUTO, LOCAL}:
-        return
-    place = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        host, port = place.hostname, place.port
-    except ValueError:
-        host, port = None, None
-    if not host or not port:
-        raise ClientError(
-            f"--ray-address: expected ray://HOST:PORT, HOST:PORT, {AUTO} or {LOCAL}, "
-            f"got {address!r}"
-        )
-    try:
-        socket.create_connection((host, port), _CONNECT_S).close()
-    except OSError as error:
-        raise _no_cluster(address, error.strerror or str(error)) from error
-
-
-def _no_cluster(address: str, reason: str) -> ClientError:
-    return ClientError(
-        f"--ray-address {address}: no cluster can be reached there: {reason}; start one with "
-        f"'ray start --head', name another, or have one started here with --ray-address {LOCAL}"
-    )
+        with ray_cluster.connected(ray, address, takes_client=True, started=_STARTED):
+            yield ray
+    except ClusterError as error:
+        raise ClientError(str(error)) from error
 
 
 @contextmanager
@@ -98,6 +42,8 @@ def cluster_errors(ray: Any) -> Iterator[None]:  # noqa: ANN401
     """Translate what Ray raises where the cluster is lost."""
     try:
         yield
+    except ClusterError as error:
+        raise ClientError(f"the cluster was lost: {error}; --resume goes on") from error
     except ray.exceptions.GetTimeoutError as error:
         raise ClientError(
             "the cluster was lost: its head node does not answer; --resume goes on"
@@ -183,12 +129,6 @@ def fitting_workers(nodes: Sequence[dict[str, Any]], cpus: float) -> int:
             f"--ray-cpus {cpus:g}: no node of the cluster has so many, the most are {most:g}"
         )
     return fitting
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the last line of an error, which in Ray's says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:_MAX_REASON]
 
 
 def release() -> str:

@@ -15,10 +15,11 @@ from mlpserve.client import ClientError
 from mlpserve.client.predict.allocator import keep_freed_memory
 from mlpserve.client.predict.jobs import Job, predict_shard
 from mlpserve.client.predict.local import LocalModel
-from mlpserve.client.predict.ray_cluster import other_release, reason_of, release
+from mlpserve.client.predict.ray_cluster import other_release, release
 from mlpserve.client.predict.shards import Shard
 from mlpserve.client.predict.tally import ResultsError, Tally
 from mlpserve.model.errors import ModelError
+from mlpserve.model.ray_cluster import reason_of
 
 Row: TypeAlias = dict[str, Any]
 

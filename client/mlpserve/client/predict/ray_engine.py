@@ -5,8 +5,8 @@
     workers       an actor for each CPU: load the weights once, then read, classify and write shards
 
 The coordinator and the workers are in ``ray_coordinator``. The driver asks the coordinator again
-and again, so it knows when nothing more can come: where that one is lost or has come to its end,
-or no node is left that a worker fits on.
+and again, so it knows when nothing more can come: where that one is lost or has come to its end, or
+there has been no node for long that a worker fits on.
 """
 
 import json
@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from mlpserve.client import ClientError
 from mlpserve.client.predict.batches import Position
-from mlpserve.client.predict.flags import AUTO
 from mlpserve.client.predict.folders import LocalFolder
 from mlpserve.client.predict.jobs import Engine, Job
 from mlpserve.client.predict.local import Weights
@@ -34,6 +33,7 @@ from mlpserve.client.predict.ray_coordinator import Coordinator, Row, Work
 from mlpserve.client.predict.shards import Shard
 from mlpserve.client.predict.stores import RemoteFile
 from mlpserve.client.predict.tally import ResultsError, Tally
+from mlpserve.model.ray_cluster import AUTO, Room, alive_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def ray_engine(weights: Weights, options: RayOptions, *, ood_scores: bool) -> En
         if not shards:
             return
         with connected(options.address) as ray, cluster_errors(ray):
-            nodes = _alive(ray)
+            nodes = alive_nodes(ray)
             check_nodes(ray, nodes, _needed_paths(shards, job))
             work = Work(job, ray.put(weights), release(), ood_scores=ood_scores)
             coordinator = _on_head(ray, ray.remote(num_cpus=0)(Coordinator), nodes).remote(
@@ -84,7 +84,7 @@ def ray_engine(weights: Weights, options: RayOptions, *, ood_scores: bool) -> En
             yield from taken(
                 lambda: ray.get(coordinator.take.remote(), timeout=_ANSWER_S),
                 shards,
-                lambda: _check_room(ray, options.cpus),
+                Room(ray, options.cpus, logger.warning).check,
             )
 
     return engine
@@ -132,18 +132,6 @@ def _lost(missing: Sequence[Shard], count: int) -> str:
         f"the cluster has come to its end without {len(missing)} of {count} parts: {names}{more}; "
         "--resume does them"
     )
-
-
-def _alive(ray: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Ray has no types here
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _check_room(ray: Any, cpus: float) -> None:  # noqa: ANN401
-    """Refuse to wait where no node is left that a worker fits on."""
-    if not any(node["Resources"].get("CPU", 0) >= cpus for node in _alive(ray)):
-        raise ClientError(
-            f"the cluster was lost: no node with {cpus:g} CPUs is left; --resume goes on"
-        )
 
 
 def _needed_paths(shards: Sequence[Shard], job: Job) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlpserve.model.command_line import percent, table, user_path
+from mlpserve.model.ray_cluster import AUTO, LOCAL
 from mlpserve.model.versions import prepare
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import TrainingError
@@ -18,7 +19,7 @@ from mlpserve.trainer.publishing_events import is_published, model_name
 from mlpserve.trainer.signals import StopSignals
 from mlpserve.trainer.sweep.local import LocalRunner
 from mlpserve.trainer.sweep.plan import Plan, make_plan
-from mlpserve.trainer.sweep.ray_cluster import AUTO, LOCAL, connected
+from mlpserve.trainer.sweep.ray_cluster import connected
 from mlpserve.trainer.sweep.state import Published, SweepFolder
 from mlpserve.trainer.sweep.tracker import Tracker, outcome
 from mlpserve.trainer.sweep.worker_process import Ended, Job
@@ -70,6 +71,13 @@ def sweep_parser() -> argparse.ArgumentParser:
         "--help lists them. A sweep that was stopped or killed goes on with the same command.",
         allow_abbrev=False,
     )
+    _add_trials(parser)
+    _add_comparison(parser)
+    _add_engine(parser)
+    return parser
+
+
+def _add_trials(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vary",
         action="append",
@@ -87,6 +95,9 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trials", type=int, default=20, metavar="N", help="how many are tried; default: 20"
     )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         choices=METRICS,
@@ -108,6 +119,9 @@ def sweep_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="one in N goes on, and is compared again after N times as many epochs; default: 3",
     )
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallel",
         type=int,
@@ -132,7 +146,6 @@ def sweep_parser() -> argparse.ArgumentParser:
         f"{AUTO} for that of this machine, or {LOCAL} for one that is started here; default: none, "
         "but processes on this machine",
     )
-    return parser
 
 
 def _engine(plan: Plan) -> AbstractContextManager[None]:

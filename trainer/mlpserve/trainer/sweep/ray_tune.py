@@ -5,13 +5,15 @@ training with checkpoints in the sweep's folder, which all nodes share, so it go
 started again. Ray's own files are of no further use, and are removed.
 """
 
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from mlpserve.model.ray_cluster import ClusterError, Room
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import StoppedError, TrainingError
 from mlpserve.trainer.history import EpochRecord
@@ -24,6 +26,7 @@ from mlpserve.trainer.sweep.worker_process import failure_of, run_when_free
 from mlpserve.trainer.trials import Rules, Trial, TrialState
 
 _RETRIES: Final = 3  # of a trial whose node or process is lost
+_CHECK_EVERY: Final = 100  # times that Ray Tune asks whether to stop
 _WORST: Final = 1e30  # the badness of a trial that has none: Ray reckons with what is finite
 _QUIET: Final[Mapping[str, str]] = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints to standard output, however quiet it is to be
@@ -62,13 +65,29 @@ def run_on_ray(plan: Plan, folder: SweepFolder, tracker: Tracker, signals: StopS
     Raises:
         ModuleNotFoundError: Ray is not installed.
         StoppedError: A stop was wanted; trials go on from their last checkpoints.
-        TrainingError: There is no such cluster, or the state of the sweep cannot be written.
+        TrainingError: The state of the sweep cannot be written, or no node of the cluster has had
+            the processors of a trial for long.
     """
     os.environ.update(_QUIET)  # read when Ray is imported
-    from ray import tune  # noqa: PLC0415 - an extra
-    from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of trials that fail we tell
+    watch = _Watch(plan, tracker, signals)
+    rays_own = folder.path / "ray"
+    # The best so far first: where the sweep was resumed, the others are measured by them.
+    order = [trial.number for trial in tracker.sweep.ranked()]
+    tuner = _tuner(_trials(plan, folder, tracker), order, plan, rays_own, watch)
+    shutil.rmtree(rays_own, ignore_errors=True)
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(rays_own, ignore_errors=True)
+    if watch.error is not None:
+        raise watch.error
+    if signals.is_stop_wanted:
+        raise StoppedError("stopped; the same command goes on")
 
-    trials = _Trials(
+
+def _trials(plan: Plan, folder: SweepFolder, tracker: Tracker) -> _Trials:
+    return _Trials(
         configs=tuple(
             replace(config, checkpoint_folder=folder.trial_folder(number).absolute())
             for number, config in enumerate(plan.configs, 1)
@@ -77,46 +96,46 @@ def run_on_ray(plan: Plan, folder: SweepFolder, tracker: Tracker, signals: StopS
         rules=tracker.sweep.rules,
         working_folder=str(Path.cwd()),
     )
-    rungs, reduction = trials.rules.rungs, trials.rules.reduction
-    follower = _follower(tracker)
-    tuner = tune.Tuner(
+
+
+def _tuner(
+    trials: _Trials, order: Sequence[int], plan: Plan, rays_own: Path, watch: "_Watch"
+) -> Any:  # noqa: ANN401 - a class of Ray's
+    """Return what trains the trials, each in a process of its own."""
+    from ray import tune  # noqa: PLC0415 - an extra
+
+    return tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_train, trials=trials), {"CPU": plan.config.threads}
         ),
-        # The best so far first: where the sweep was resumed, the others are measured by them.
-        param_space={
-            "number": tune.grid_search([trial.number for trial in tracker.sweep.ranked()])
-        },
+        param_space={"number": tune.grid_search(list(order))},
         tune_config=tune.TuneConfig(
             metric="badness",
             mode="min",
-            scheduler=ASHAScheduler(
-                time_attr="epochs",
-                max_t=rungs[-1],
-                grace_period=rungs[0],
-                reduction_factor=reduction,
-            ),
+            scheduler=_scheduler(trials.rules),
             max_concurrent_trials=plan.parallel,
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
         ),
         run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(folder.path.absolute()),
-            callbacks=[follower],
-            stop=_stopper(signals, follower),
+            name=rays_own.name,
+            storage_path=str(rays_own.parent.absolute()),
+            callbacks=[_follower(watch)],
+            stop=_stopper(watch),
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             verbose=0,
         ),
     )
-    shutil.rmtree(folder.path / "ray", ignore_errors=True)
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(folder.path / "ray", ignore_errors=True)
-    if follower.error is not None:
-        raise follower.error
-    if signals.is_stop_wanted:
-        raise StoppedError("stopped; the same command goes on")
+
+
+def _scheduler(rules: Rules) -> Any:  # noqa: ANN401
+    from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415 - an extra
+
+    return ASHAScheduler(
+        time_attr="epochs",
+        max_t=rules.rungs[-1],
+        grace_period=rules.rungs[0],
+        reduction_factor=rules.reduction,
+    )
 
 
 def _train(setting: Mapping[str, int], trials: _Trials) -> None:
@@ -166,52 +185,87 @@ class _Reporter(Display):
         )
 
 
-def _follower(tracker: Tracker) -> Any:  # noqa: ANN401 - a class of Ray's
+class _Watch:
+    """What the driver sees of the trials, and whether it has to stop them.
+
+    Attributes:
+        error: Why the sweep cannot go on.
+    """
+
+    def __init__(self, plan: Plan, tracker: Tracker, signals: StopSignals) -> None:
+        import ray  # noqa: PLC0415 - an extra
+
+        self.error: TrainingError | None = None
+        self._tracker = tracker
+        self._signals = signals
+        self._room = Room(ray, plan.config.threads or 1, tracker.warn)
+        self._asked = 0
+
+    def result(self, number: int, result: Mapping[str, Any]) -> None:
+        """Take what a trial has reported."""
+        found = result.get("record")
+        if found is not None and found["epoch"] >= self._tracker.trial(number).epochs:
+            self._tracker.epoch(number, EpochRecord(**found))
+
+    def complete(self, number: int, result: Mapping[str, Any]) -> None:
+        """Take how a trial came to its end, by its last report."""
+        failure = result.get("failure")
+        state = TrialState.STOPPED
+        if failure is not None:
+            state = TrialState.FAILED
+        elif (
+            result.get("is_ended") or result.get("epochs", 0) >= self._tracker.sweep.rules.rungs[-1]
+        ):
+            state = TrialState.ENDED
+        self._ran(number, state, failure)
+
+    def failed(self, number: int, error: object) -> None:
+        """Take that a trial was lost, and why."""
+        lines = str(error or "").splitlines()
+        self._ran(number, TrialState.FAILED, lines[-1] if lines else "its process was lost")
+
+    def _ran(self, number: int, state: TrialState, failure: str | None) -> None:
+        try:
+            self._tracker.ran(number, state, failure)
+        except TrainingError as error:
+            self.error = error
+
+    def is_over(self) -> bool:
+        """Return whether to stop all trials; Ray Tune asks ten times a second."""
+        self._asked += 1
+        if self._asked % _CHECK_EVERY == 0:
+            try:
+                self._room.check()
+            except ClusterError as error:
+                self.error = TrainingError(f"{error}; the same command goes on")
+        return self._signals.is_stop_wanted or self.error is not None
+
+
+def _follower(watch: _Watch) -> Any:  # noqa: ANN401 - a class of Ray's
     """Return what Ray Tune calls with what trials report."""
     from ray.tune import Callback  # noqa: PLC0415 - see above
 
-    last = tracker.sweep.rules.rungs[-1]
-
     class Follower(Callback):  # type: ignore[misc]
-        error: TrainingError | None = None
-
         def __reduce__(self) -> tuple[Any, ...]:
             return Callback, ()  # what Ray keeps to restore a run, which our own state does
 
         def on_trial_result(self, *, trial: Any, result: Any, **_: Any) -> None:  # noqa: ANN401
-            found = result.get("record")
-            number = trial.config["number"]
-            if found is not None and found["epoch"] >= tracker.trial(number).epochs:
-                tracker.epoch(number, EpochRecord(**found))
+            watch.result(trial.config["number"], result)
 
         def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # noqa: ANN401
-            result = trial.last_result
-            failure = result.get("failure")
-            state = TrialState.STOPPED
-            if failure is not None:
-                state = TrialState.FAILED
-            elif result.get("is_ended") or result.get("epochs", 0) >= last:
-                state = TrialState.ENDED
-            self._ran(trial, state, failure)
+            watch.complete(trial.config["number"], trial.last_result)
 
         def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # noqa: ANN401
-            lines = ((trial.get_error() and str(trial.get_error())) or "").splitlines()
-            self._ran(trial, TrialState.FAILED, lines[-1] if lines else "its process was lost")
-
-        def _ran(self, trial: Any, state: TrialState, failure: str | None) -> None:  # noqa: ANN401
-            try:
-                tracker.ran(trial.config["number"], state, failure)
-            except TrainingError as error:
-                self.error = error
+            watch.failed(trial.config["number"], trial.get_error())
 
     return Follower()
 
 
-def _stopper(signals: StopSignals, follower: Any) -> Any:  # noqa: ANN401 - a class of Ray's
+def _stopper(watch: _Watch) -> Any:  # noqa: ANN401 - a class of Ray's
     """Return what Ray Tune asks whether to stop."""
     from ray.tune import Stopper  # noqa: PLC0415 - see above
 
-    class SignalStopper(Stopper):  # type: ignore[misc]
+    class WatchStopper(Stopper):  # type: ignore[misc]
         def __reduce__(self) -> tuple[Any, ...]:
             from ray.tune.stopper import NoopStopper  # noqa: PLC0415
 
@@ -221,6 +275,6 @@ def _stopper(signals: StopSignals, follower: Any) -> Any:  # noqa: ANN401 - a cl
             return False
 
         def stop_all(self) -> bool:
-            return signals.is_stop_wanted or follower.error is not None
+            return watch.is_over()
 
-    return SignalStopper()
+    return WatchStopper()

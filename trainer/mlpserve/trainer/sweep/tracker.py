@@ -63,6 +63,10 @@ class Tracker:
         self._folder.save(self.sweep)
         self._show(trial)
 
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._display.warn(text)
+
     def _replace(self, trial: Trial) -> None:
         trials = self.sweep.trials
         before, after = trials[: trial.number - 1], trials[trial.number :]
