@@ -80,6 +80,20 @@ def test_a_batch_larger_than_a_block_is_answered_as_if_it_were_not(
     np.testing.assert_array_equal(in_blocks.labels, whole.labels)
 
 
+@pytest.mark.parametrize("width", [16, 32, 128])
+@pytest.mark.parametrize("counts", [[31, 1], [33], [65], [257], [300, 212], [1024], [1501]])
+def test_networks_of_any_width_answer_any_number_of_rows(
+    metadata: Metadata, width: int, counts: list[int]
+) -> None:
+    model = model_of(metadata, (784, width, 10), "tanh", seed=width)
+    rng = np.random.default_rng(6)
+    batches = [rng.integers(0, 256, (count, 784), np.uint8) for count in counts]
+    found = CompiledModel(model).classify(batches, Workspace())
+    inputs = model.metadata.input.scale(np.concatenate(batches))
+    expected = model.network.probabilities(inputs)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-3)
+
+
 def test_models_of_other_sizes_share_a_workspace(metadata: Metadata) -> None:
     workspace = Workspace(block_rows=4)
     rng = np.random.default_rng(3)

@@ -32,6 +32,13 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 DEFAULT_BLOCK_ROWS: Final = 512
 _REPRODUCIBLE_ROWS: Final = 8
+# OpenBLAS multiplies matrices with up to so many products of two numbers as they are, where it has
+# kernels for that (AVX-512). Larger ones it copies first, which takes longer than multiplying them
+# where a layer is narrow. So narrow layers have fewer rows at once, but never less than the other.
+_MAX_SMALL_PRODUCTS: Final = 1_000_000
+_MIN_SMALL_ROWS: Final = 32
+# Before a narrow layer, so many rows are converted at a time: what the cache holds besides stays.
+_NARROW_BLOCK_ROWS: Final = 256
 # The values of a layer that several blocks go through the rest of a network together with: each
 # call of NumPy costs some microseconds, more where images have just displaced it from the cache.
 _GROUP_VALUES: Final = 1 << 16
@@ -255,6 +262,8 @@ class CompiledModel:
             return
         (images,) = batches
         block_rows = _multiple(workspace.block_rows, self._rows_at_once)
+        if block_rows > _NARROW_BLOCK_ROWS and self._rows_at_once == 1 < _small_rows(layer.weights):
+            block_rows = _NARROW_BLOCK_ROWS
         group_rows = max(1, _GROUP_VALUES // (block_rows * self._max_width)) * block_rows
         for start in range(0, len(images), group_rows):
             group = images[start : start + group_rows]
@@ -297,11 +306,21 @@ class CompiledModel:
         return by_class
 
     def _multiply(self, inputs: Floats, weights: FloatArray, products: Floats) -> None:
-        if self._rows_at_once > 1:
+        rows = self._rows_at_once
+        if rows == 1 and len(inputs) > _MIN_SMALL_ROWS:
+            rows = _small_rows(weights)
+        whole = len(inputs) // rows * rows if 1 < rows < len(inputs) else 0
+        if whole:
             # NumPy has BLAS multiply one matrix of a stack after the other.
-            inputs = inputs.reshape(-1, self._rows_at_once, inputs.shape[1])
-            products = products.reshape(-1, self._rows_at_once, products.shape[1])
-        np.matmul(inputs, weights, out=products)
+            stack = inputs[:whole].reshape(-1, rows, inputs.shape[1])
+            np.matmul(stack, weights, out=products[:whole].reshape(-1, rows, products.shape[1]))
+        if whole < len(inputs):
+            np.matmul(inputs[whole:], weights, out=products[whole:])
+
+
+def _small_rows(weights: FloatArray) -> int:
+    """Return how many rows BLAS multiplies with weights as they are; 0 where they are too few."""
+    return _MAX_SMALL_PRODUCTS // weights.size // _MIN_SMALL_ROWS * _MIN_SMALL_ROWS
 
 
 def _contiguous(layer: Layer) -> Layer:
