@@ -22,7 +22,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path
         command += ["--data", "mnist", "--data-dir", str(mnist_folder), "--recipe", recipe]
         command += ["--name", "digits"]
         command += ["--epochs", str(epochs), "--seed", "1"]
-        subprocess.run(command, check=True, timeout=120, capture_output=True)
+        subprocess.run(command, check=True, timeout=600, capture_output=True)
     return folder
 
 

@@ -147,6 +147,39 @@ def test_test_images_are_shown_with_what_they_are(visitor: Visitor) -> None:
     expect(page.locator("#truth")).to_contain_text("Image 1 of 10000")
 
 
+def test_a_test_image_keeps_its_caption_when_the_page_is_loaded_again(visitor: Visitor) -> None:
+    page = visitor.visit().page
+    for number, digit in enumerate("72"):
+        page.get_by_role("button", name="Test image ▶").click()
+        visitor.expect_said(f"It says {digit},")
+        expect(page).to_have_url(re.compile(f"image=.*example={number}$"))
+    for _ in range(2):
+        page.reload()
+        visitor.expect_said("It says 2,")
+        expect(page.locator("#truth")).to_have_text("Image 2 of 10000 of mnist: a 2.")
+        expect(page).to_have_url(re.compile(r"image=.*example=1$"))
+    page.get_by_role("button", name="Previous test image").click()
+    expect(page.locator("#truth")).to_have_text("Image 1 of 10000 of mnist: a 7.")
+    expect(page).to_have_url(re.compile(r"example=0$"))
+    visitor.draw("3")
+    expect(page.locator("#truth")).to_have_text("")
+    expect(page).not_to_have_url(re.compile("example="))
+
+
+def test_an_image_that_is_another_than_the_test_image_of_the_address_has_no_caption(
+    visitor: Visitor,
+) -> None:
+    page = visitor.visit().page
+    page.get_by_role("button", name="Test image ▶").click()
+    expect(page).to_have_url(re.compile(r"image=.*example=0$"))
+    fragment = page.url.partition("#")[2].removesuffix("0") + "1"
+    page.goto("about:blank")
+    with page.expect_response("**/api/example?number=1"):
+        visitor.visit(f"#{fragment}")
+    visitor.expect_said("It says 7,")
+    expect(page.locator("#truth")).to_have_text("")
+
+
 def test_it_is_drawn_with_the_keyboard(visitor: Visitor) -> None:
     page = visitor.visit().page
     page.locator("#pad").focus()

@@ -29,6 +29,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from mlpserve.datasets import load_test_split
 from mlpserve.model.folder import versions
 from mlpserve.model.locks import lock_folder
+from mlpserve.playground.run_folder import remove_abandoned
 from mlpserve.playground.training import Training
 from visitor import Visitor, playing, serving
 
@@ -480,7 +481,7 @@ def test_what_killed_playgrounds_left_is_removed_and_no_descriptor_stays_open(
     others.mkdir()
     lock = lock_folder(others)
     before = os.listdir("/proc/self/fd")  # noqa: PTH208 - as text
-    Training(None, None, is_allowed=False).sweep()
+    remove_abandoned()
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
     assert list(tmp_path.iterdir()) == [others]
     os.close(lock)

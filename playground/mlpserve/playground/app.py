@@ -39,6 +39,7 @@ from mlpserve.client.arrays import picture_values
 from mlpserve.playground.browser_guard import BrowserGuard
 from mlpserve.playground.examples import Examples
 from mlpserve.playground.networks import Networks
+from mlpserve.playground.run_folder import remove_abandoned
 from mlpserve.playground.training import Training
 from mlpserve.playground.training_routes import training_routes
 
@@ -76,7 +77,7 @@ def playground(
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        training.sweep()
+        remove_abandoned()
         async with make_client() as client:
             application.state.client = client
             yield

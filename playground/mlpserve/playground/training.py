@@ -9,14 +9,10 @@ state as it is: whoever comes late, or again, has missed nothing.
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +20,11 @@ from starlette.exceptions import HTTPException
 
 from mlpserve.model.errors import ModelError
 from mlpserve.model.folder import versions
-from mlpserve.model.locks import LockedError, lock_folder, take_lock
+from mlpserve.playground.run_folder import RunFolder
 from mlpserve.playground.trainer_process import DRAWN
 
 MODEL: Final = "playground"  # never one that others ask for
 MAX_VERSIONS: Final = 100
-_PREFIX: Final = "mlpserve-playground-"
 _MAX_LINE_BYTES: Final = 1 << 20
 _MAX_WARNINGS: Final = 10
 _TIME_LIMIT_S: Final = 600
@@ -58,9 +53,7 @@ class Training:
         self.is_ending: Callable[[], bool] = lambda: False
         self._models = models
         self._data_dir = data_dir
-        self._folder: Path | None = None  # for checkpoints and the visitor's file
-        self._lock = -1  # of the folder, while this process lives
-        self._file: Path | None = None
+        self._folder = RunFolder()
         self._is_receiving = False
         self._child: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,22 +68,14 @@ class Training:
         """Return whether a trainer is at work."""
         return self._task is not None and not self._task.done()
 
-    def sweep(self) -> None:
-        """Remove what playgrounds have left that were killed."""
-        for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-            with suppress(LockedError, OSError):
-                lock = lock_folder(left)
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(lock)
-
     def start(self, settings: Mapping[str, str]) -> None:
         """Begin a new run; what is left of the one before is forgotten."""
-        folder = self._free_folder()
-        if settings["data"] == "own" and self._file is None:
+        self._check_free()
+        if settings["data"] == "own" and self._folder.file is None:
             raise HTTPException(422, "data: expected a file of your own first")
-        shutil.rmtree(folder / "run", ignore_errors=True)
+        self._folder.forget_run()
         if settings["data"] != "own":
-            self._forget_file()
+            self._folder.forget_file()
         self._keep_points(-1)
         self._state = {"run": self._state["run"] + 1, "settings": settings, "warnings": []}
         self._begin("running", "--no-publish", "--time-limit", str(_TIME_LIMIT_S))
@@ -136,20 +121,11 @@ class Training:
 
     async def receive(self, name: str, pieces: AsyncIterator[bytes]) -> None:
         """Keep a visitor's file for the runs that follow; the trainer tells whether it is data."""
-        folder = self._free_folder()
+        self._check_free()
         self._is_receiving = True
-        unfinished = folder / "unfinished"
         try:
-            with unfinished.open("wb") as file:
-                async for piece in pieces:
-                    file.write(piece)
-            self._forget_file()
-            shutil.rmtree(folder / "run", ignore_errors=True)
-            self._file = folder / "own" / name
-            self._file.parent.mkdir(exist_ok=True)
-            unfinished.rename(self._file)
+            await self._folder.receive(name, pieces)
         finally:
-            unfinished.unlink(missing_ok=True)
             self._is_receiving = False
             self._expire_later()
             self._set()
@@ -176,7 +152,7 @@ class Training:
             "isBusy": self.is_busy,
             "canPublish": self._has_checkpoint() and self._models is not None,
             "canResume": self._has_checkpoint() and self._state["phase"] != "finished",
-            "file": self._file and self._file.name,
+            "file": self._folder.file and self._folder.file.name,
             "from": sent,
             "points": self._points[sent:],
         }
@@ -186,22 +162,15 @@ class Training:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _free_folder(self) -> Path:
-        """Return the folder of the run, which nobody uses."""
+    def _check_free(self) -> None:
         if self.is_busy or self._is_receiving:
             raise HTTPException(409, "training: one is under way; stop it first")
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._lock = os.open(self._folder, os.O_RDONLY)
-            take_lock(self._lock, wait=False)
-        return self._folder
 
     def _has_checkpoint(self) -> bool:
-        folder = self._folder
-        return not self.is_busy and folder is not None and any(folder.glob("run/checkpoint-*"))
+        return not self.is_busy and self._folder.has_checkpoint
 
     def _check_checkpoint(self) -> None:
-        self._free_folder()
+        self._check_free()
         if not self._has_checkpoint():
             raise HTTPException(409, "training: there is none to go on with; start one")
 
@@ -239,15 +208,15 @@ class Training:
         self._expire_later()
 
     async def _started(self, flags: tuple[str, ...]) -> asyncio.subprocess.Process:
-        assert self._folder is not None  # noqa: S101 - it was made before
-        own = {"drawn": self._folder / DRAWN, "own": self._file}
+        folder = self._folder.make()
+        own = {"drawn": folder / DRAWN, "own": self._folder.file}
         settings = {**self._state["settings"]}
         settings["data"] = str(own.get(settings["data"], settings["data"]))
-        places = {"models": self._models or self._folder, "checkpoint": self._folder / "run"}
+        places = {"models": self._models or folder, "checkpoint": folder / "run"}
         if self._data_dir is not None:
             places["data-dir"] = self._data_dir
         self._child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mlpserve.playground.trainer_process", str(self._folder)),
+            *(sys.executable, "-m", "mlpserve.playground.trainer_process", str(folder)),
             *(f"--{name}={value}" for name, value in (settings | places).items()),
             *_FLAGS,
             *flags,
@@ -290,7 +259,7 @@ class Training:
                 complaint = f"the trainer was killed by {signal.Signals(-code).name}"
             phase = "stopped" if self._has_checkpoint() else "failed"
             # The visitor's file has its name; where it is kept is nobody's business.
-            complaint = re.sub(rf"{re.escape(str(self._folder))}/(own/)?", "", complaint)
+            complaint = re.sub(rf"{re.escape(str(self._folder.path))}/(own/)?", "", complaint)
             self._set(phase=phase, message=complaint)
 
     def _keep_points(self, epochs: float) -> None:
@@ -298,17 +267,9 @@ class Training:
         self._points = [point for point in self._points if point[0] <= epochs]
         self._revision += 1
 
-    def _forget_file(self) -> None:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-            self._file = None
-
     def _expire(self) -> None:
         """Remove all that is kept of the last run."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            os.close(self._lock)
-        self._folder = self._file = None
+        self._folder.remove()
         self._set()
 
 

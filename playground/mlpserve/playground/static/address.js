@@ -6,13 +6,14 @@ let waiting;
 
 export const read = () => new URLSearchParams(location.hash.slice(1));
 
-/** Keeps what is shown: the version, the image, and what is broken of the network. */
-export function keep({ model, version, image, network }) {
+/** Keeps what is shown: the version, the image, which test image it is, and what is broken of the network. */
+export function keep({ model, version, image, example, network }) {
   const kept = new URLSearchParams({ model, version });
   const off = network?.off.flatMap((layer, index) => [...layer].map((neuron) => `${index}.${neuron}`));
   if (off?.length) kept.set("off", off.join());
   if (network?.noise) kept.set("noise", network.noise);
   if (image) kept.set("image", packed(image));
+  if (image && example !== null) kept.set("example", example);
   clearTimeout(waiting);
   waiting = setTimeout(() => history.replaceState(null, "", `#${kept}`), WAIT_MS);
 }
@@ -27,7 +28,7 @@ export function breakAs(kept, network) {
 }
 
 /** Returns an image as text: 16 shades are enough to be classified the same, so two pixels make a byte. */
-function packed(image) {
+export function packed(image) {
   const bytes = Array.from({ length: Math.ceil(image.length / 2) }, (_, index) => {
     return ((image[2 * index] >> 4) << 4) | ((image[2 * index + 1] ?? 0) >> 4);
   });

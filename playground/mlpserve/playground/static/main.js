@@ -6,6 +6,7 @@
 import * as address from "./address.js";
 import { showAnswer, showBroken, showNoAnswer, showWhy, showWhyNot } from "./answer.js";
 import { Diagram } from "./diagram.js";
+import * as examples from "./examples.js";
 import { Network } from "./network.js";
 import { describe } from "./neuron.js";
 import { Pad } from "./pad.js";
@@ -27,7 +28,6 @@ const state = {
   answer: null, // the server's; its image is what the network sees
   ready: null, // an image that needs no preparation, such as one of the test data
   pointed: null, // [layer, neuron]
-  example: -1,
   isAway: false, // whether the server did not answer last time
   timer: null, // until it is asked again which versions there are
 };
@@ -42,10 +42,9 @@ const version = () => model()?.versions.find((one) => String(one.version) === $(
 
 // --- the answer ------------------------------------------------------------------------------
 
-function changed() {
+function changed(remark) {
   state.ready = null;
-  state.example = -1;
-  $("truth").textContent = "";
+  examples.leave(remark);
   showNotice("");
   newest.want();
 }
@@ -133,7 +132,9 @@ async function loadNetwork() {
 function drawNetwork() {
   const { network } = state;
   if (!version()) return;
-  address.keep({ model: model().name, version: version().version, image: state.answer?.image, network });
+  const image = state.answer?.image;
+  const example = examples.numberOf(image);
+  address.keep({ model: model().name, version: version().version, image, example, network });
   $("mend").disabled = !network?.isBroken;
   $("turn").disabled = !network || !state.pointed;
   $("turn").textContent = network?.isOff(state.pointed) ? "Turn neuron on" : "Turn neuron off";
@@ -230,8 +231,13 @@ async function showAddress() {
   try {
     showReady(address.unpacked(kept.get("image"), version().inputShape));
   } catch (error) {
-    showNotice(error.message);
+    return showNotice(error.message);
   }
+  const { ready } = state;
+  examples.leave();
+  // Nothing waits for it: data that must be fetched first takes long. Without data there is no caption.
+  const isStale = () => ready !== state.ready;
+  examples.recognize(kept.get("example"), ready.bytes, isStale).then(drawNetwork, () => {});
 }
 
 // --- pictures --------------------------------------------------------------------------------
@@ -247,18 +253,12 @@ function showReady(image) {
 
 function showPicture(read) {
   pad.show(read);
-  changed();
-  $("truth").textContent = read.remark;
+  changed(read.remark);
 }
 
-async function showExample(step) {
-  const number = Math.max(0, state.example + step);
-  if (state.example < 0) $("truth").textContent = "Loading the test images.";
-  const { image, label, data, count } = await server.example(number).finally(() => ($("truth").textContent = ""));
+function showExample(bytes) {
   const [height, width] = version().inputShape;
-  showReady({ width, height, bytes: Uint8Array.from(image) });
-  state.example = number;
-  $("truth").textContent = `Image ${(number % count) + 1} of ${count} of ${data}: a ${label}.`;
+  showReady({ width, height, bytes });
 }
 
 // --- what the visitor does -------------------------------------------------------------------
@@ -277,8 +277,8 @@ $("clear").addEventListener("click", () => {
   state.pointed = null;
   changed();
 });
-$("next").addEventListener("click", saying(() => showExample(1)));
-$("previous").addEventListener("click", saying(() => showExample(-1)));
+$("next").addEventListener("click", saying(() => examples.step(1, showExample)));
+$("previous").addEventListener("click", saying(() => examples.step(-1, showExample)));
 $("prepare").addEventListener("change", () => newest.want());
 listenForPictures($("file"), { onPicture: showPicture, onRefusal: (error) => showNotice(error.message) });
 for (const name of ["model", "version"]) {
