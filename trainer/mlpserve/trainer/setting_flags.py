@@ -36,6 +36,16 @@ def add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
     """Add a flag for each setting; return them."""
     group = parser.add_argument_group("settings of the recipe, each with the recipe's default")
     return [
+        *_network_flags(group),
+        *_step_flags(group),
+        *_regularization_flags(group),
+        *_teacher_flags(group),
+        *_ending_flags(group),
+    ]
+
+
+def _network_flags(group: argparse._ArgumentGroup) -> Sequence[argparse.Action]:
+    return [
         group.add_argument(
             "--layers",
             type=_widths,
@@ -44,6 +54,11 @@ def add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
             help="widths of the hidden layers; '' for none",
         ),
         group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers"),
+    ]
+
+
+def _step_flags(group: argparse._ArgumentGroup) -> Sequence[argparse.Action]:
+    return [
         group.add_argument("--epochs", type=int, metavar="N", help="passes over the images"),
         group.add_argument(
             "--batch-size", type=int, metavar="N", help="images per step; 0 for all at once"
@@ -51,6 +66,11 @@ def add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
         group.add_argument("--optimizer", choices=OPTIMIZERS),
         group.add_argument("--learning-rate", type=float, metavar="X", help="the highest one"),
         group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate"),
+    ]
+
+
+def _regularization_flags(group: argparse._ArgumentGroup) -> Sequence[argparse.Action]:
+    return [
         group.add_argument("--weight-decay", type=float, metavar="X", help="decoupled; 0 for none"),
         group.add_argument(
             "--dropout", type=float, metavar="X", help="of hidden outputs; 0 for none"
@@ -63,6 +83,11 @@ def add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
             metavar="X",
             help="do not learn from images whose true class has it already, as in 0.99; 1 for all",
         ),
+    ]
+
+
+def _teacher_flags(group: argparse._ArgumentGroup) -> Sequence[argparse.Action]:
+    return [
         group.add_argument(
             "--teacher",
             action="append",
@@ -82,6 +107,11 @@ def add_settings(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
             metavar="X",
             help="how far the teachers' probabilities are softened; 1 for not at all",
         ),
+    ]
+
+
+def _ending_flags(group: argparse._ArgumentGroup) -> Sequence[argparse.Action]:
+    return [
         group.add_argument(
             "--average-decay",
             type=float,
