@@ -20,13 +20,23 @@ from PIL import Image
 
 from mlpserve.client import ClientError
 from mlpserve.client.predict.ray_cluster import check_nodes, connected, fitting_workers
-from mlpserve.model.ray_client import NotStartedError, connect_client, disconnect_client
 from node_cluster import Nodes, running_nodes
 from ray_client_proxy import deaf_proxy
 
 Done = subprocess.CompletedProcess[str]
 IMAGES = np.random.default_rng(7).integers(0, 256, (3000, 2, 3), np.uint8)
 LIMIT_S = 240.0
+# A driver by ``ray://``, and how long each of its attempts may take.
+CONNECTING = """
+import logging, sys
+import ray
+from mlpserve.model.ray_client import connect_client, disconnect_client
+limits_s = [float(limit) for limit in sys.argv[2:]]
+connect_client(ray, sys.argv[1], limits_s, logging_level=logging.ERROR)
+assert sum(node["Alive"] for node in ray.nodes()) >= 3
+disconnect_client(ray)
+assert not ray.is_initialized()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -207,21 +217,19 @@ def test_a_worker_without_the_right_package_is_named(
         ray.shutdown()
 
 
-def test_a_driver_whose_server_does_not_start_has_another_started(nodes: Nodes) -> None:
+@pytest.mark.parametrize(
+    ("unanswered", "limits", "said"),
+    [(1, ("5", f"{LIMIT_S}"), ""), (2, ("1", "2"), "it did not start within 2 s")],
+    ids=["another-starts", "none-starts"],
+)
+def test_a_driver_whose_server_does_not_start_has_another_started(
+    nodes: Nodes, tmp_path: Path, unanswered: int, limits: tuple[str, ...], said: str
+) -> None:
     target = nodes.client_address.removeprefix("ray://")
-    with deaf_proxy(target, unanswered=1) as address:
-        connect_client(ray, address, (1, LIMIT_S), logging_level=logging.ERROR)
-        assert sum(node["Alive"] for node in ray.nodes()) >= 3
-        disconnect_client(ray)
-    assert not ray.is_initialized()
-
-
-def test_a_driver_of_whose_servers_none_starts_is_told(nodes: Nodes) -> None:
-    target = nodes.client_address.removeprefix("ray://")
-    with deaf_proxy(target, unanswered=2) as address:
-        with pytest.raises(NotStartedError, match="it did not start within 2 s"):
-            connect_client(ray, address, (1, 2), logging_level=logging.ERROR)
-        assert not ray.is_initialized()
+    with deaf_proxy(target, unanswered=unanswered) as address:
+        done = run([sys.executable, "-c", CONNECTING, address, *limits], tmp_path)
+    assert done.returncode == bool(said), done.stderr
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -70,14 +70,17 @@ def _attempt(
         thread.join(_ASK_EVERY_S)
     if not thread.is_alive():
         return failures[0] if failures else None
-    _cut()
-    thread.join(_END_S)
+    is_late = not _is_closing()
+    end_s = time.monotonic() + _END_S
+    while thread.is_alive() and time.monotonic() < end_s:
+        _cut()  # again and again: it may have had no channel yet
+        thread.join(_ASK_EVERY_S)
     late = f"it did not start within {limit_s:g} s"
     if thread.is_alive():  # nor does the proxy answer; another attempt would have to wait for it
         raise NotStartedError(late)
     if not failures:
         ray.shutdown()
-    elif time.monotonic() < deadline_s:
+    elif not is_late:
         return failures[0]
     return ConnectionError(late)
 
