@@ -19,6 +19,7 @@ from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
+from mlpserve.trainer.learning.warps import WarpSettings
 from mlpserve.trainer.recipes import BEST, FAST
 
 CLASSES = 4
@@ -128,8 +129,13 @@ def test_both_engines_learn_the_same_from_images_that_are_mostly_black(
     assert_alike(found, expected)
 
 
-def test_mostly_black_images_are_learned_alike_in_float32(numba: Engine) -> None:
-    recipe = replace(NARROW, hidden_sizes=(16,), dtype="float32", learned_probability=0.9)
+@pytest.mark.parametrize("warp", [None, WarpSettings()], ids=["", "warped, but not moved"])
+def test_mostly_black_images_are_learned_alike_in_float32(
+    warp: WarpSettings | None, numba: Engine
+) -> None:
+    recipe = replace(
+        NARROW, hidden_sizes=(16,), dtype="float32", learned_probability=0.9, warp=warp
+    )
     split = mostly_black(images())
     assert numba.sparse_inputs(split.images, SPEC) is not None
     found, expected = (train(recipe, by, threads=2, split=split) for by in (numba, NUMPY))

@@ -11,7 +11,7 @@ from mlpserve.datasets import Split
 from mlpserve.datasets.disk_images import DiskImages
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning.backprop import Batch, Columns, Labels
+from mlpserve.trainer.learning.backprop import Batch, Columns, FillInputs, Labels
 from mlpserve.trainer.learning.shuffling import (
     MIX,
     SIZES,
@@ -148,11 +148,7 @@ class ShuffledBatches:
             skips = self._skips_zero_columns
             return self._fill(shuffled, rows, self._spec, out, skips_zero_columns=skips)
 
-        if (sparse := self._sparse) is None:
-            return Batch(shuffled.labels, fill)
-        return Batch(
-            shuffled.labels, fill, lambda rows, dtype: sparse.take(shuffled.places[rows], dtype)
-        )
+        return _batch(shuffled.labels, fill, self._sparse, shuffled.places)
 
 
 class WarpedBatches:
@@ -172,6 +168,7 @@ class WarpedBatches:
         settings: Callable[[int], WarpSettings],
         pool: ThreadPool,
         sizes: Sizes = SIZES,
+        sparse_inputs: Callable[[Pixels, InputSpec], SparseInputs | None] = lambda *_: None,
     ) -> None:
         """Prepare batches.
 
@@ -183,6 +180,7 @@ class WarpedBatches:
             settings: Returns how far to distort in an epoch, from 0.
             pool: The threads that distort.
             sizes: How much is shuffled at a time.
+            sparse_inputs: Returns distorted images without zeros, where that pays.
         """
         self._count = math.ceil(len(images) / batch_size)
         self._batch_size = batch_size
@@ -197,6 +195,8 @@ class WarpedBatches:
         rows = min(self._batches_held * batch_size, len(images))
         self._images = ShuffledImages(images, seed=seed, unit=rows, sizes=sizes)
         self._warped = np.empty((rows, math.prod(images.images.shape[1:])), np.float32)
+        self._sparse_inputs = sparse_inputs
+        self._sparse: SparseInputs | None = None  # the held images, without zeros
 
     def __len__(self) -> int:
         return self._count
@@ -212,7 +212,7 @@ class WarpedBatches:
         def fill(rows: slice, out: FloatArray) -> None:
             np.take(self._warped, rows_of_batch[rows], axis=0, out=out, mode="clip")
 
-        return Batch(self._labels[rows_of_batch], fill)
+        return _batch(self._labels[rows_of_batch], fill, self._sparse, rows_of_batch)
 
     def _hold(self, epoch: int, part: int) -> None:
         """Warp a part of an epoch; the pool's threads take its pieces in turn."""
@@ -231,6 +231,8 @@ class WarpedBatches:
                 warp(images, settings, rng, out=out, spec=self._spec)
 
         self._pool.run(warp_pieces)
+        held = self._warped[: len(self._labels)]
+        self._sparse = self._sparse_inputs(held, InputSpec(held.shape[1:]))  # shares by now
         self._held = (epoch, part)
 
 
@@ -253,6 +255,13 @@ def fill_inputs(
     columns, pixels = _nonzero_columns(pixels, spec)
     _scale(spec, pixels, out)
     return columns
+
+
+def _batch(labels: Labels, fill: FillInputs, sparse: SparseInputs | None, places: Order) -> Batch:
+    """Return a batch of images that are at some places of those without zeros, if there are any."""
+    if sparse is None:
+        return Batch(labels, fill)
+    return Batch(labels, fill, lambda rows, dtype: sparse.take(places[rows], dtype))
 
 
 def flat_pixels(images: Pixels) -> Pixels:

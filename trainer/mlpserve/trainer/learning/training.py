@@ -275,4 +275,5 @@ def _batches(
         settings=lambda epoch: warp if epoch < first_gentle_epoch else gentle,
         pool=pool,
         sizes=sizes,
+        sparse_inputs=engine.sparse_inputs,
     )
