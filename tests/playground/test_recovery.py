@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,10 @@ from playwright.sync_api import Browser, Route, expect
 from mlpserve.model.folder import weights_path
 from mlpserve.model.versions import publish
 from mlpserve.model.weights import load_model
+from ports import free_port
 from visitor import Visitor, playing, serving
 
 pytestmark = pytest.mark.exhaustive
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def only_failed_requests(visitor: Visitor) -> bool:

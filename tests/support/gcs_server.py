@@ -1,6 +1,5 @@
 """A server that speaks the protocol of Google Cloud Storage, and a bucket of it, as fixtures."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +13,15 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
-TIMEOUT_S = 30.0
+from ports import free_port
+
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def gcs_url() -> Iterator[str]:
     """Run the server in a process of its own, with a bucket ``bucket``; return its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
     command = [sys.executable, "-m", "gcp_storage_emulator", *flags, "--default-bucket", "bucket"]
     quiet = subprocess.DEVNULL

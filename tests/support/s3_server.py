@@ -1,6 +1,5 @@
 """A server that speaks the protocol of S3, and a bucket of it, as fixtures."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -12,16 +11,16 @@ from pathlib import Path
 import fsspec
 import pytest
 
-TIMEOUT_S = 30.0
+from ports import free_port
+
+TIMEOUT_S = 60.0
 
 
 class S3Server:
     """A real process on a real port that speaks the protocol of S3, and forgets all at its end."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,6 +19,7 @@ from fault_table import NoteFault
 from mlpserve.model.atomic_files import TEMPORARY_PREFIX
 from mlpserve.model.network import Network
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from ports import free_port
 from steady_load import SteadyLoad
 
 RunServer = Callable[..., AbstractContextManager[Any]]
@@ -86,12 +86,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def unfinished(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def lines_dropped(port: int) -> float:

@@ -19,12 +19,12 @@ import pytest
 
 from mlpserve.server.healthcheck import health_problem
 from mlpserve.server.server import Server
-from mlpserve.server.system.ports import SharedPort
 from mlpserve.server.telemetry.logs import BackgroundHandler
 from mlpserve.server.telemetry.metrics import LOG_LINES_DROPPED
 from mlpserve.server.telemetry.rate_limit import RateLimit
 from mlpserve.server.telemetry.request_log import RequestLog
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
+from ports import free_port
 
 TIMEOUT_S = 60.0
 OWN_ID = re.compile(r"[0-9a-f]{16}")
@@ -124,12 +124,6 @@ def unwritable(log: str) -> Iterator[int]:
         os.close(reading)
     yield writing
     os.close(writing)
-
-
-def free_port() -> int:
-    held = SharedPort("127.0.0.1", 0)
-    held.close()
-    return held.port
 
 
 def test_a_log_that_nobody_reads_makes_nobody_wait() -> None:

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from mlpserve.client import Client, InvalidRequestError
-from mlpserve.server.system.ports import SharedPort
+from ports import free_port
 
 REPOSITORY = Path(__file__).parents[3]
 DASHBOARD = REPOSITORY / "monitoring" / "grafana" / "dashboards" / "mlpserve.json"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
+PAUSE_S = 0.2  # it looks once a second
 WORKERS = "2"
 
 
@@ -78,8 +79,7 @@ def load(address: str) -> Iterator[None]:
 @contextmanager
 def prometheus(tools: Path, folder: Path, target: str) -> Iterator[Callable[[str], Any]]:
     """Start Prometheus, scraping one target each second; yield what runs a query."""
-    held = SharedPort("127.0.0.1", 0)
-    held.close()
+    port = free_port()
     config = folder / "prometheus.yml"
     scrape = {"job_name": "mlpserve", "static_configs": [{"targets": [target]}]}
     # JSON is YAML as well.
@@ -88,12 +88,12 @@ def prometheus(tools: Path, folder: Path, target: str) -> Iterator[Callable[[str
         str(tools / "prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{held.port}",
+        f"--web.listen-address=127.0.0.1:{port}",
     ]
 
     def found(query: str) -> Any:
         asked = urllib.parse.urlencode({"query": query})
-        url = f"http://127.0.0.1:{held.port}/api/v1/query?{asked}"
+        url = f"http://127.0.0.1:{port}/api/v1/query?{asked}"
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
                 return json.load(response)["data"]["result"]
@@ -128,6 +128,7 @@ def test_each_query_of_the_dashboard_finds_numbers_in_the_metrics_of_a_server(
         deadline_s = time.monotonic() + TIMEOUT_S
         while without_numbers and time.monotonic() < deadline_s:
             without_numbers = {query for query in without_numbers if not has_numbers(found(query))}
+            Event().wait(PAUSE_S)
     assert without_numbers == set()
 
 

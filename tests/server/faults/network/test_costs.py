@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -11,6 +10,8 @@ from typing import Any, Final
 
 import grpc
 import pytest
+
+from ports import free_port
 
 Attack = Callable[..., AbstractContextManager[Any]]
 MB: Final = 1 << 20
@@ -106,13 +107,6 @@ def inferences() -> dict[str, bytes]:
         ),
         "packed sizes of the shape": field(INPUTS, field(SHAPE, filled(b"\x01"))),
     }
-
-
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-        return port
 
 
 class Peak:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from ports import free_port
+
 Attack = Callable[..., AbstractContextManager[Any]]
 TIMEOUT_S: Final = 20.0
 CONNECTIONS: Final = 400  # more than the 256 that are open at once
@@ -22,9 +24,7 @@ GIB: Final = 1 << 30
 @contextmanager
 def attacked_http(attack: Attack, fault: str, *flags: str, **limits: Any) -> Iterator[Any]:
     """Have a server with an HTTP endpoint attacked; its port is ``http_port``."""
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    port = free_port()
     with attack(fault, "--http-port", str(port), *flags, **limits) as server:
         server.http_port = port
         status(port)  # what is imported and opened by the first is there before

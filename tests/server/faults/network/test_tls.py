@@ -15,6 +15,7 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.server.oip.http.limits import MAX_CONNECTIONS, SPARE_CONNECTIONS
+from ports import free_port
 
 Attack = Callable[..., AbstractContextManager[Any]]
 TIMEOUT_S: Final = 20.0
@@ -22,13 +23,6 @@ SILENT: Final = 7600
 CONNECTIONS: Final = MAX_CONNECTIONS + SPARE_CONNECTIONS
 RENEWALS: Final = 20
 MAX_LINES: Final = 100
-
-
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-        return port
 
 
 def live(port: int, authority: trustme.CA) -> int:
