@@ -29,7 +29,7 @@ from mlpserve.server.oip.wire_scan import check_fields
 _FINAL_RESPONSE: Final = "triton_final_response"
 _RAW: Final = (inference_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER,)
 # Requests have ids, so that few are alike: small ones are copied sooner than looked through.
-_PARSER: Final = Parser(inference_pb2.ModelInferRequest, _RAW, min_bytes=1 << 17)
+_PARSER: Final = Parser(inference_pb2.ModelInferRequest, _RAW, min_bytes=1 << 16)
 SERVICE_NAME: Final = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # The field of InferTensorContents in which the values of a datatype are, and its dtype. The others
