@@ -43,10 +43,10 @@ test-all: $(VENV)/installed  ## run all tests
 	$(BIN)/pytest --quiet -m alone
 
 # An environment of its own, because it takes a gigabyte; never part of `dev`.
-$(DISTRIBUTED)/installed: pyproject.toml | $(VENV)/installed
-	@$(PYTHON) -m venv --clear --without-pip $(DISTRIBUTED)
+$(DISTRIBUTED)/installed: pyproject.toml
+	@$(PYTHON) -m venv --clear $(DISTRIBUTED)
 	@echo 'preparing $(DISTRIBUTED); this takes some minutes'
-	@$(BIN)/pip --python $(DISTRIBUTED) install --quiet --disable-pip-version-check --editable '.[distributed]'
+	@$(DISTRIBUTED)/bin/pip install --quiet --disable-pip-version-check --editable '.[distributed]'
 	@touch $@
 
 test-distributed: $(DISTRIBUTED)/installed  ## run the tests on clusters of Ray and Spark, and in DuckDB (Spark needs Java)
@@ -123,12 +123,12 @@ benchmark-training: $(PEERS)/installed-training  ## compare the speed of trainin
 
 # One environment each: their dependencies exclude one another. What cannot be installed is named, and
 # left out by the benchmark. ONLY='kserve|mlserver' leaves out all others.
-$(SERVING_PEERS)/installed: benchmarks/peers-serving.txt | $(VENV)/installed
+$(SERVING_PEERS)/installed: benchmarks/peers-serving.txt
 	@echo 'preparing $(SERVING_PEERS); this takes some minutes'
 	@grep -v '^#' $< | grep -E '^($(ONLY)) ' | while read -r name requirements; do \
 		environment=$(SERVING_PEERS)/$$name; \
-		$(PYTHON) -m venv --without-pip "$$environment" && \
-		$(BIN)/pip --python "$$environment" install --quiet --disable-pip-version-check $$requirements numpy || \
+		$(PYTHON) -m venv "$$environment" && \
+		"$$environment/bin/pip" install --quiet --disable-pip-version-check $$requirements numpy || \
 		{ echo "peers-serving: $$name cannot be installed here" >&2; rm -rf "$$environment"; }; \
 	done
 	@touch $@

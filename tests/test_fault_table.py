@@ -56,7 +56,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
         env={**os.environ, "PYTHONPATH": str(SUPPORT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     text = (folder / "faults.md").read_text()
