@@ -68,7 +68,7 @@ def _outcome(recipe: Recipe, task: Task, dataset: Dataset, engine: Engine = NUMP
     """Run the training loop as the job does; the only place that knows how it is called."""
     spec, class_count = InputSpec(dataset.input_shape), len(dataset.class_labels)
     network = initial_network(recipe, spec.values_per_image, class_count)
-    threads = min(task.threads, default_threads(recipe, network, len(dataset.train)))
+    threads = min(task.threads, default_threads(recipe, network, len(dataset.train), engine))
     stopwatch, losses = Stopwatch(), []
     with threadpool_limits(1), ThreadPool(threads) as pool:
         training = Training(recipe, network, dataset.train, spec, pool=pool, engine=engine)

@@ -104,7 +104,7 @@ def test_both_engines_learn_the_same(recipe: Recipe, threads: int, numba: Engine
     assert_alike(train(recipe, numba, threads=threads), train(recipe, NUMPY, threads=threads))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=EXHAUSTIVE)])
 def test_both_engines_learn_the_same_in_float32(threads: int, numba: Engine) -> None:
     recipe = replace(RECIPES["wide"], dtype="float32")
     found, expected = (train(recipe, by, threads=threads) for by in (numba, NUMPY))

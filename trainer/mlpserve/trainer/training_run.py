@@ -12,7 +12,13 @@ from mlpserve.trainer.checkpoints import Checkpoints, Identity
 from mlpserve.trainer.config import JobConfig
 from mlpserve.trainer.errors import StoppedError, TrainingError
 from mlpserve.trainer.fitting import Fit, Outcome, Snapshot
-from mlpserve.trainer.learning.engine import default_engine, engine_of, operations_per_row
+from mlpserve.trainer.learning.engine import (
+    NUMPY,
+    Engine,
+    default_engine,
+    engine_of,
+    operations_per_row,
+)
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
@@ -21,8 +27,10 @@ from mlpserve.trainer.progress import Display
 from mlpserve.trainer.signals import StopSignals
 from mlpserve.trainer.watching import Watch
 
-# A thread that is given less than this in a step is waited for longer than it works.
+# A thread that is given less than this in a step is waited for longer than it works: where threads
+# share out the rows of a batch, and where they share out the parameters.
 _MIN_OPERATIONS_PER_THREAD: Final = 2e8
+_MIN_OPERATIONS_TENSOR_PARALLEL: Final = 3e7
 
 
 class TrainingRun:
@@ -43,10 +51,11 @@ class TrainingRun:
         self._network = initial_network(
             recipe, material.spec.values_per_image, len(material.dataset.class_labels)
         )
+        images = len(material.train)
+        self._engine = engine_of(config.engine or default_engine(recipe, self._network, images))
         self._threads = config.threads or default_threads(
-            recipe, self._network, len(material.train)
+            recipe, self._network, images, self._engine
         )
-        self._engine = config.engine or default_engine(recipe, self._network, len(material.train))
         self._checkpoints = self._prepared_checkpoints(config.checkpoint_folder)
         self._save_due_s = time.monotonic() + config.checkpoint_every_s
         self.is_resumed = False
@@ -66,7 +75,7 @@ class TrainingRun:
                 material.spec,
                 pool=pool,
                 teachers=material.teachers,
-                engine=engine_of(self._engine),
+                engine=self._engine,
             )
             fit = Fit(
                 training,
@@ -154,7 +163,7 @@ class TrainingRun:
             data_digest=self._material.digest,
             layer_sizes=self._network.layer_sizes,
             threads=self._threads,
-            engine=self._engine,
+            engine=self._engine.name,
             value_range=None if (found := self._material.spec.value_range) is None else str(found),
         )
         checkpoints = Checkpoints(folder, identity)
@@ -172,7 +181,7 @@ class TrainingRun:
             images_per_s=images_per_s,
             ended_because=outcome.ended_because,
             threads=self._threads,
-            engine=self._engine,
+            engine=self._engine.name,
         )
 
     def _found_snapshot(self) -> Snapshot | None:
@@ -197,7 +206,11 @@ class TrainingRun:
         return snapshot
 
 
-def default_threads(recipe: Recipe, network: Network, images: int) -> int:
+def default_threads(recipe: Recipe, network: Network, images: int, engine: Engine = NUMPY) -> int:
     """Return how many threads pay: as many as are granted, if a step has work for all."""
+    granted = granted_processors()
     operations = operations_per_row(network) * (recipe.batch_size or images)
-    return max(1, min(granted_processors(), int(operations / _MIN_OPERATIONS_PER_THREAD)))
+    by_columns = engine.tensor_parallel
+    suits = by_columns is not None and by_columns.suits(recipe, network, granted)
+    each = _MIN_OPERATIONS_TENSOR_PARALLEL if suits else _MIN_OPERATIONS_PER_THREAD
+    return max(1, min(granted, int(operations / each)))

@@ -28,11 +28,12 @@ class MovingAverage:
 
     def update(self, part: slice, step_number: int) -> None:
         """Take up a part of the parameters; once a step for each, after the optimizer."""
-        weight = self._weight(step_number)
+        weight = self.weight(step_number)
         for block in blocks(part):
             change = np.subtract(self._parameters[block], self.mean[block])
             change *= weight
             self.mean[block] += change
 
-    def _weight(self, step_number: int) -> float:
+    def weight(self, step_number: int) -> float:
+        """Return 1 - d."""
         return 1 - min(self._decay, step_number / (step_number + 9))

@@ -72,9 +72,9 @@ FillInputs: TypeAlias = Callable[[slice, FloatArray], Columns | None]
 # The derivatives take no logarithm and do without.
 LOG_OFFSET: Final = 1e-8
 # So many rows at a time keep the arrays of a pass in the processor's cache.
-_CHUNK_ROWS: Final = 1000
+CHUNK_ROWS: Final = 1000
 # Where more rows are kept, moving them together costs more than the others would.
-_MAX_KEPT_SHARE: Final = 0.8
+MAX_KEPT_SHARE: Final = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class Backpropagation:
         self._learned_probability = learned_probability
         self._distillation = distillation
         dtype = network.parameters[0].dtype
-        rows = min(max_rows, _CHUNK_ROWS)
+        rows = min(max_rows, CHUNK_ROWS)
         widths = network.layer_sizes
         self._outputs = [aligned((rows, width), dtype) for width in widths]  # A_0 ... A_L
         self._deltas = [aligned((rows, width), dtype) for width in widths[1:-1]]  # D_1 ... D_(L-1)
@@ -269,7 +269,7 @@ class Backpropagation:
         of_truth = self._row_starts[: len(labels)] + labels
         off = self._outputs[-1].reshape(-1).take(of_truth) * batch_size
         kept = np.flatnonzero(off < self._learned_probability - target)
-        if len(kept) > _MAX_KEPT_SHARE * len(labels):
+        if len(kept) > MAX_KEPT_SHARE * len(labels):
             return len(labels)
         self._keep(kept)
         return len(kept)

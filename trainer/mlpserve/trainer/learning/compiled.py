@@ -175,13 +175,17 @@ class CompiledAdam(Adam):
 
     def update(self, part: slice, gradient: Gradient, step: Step) -> None:
         """See ``Optimizer.update``."""
-        kept = 1 - step.learning_rate * step.weight_decay
-        scale, offset = self._scale_and_offset(step)
-        scalars = (kept, self._MEAN_DECAY, self._SQUARE_DECAY, scale, offset)
-        factors = tuple(map(self._parameters.dtype.type, scalars))
+        factors = self.factors(step)
         for block in blocks(part, _BLOCK_VALUES):
             means, squares = self._means[block], self._squares[block]
             loops.adam(self._parameters[block], gradient[block], means, squares, factors)
+
+    def factors(self, step: Step) -> tuple[Any, ...]:
+        """Return the factors of a step, as ``loops.adam`` takes them."""
+        kept = 1 - step.learning_rate * step.weight_decay
+        scale, offset = self._scale_and_offset(step)
+        scalars = (kept, self._MEAN_DECAY, self._SQUARE_DECAY, scale, offset)
+        return tuple(map(self._parameters.dtype.type, scalars))
 
 
 class CompiledMovingAverage(MovingAverage):
@@ -189,5 +193,5 @@ class CompiledMovingAverage(MovingAverage):
 
     def update(self, part: slice, step_number: int) -> None:
         """See ``MovingAverage.update``."""
-        weight = self.mean.dtype.type(self._weight(step_number))
+        weight = self.mean.dtype.type(self.weight(step_number))
         loops.average(self.mean[part], self._parameters[part], weight)

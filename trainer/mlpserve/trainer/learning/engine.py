@@ -6,17 +6,25 @@ A training on either follows the same formulas, and comes to the same but for ro
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning.averaging import MovingAverage
-from mlpserve.trainer.learning.backprop import Backpropagation, summed_gradient
+from mlpserve.trainer.learning.backprop import (
+    Backpropagation,
+    Batch,
+    BatchResult,
+    summed_gradient,
+)
 from mlpserve.trainer.learning.batches import Fill, SparseInputs, fill_inputs
-from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Gradient, Optimizer
+from mlpserve.trainer.learning.optimizers import OPTIMIZERS, Gradient, Optimizer, Step
 from mlpserve.trainer.learning.parameters import Vector
 from mlpserve.trainer.learning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from mlpserve.trainer.learning.tensor_parallel import TensorParallel
 
 NUMPY_NAME: Final = "numpy"
 NUMBA_NAME: Final = "numba"
@@ -24,6 +32,25 @@ ENGINE_NAMES: Final = (NUMPY_NAME, NUMBA_NAME)
 
 # Some ten seconds of training, of which Numba saves a third, and takes one or two to start.
 _MIN_OPERATIONS_FOR_NUMBA: Final = 1e12
+
+
+class Learner(Protocol):
+    """Changes the parameters of a network, batch by batch."""
+
+    def step(self, batch: Batch, step: Step) -> BatchResult:
+        """Learn from one batch."""
+
+    def learned(self) -> Vector:
+        """Return a copy of the parameters: of their mean, where the recipe averages."""
+
+    def state(self) -> Mapping[str, Vector]:
+        """Return all that changes, by name, each in the order of a network's parameters.
+
+        The arrays are good until the next step.
+        """
+
+    def restore(self, state: Mapping[str, Vector]) -> None:
+        """Go to where a state was taken."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,8 @@ class Engine:
         fill: Writes the inputs of shuffled batches.
         sparse_inputs: Returns what batches take inputs without zeros from; None where that does not
             pay.
+        tensor_parallel: Learns with several threads where that is faster than data parallelism;
+            None if the engine has it not.
     """
 
     name: str
@@ -48,6 +77,7 @@ class Engine:
     summed_gradient: Callable[[Sequence[Any], int, slice], Gradient]
     fill: Fill
     sparse_inputs: Callable[[Any, InputSpec], SparseInputs | None] = lambda _images, _spec: None
+    tensor_parallel: "type[TensorParallel] | None" = None
 
 
 NUMPY: Final = Engine(
@@ -86,6 +116,7 @@ def engine_of(name: str) -> Engine:
     # Only now: it takes a second.
     compiled = importlib.import_module("mlpserve.trainer.learning.compiled")
     sparse = importlib.import_module("mlpserve.trainer.learning.sparse")
+    tensor_parallel = importlib.import_module("mlpserve.trainer.learning.tensor_parallel")
     return Engine(
         NUMBA_NAME,
         compiled.CompiledBackpropagation,
@@ -94,4 +125,5 @@ def engine_of(name: str) -> Engine:
         compiled.SummedGradient,
         compiled.fill_inputs,
         sparse.sparse_images,
+        tensor_parallel.TensorParallel,
     )

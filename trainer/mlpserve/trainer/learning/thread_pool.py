@@ -5,7 +5,7 @@ there are. Each shard is computed by one BLAS thread; more of those would wait f
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Self, TypeVar
 
@@ -42,6 +42,12 @@ class ThreadPool:
             if error is not None:
                 raise error
         return [first, *(future.result() for future in futures)]
+
+    def submit(self, work: Callable[[int], _Result], index: int) -> Future[_Result]:
+        """Let one of the other threads call ``work`` with an index, while the caller goes on."""
+        if self._others is None:
+            raise RuntimeError("a pool of one thread has no others")
+        return self._others.submit(work, index)
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,9 @@
 """Training: steps of an optimizer over batches, which can stop between any two and go on later.
 
-    batch -> shards of it, a thread each -> gradients -> their sum -> optimizer -> next batch
+    batch -> a learner changes the parameters -> what it found -> next batch
 
-Knows neither files nor terminals, nor when to stop.
+Learners are ``data_parallel`` and ``tensor_parallel``. Knows neither files nor terminals, nor when
+to stop.
 """
 
 import math
@@ -14,26 +15,22 @@ from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
-from mlpserve.trainer.learning.backprop import (
-    LOG_OFFSET,
-    Batch,
-    BatchResult,
-)
+from mlpserve.trainer.learning.backprop import LOG_OFFSET, BatchResult
 from mlpserve.trainer.learning.batches import (
     Batches,
     ShuffledBatches,
     WarpedBatches,
     WholeBatch,
 )
-from mlpserve.trainer.learning.distillation import Distillation
-from mlpserve.trainer.learning.engine import NUMPY, Engine
+from mlpserve.trainer.learning.data_parallel import DataParallel
+from mlpserve.trainer.learning.engine import NUMPY, Engine, Learner
 from mlpserve.trainer.learning.initialization import INITIALIZATIONS
 from mlpserve.trainer.learning.optimizers import Step
-from mlpserve.trainer.learning.parameters import Vector, vector_of, views
+from mlpserve.trainer.learning.parameters import Vector, views
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.schedules import SCHEDULES
-from mlpserve.trainer.learning.shuffling import DROPOUT, SIZES, Sizes, stream
-from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
+from mlpserve.trainer.learning.shuffling import SIZES, Sizes
+from mlpserve.trainer.learning.thread_pool import ThreadPool
 
 # A loss so many times that of guessing is none that will still come down; nor is one half way from
 # guessing to being surely wrong.
@@ -103,28 +100,8 @@ class Training:
             engine: What to compute by.
         """
         self._recipe = recipe
-        self._pool = pool
-        self._engine = engine
-        self._parameters = vector_of(network)
-        self._network = network.with_parameters(views(self._parameters, network))
-        self._optimizer = engine.optimizers[recipe.optimizer](self._parameters)
-        self._average = (
-            engine.moving_average(self._parameters, recipe.average_decay)
-            if recipe.average_decay
-            else None
-        )
-        batch_size = recipe.batch_size or len(images)
-        self._backpropagations = [
-            engine.backpropagation(
-                self._network,
-                max_rows=-(-batch_size // pool.size),
-                label_smoothing=recipe.label_smoothing,
-                dropout=recipe.dropout,
-                learned_probability=recipe.learned_probability,
-                distillation=_distillation(recipe, teachers),
-            )
-            for _ in range(pool.size)
-        ]
+        self._network = network
+        self._learner = _learner(recipe, network, len(images), teachers, pool=pool, engine=engine)
         self._batches = _batches(
             recipe, images, spec, pool=pool, sizes=sizes or SIZES, engine=engine
         )
@@ -149,8 +126,7 @@ class Training:
     @property
     def network(self) -> Network:
         """Return a copy of what was learned so far: of the mean, where the recipe averages."""
-        best = self._parameters if self._average is None else self._average.mean
-        return self._network.with_parameters(views(best.copy(), self._network))
+        return self._network.with_parameters(views(self._learner.learned(), self._network))
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -167,47 +143,24 @@ class Training:
             self.position = Position(self.position.steps)
         epoch, index = divmod(self.position.steps, self.steps_per_epoch)
         batch = self._batches.batch(epoch, index)
-        results = self._pool.run(lambda thread: self._pass(batch, thread))
-        self._pool.run(self._update)
-        self._advance(results, len(batch.labels))
+        steps = self.position.steps
+        step = Step(steps + 1, self.learning_rate(steps), self._recipe.weight_decay)
+        self._advance(self._learner.step(batch, step), len(batch.labels))
 
     def state(self) -> Mapping[str, Vector]:
-        """Return all that changes but the position: the arrays themselves, by name."""
-        arrays = {"parameters": self._parameters, **self._optimizer.state}
-        return arrays if self._average is None else {**arrays, "average": self._average.mean}
+        """Return all that changes but the position, by name; good until the next step."""
+        return self._learner.state()
 
     def restore(self, state: Mapping[str, Vector], position: Position) -> None:
         """Go back, or forward, to where ``state`` and ``position`` were taken."""
-        for name, array in self.state().items():
-            array[:] = state[name]
+        self._learner.restore(state)
         self.position = position
 
-    def _pass(self, batch: Batch, thread: int) -> BatchResult:
-        """Run a thread's shard of a batch forward and backward."""
-        rows = shard(len(batch.labels), thread, self._pool.size)
-        rng = None
-        if self._recipe.dropout:
-            rng = stream(self._recipe.seed, DROPOUT, self.position.steps, thread)
-        return self._backpropagations[thread].run(batch, rows, rng=rng)
-
-    def _update(self, thread: int) -> None:
-        """Change a thread's shard of the parameters."""
-        part = shard(len(self._parameters), thread, self._pool.size)
-        gradient = self._engine.summed_gradient(self._backpropagations, thread, part)
-        step = Step(
-            self.position.steps + 1,
-            self.learning_rate(self.position.steps),
-            self._recipe.weight_decay,
-        )
-        self._optimizer.update(part, gradient, step)
-        if self._average is not None:
-            self._average.update(part, step.number)
-
-    def _advance(self, results: list[BatchResult], batch_size: int) -> None:
+    def _advance(self, result: BatchResult, batch_size: int) -> None:
         self.position = Position(
             steps=self.position.steps + 1,
-            loss_sum=self.position.loss_sum + sum(result.loss for result in results) * batch_size,
-            correct=self.position.correct + sum(result.correct for result in results),
+            loss_sum=self.position.loss_sum + result.loss * batch_size,
+            correct=self.position.correct + result.correct,
             images=self.position.images + batch_size,
         )
         self._check_loss()
@@ -229,11 +182,20 @@ class Training:
             )
 
 
-def _distillation(recipe: Recipe, teachers: Sequence[Network]) -> Distillation | None:
-    alike = [teacher.astype(recipe.parameter_dtype) for teacher in teachers]
-    return (
-        Distillation(alike, recipe.teacher_share, recipe.teacher_temperature) if teachers else None
-    )
+def _learner(
+    recipe: Recipe,
+    network: Network,
+    images: int,
+    teachers: Sequence[Network],
+    *,
+    pool: ThreadPool,
+    engine: Engine,
+) -> Learner:
+    by_columns = engine.tensor_parallel
+    if pool.size > 1 and by_columns is not None and by_columns.suits(recipe, network, pool.size):
+        return by_columns(recipe, network, pool)
+    max_rows = recipe.batch_size or images
+    return DataParallel(recipe, network, pool, engine=engine, max_rows=max_rows, teachers=teachers)
 
 
 def _batches(
