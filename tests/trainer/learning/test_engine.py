@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mlpserve.model.inputs import InputSpec, ValueRange
 from mlpserve.model.network import Network
 from mlpserve.trainer.errors import TrainingError
 from mlpserve.trainer.learning import engine
+from mlpserve.trainer.learning.batches import SparseInputs
 from mlpserve.trainer.learning.engine import NUMPY, Engine, default_engine, engine_of
 from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
@@ -139,6 +142,20 @@ def test_mostly_black_images_are_learned_alike_in_float32(
     split = mostly_black(images())
     assert numba.sparse_inputs(split.images, SPEC) is not None
     found, expected = (train(recipe, by, threads=2, split=split) for by in (numba, NUMPY))
+    assert_alike(found, expected, tolerance=1e-4)
+
+
+@EXHAUSTIVE
+def test_parts_of_an_epoch_may_be_mostly_black_in_turn(numba: Engine) -> None:
+    recipe = replace(NARROW, hidden_sizes=(16,), dtype="float32", warp=WarpSettings(), epochs=4)
+    is_dense = cycle([False, True])
+
+    def sparse_in_turn(images: Any, spec: InputSpec) -> SparseInputs | None:
+        return None if next(is_dense) else numba.sparse_inputs(images, spec)
+
+    split = mostly_black(images())
+    in_turn = replace(numba, sparse_inputs=sparse_in_turn)
+    found, expected = (train(recipe, by, split=split) for by in (in_turn, NUMPY))
     assert_alike(found, expected, tolerance=1e-4)
 
 

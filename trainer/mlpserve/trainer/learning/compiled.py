@@ -98,6 +98,7 @@ class CompiledBackpropagation(Backpropagation):
 
     def _fill(self, batch: Batch, rows: slice) -> None:
         if batch.take_sparse is None:
+            self._sparse = None
             super()._fill(batch, rows)
         else:
             self._sparse = batch.take_sparse(rows, self.gradient.dtype)
