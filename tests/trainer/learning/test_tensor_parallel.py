@@ -1,5 +1,6 @@
 """Threads that share out the parameters learn what one thread learns, and none waits for ever."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,20 +10,17 @@ import pytest
 
 from mlpserve.datasets import Split
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning import fused_step, team
 from mlpserve.trainer.learning.backprop import Batch
 from mlpserve.trainer.learning.engine import NUMPY, engine_of
 from mlpserve.trainer.learning.optimizers import Step
 from mlpserve.trainer.learning.parameters import vector_of
 from mlpserve.trainer.learning.recipe import Recipe
-from mlpserve.trainer.learning.tensor_parallel import TensorParallel
 from mlpserve.trainer.learning.thread_pool import ThreadPool
 from mlpserve.trainer.learning.training import Training, initial_network
 from mlpserve.trainer.recipes import FAST
 
 CLASSES = 4
 SPEC = InputSpec((4, 5))
-NUMBA = engine_of("numba")
 COMPILES = pytest.mark.exhaustive  # in ten seconds
 PAIR = replace(
     FAST, hidden_sizes=(64,), epochs=3, batch_size=5, dtype="float64", validation_share=0
@@ -44,6 +42,22 @@ RECIPES = {
 }
 
 
+def module(name: str) -> Any:
+    """Return a module that needs Numba, which not every process of the tests has to import."""
+    return importlib.import_module(f"mlpserve.trainer.learning.{name}")
+
+
+def learner_of(recipe: Recipe, pool: ThreadPool) -> Any:
+    network = initial_network(recipe, SPEC.values_per_image, CLASSES)
+    return module("tensor_parallel").TensorParallel(recipe, network, pool)
+
+
+def is_suited(recipe: Recipe) -> bool:
+    network = initial_network(recipe, SPEC.values_per_image, CLASSES)
+    is_suited: bool = module("tensor_parallel").TensorParallel.suits(recipe, network, 2)
+    return is_suited
+
+
 class _LostError(Exception):
     """An error of a thread, for these tests."""
 
@@ -53,8 +67,8 @@ def start(recipe: Recipe, pool: ThreadPool) -> Training:
     pixels[:, 0] = 0  # as the border of MNIST's images is
     split = Split(pixels, np.arange(24) % CLASSES)
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
-    assert TensorParallel.suits(recipe, network, 2)
-    engine = NUMPY if pool.size == 1 else NUMBA
+    assert is_suited(recipe)
+    engine = NUMPY if pool.size == 1 else engine_of("numba")
     return Training(recipe, network, split, SPEC, pool=pool, engine=engine)
 
 
@@ -125,16 +139,14 @@ def test_the_pool_is_there_for_other_work_between_two_steps() -> None:
     ],
 )
 def test_other_recipes_are_trained_by_data_parallelism(change: dict[str, Any]) -> None:
-    recipe = replace(PAIR, **change)
-    network = initial_network(recipe, SPEC.values_per_image, CLASSES)
-    assert not TensorParallel.suits(recipe, network, 2)
+    assert not is_suited(replace(PAIR, **change))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_parts_together_are_the_network(recipe: Recipe) -> None:
     network = initial_network(recipe, SPEC.values_per_image, CLASSES)
     with ThreadPool(3) as pool:
-        learner = TensorParallel(recipe, network, pool)
+        learner = learner_of(recipe, pool)
         np.testing.assert_array_equal(learner.learned(), vector_of(network))
         state = {name: np.arange(len(v)) + 0.5 for name, v in learner.state().items()}
         learner.restore(state)
@@ -144,17 +156,19 @@ def test_parts_together_are_the_network(recipe: Recipe) -> None:
 
 def failing(thread: int, error: BaseException) -> Callable[..., bool]:
     """Return a step in which a thread fails, and the other waits for it."""
+    team = module("team")
 
-    def learn(counters: team.Counters, part: fused_step.Part, *_: object) -> bool:
+    def learn(counters: Any, part: Any, *_: object) -> bool:
         if part.thread == thread:
             raise error
         team.arrive(counters)
-        return team.await_arrivals(counters, 2)
+        is_everybody_there: bool = team.await_arrivals(counters, 2)
+        return is_everybody_there
 
     return learn
 
 
-def one_step(learner: TensorParallel) -> None:
+def one_step(learner: Any) -> None:
     def fill(_: slice, out: np.ndarray[Any, Any]) -> None:
         out[:] = 0
 
@@ -166,8 +180,7 @@ def one_step(learner: TensorParallel) -> None:
 def test_a_thread_that_fails_is_waited_for_by_nobody(
     thread: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_step, "learn", failing(thread, error))
-    network = initial_network(PAIR, SPEC.values_per_image, CLASSES)
+    monkeypatch.setattr(module("fused_step"), "learn", failing(thread, error))
     # If the other waited, the pool's end would wait for that, and never come.
     with ThreadPool(2) as pool, pytest.raises(type(error)):
-        one_step(TensorParallel(PAIR, network, pool))
+        one_step(learner_of(PAIR, pool))
