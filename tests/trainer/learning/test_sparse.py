@@ -18,7 +18,7 @@ SPEC = InputSpec((5, 8))
 @pytest.fixture(scope="module", name="sparse")
 def sparse_module() -> Any:
     # Not at the top: it takes a second, also of the processes that run other tests.
-    return importlib.import_module("mlpserve.trainer.learning.sparse")
+    return importlib.import_module("mlpserve.trainer.learning.numba_engine.sparse")
 
 
 def pixels(rows: int, columns: int, *, density: float = 0.2, seed: int = 3) -> Any:

@@ -44,7 +44,7 @@ RECIPES = {
 
 def module(name: str) -> Any:
     """Return a module that needs Numba, which not every process of the tests has to import."""
-    return importlib.import_module(f"mlpserve.trainer.learning.{name}")
+    return importlib.import_module(f"mlpserve.trainer.learning.numba_engine.{name}")
 
 
 def learner_of(recipe: Recipe, pool: ThreadPool) -> Any:

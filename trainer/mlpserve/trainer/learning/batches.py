@@ -56,7 +56,7 @@ class Fill(Protocol):
 
 
 class SparseInputs(Protocol):
-    """The inputs of all images without their zeros; see ``sparse``."""
+    """The inputs of all images without their zeros; see ``numba_engine.sparse``."""
 
     def take(self, images: slice | Order, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - the engine's
         """Return the inputs of some images, of a dtype."""

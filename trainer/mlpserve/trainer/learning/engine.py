@@ -24,7 +24,7 @@ from mlpserve.trainer.learning.parameters import Vector
 from mlpserve.trainer.learning.recipe import Recipe
 
 if TYPE_CHECKING:
-    from mlpserve.trainer.learning.tensor_parallel import TensorParallel
+    from mlpserve.trainer.learning.numba_engine.tensor_parallel import TensorParallel
 
 NUMPY_NAME: Final = "numpy"
 NUMBA_NAME: Final = "numba"
@@ -114,9 +114,10 @@ def engine_of(name: str) -> Engine:
             "engine: numba is not installed; pip install 'mlpserve[numba]', or use numpy"
         )
     # Only now: it takes a second.
-    compiled = importlib.import_module("mlpserve.trainer.learning.compiled")
-    sparse = importlib.import_module("mlpserve.trainer.learning.sparse")
-    tensor_parallel = importlib.import_module("mlpserve.trainer.learning.tensor_parallel")
+    compiled, sparse, tensor_parallel = (
+        importlib.import_module(f"mlpserve.trainer.learning.numba_engine.{module}")
+        for module in ("compiled", "sparse", "tensor_parallel")
+    )
     return Engine(
         NUMBA_NAME,
         compiled.CompiledBackpropagation,

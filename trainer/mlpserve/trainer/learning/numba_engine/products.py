@@ -17,8 +17,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from mlpserve.model.activations import FloatArray
-from mlpserve.trainer.learning.atomics import Instructions
-from mlpserve.trainer.learning.loops import compiled
+from mlpserve.trainer.learning.numba_engine.atomics import Instructions
+from mlpserve.trainer.learning.numba_engine.loops import compiled
 
 _intrinsic: Any = intrinsic
 

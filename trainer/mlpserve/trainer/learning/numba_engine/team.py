@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from mlpserve.trainer.learning import atomics
-from mlpserve.trainer.learning.loops import compiled
+from mlpserve.trainer.learning.numba_engine import atomics
+from mlpserve.trainer.learning.numba_engine.loops import compiled
 
 Counters: TypeAlias = npt.NDArray[np.int64]
 

@@ -4,8 +4,6 @@
 
 The formulas are those of ``batches``, ``backprop`` and ``optimizers``, which say why they hold;
 results are the same but for rounding. Matrix products stay NumPy's.
-
-Imported only by ``engine``, because Numba is an extra and takes a second to import.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +14,6 @@ import numpy as np
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
 from mlpserve.model.network import Layer, Network
-from mlpserve.trainer.learning import loops
 from mlpserve.trainer.learning.averaging import MovingAverage
 from mlpserve.trainer.learning.backprop import (
     Backpropagation,
@@ -26,10 +23,11 @@ from mlpserve.trainer.learning.backprop import (
     Labels,
 )
 from mlpserve.trainer.learning.batches import flat_pixels
+from mlpserve.trainer.learning.numba_engine import loops
+from mlpserve.trainer.learning.numba_engine.sparse import SparseMatrix
 from mlpserve.trainer.learning.optimizers import Adam, Gradient, Step
 from mlpserve.trainer.learning.parameters import BLOCK_VALUES, Vector, blocks
 from mlpserve.trainer.learning.shuffling import Order, Shuffled
-from mlpserve.trainer.learning.sparse import SparseMatrix
 
 # The sum of the gradients is made so much at a time: it stays in the cache until it is used.
 _BLOCK_VALUES: Final = 32_768

@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from mlpserve.model.activations import FloatArray
-from mlpserve.trainer.learning import loops
 from mlpserve.trainer.learning.backprop import MAX_KEPT_SHARE, Columns, Labels
-from mlpserve.trainer.learning.loops import compiled
+from mlpserve.trainer.learning.numba_engine import loops
+from mlpserve.trainer.learning.numba_engine.loops import compiled
+from mlpserve.trainer.learning.numba_engine.products import matmul
+from mlpserve.trainer.learning.numba_engine.team import Counters, arrive, await_arrivals, await_step
 from mlpserve.trainer.learning.parameters import Vector
-from mlpserve.trainer.learning.products import matmul
-from mlpserve.trainer.learning.team import Counters, arrive, await_arrivals, await_step
 
 # The gradient of the first layer is put in its places so much at a time: it stays in the cache.
 _BLOCK_VALUES: Final = 16_384

@@ -16,8 +16,7 @@ are C-contiguous, and no place in one is checked.
 # ruff: noqa: ANN401, ARG001
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -25,8 +24,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array
 
-# The signature of a call, and the function that writes its instructions.
-Instructions: TypeAlias = tuple[Any, Callable[[Any, Any, Any, Any], Any]]
+from mlpserve.trainer.learning.numba_engine.atomics import Instructions
+
 _literally: Any = intrinsic(prefer_literal=True)  # widths are constants
 _intrinsic: Any = intrinsic
 

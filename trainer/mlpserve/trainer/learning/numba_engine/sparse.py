@@ -20,8 +20,8 @@ import numpy.typing as npt
 from mlpserve.datasets.disk_images import SMALL_BYTES
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.inputs import InputSpec
-from mlpserve.trainer.learning.loops import Scalar, compiled
-from mlpserve.trainer.learning.registers import load, multiply_add, store, zeros
+from mlpserve.trainer.learning.numba_engine.loops import Scalar, compiled
+from mlpserve.trainer.learning.numba_engine.registers import load, multiply_add, store, zeros
 from mlpserve.trainer.learning.shuffling import Order, Pixels
 
 Starts = npt.NDArray[np.int64]

@@ -22,13 +22,13 @@ import numpy as np
 
 from mlpserve.model.activations import FloatArray
 from mlpserve.model.network import Layer, Network
-from mlpserve.trainer.learning import fused_step, team
 from mlpserve.trainer.learning.backprop import CHUNK_ROWS, Batch, BatchResult
-from mlpserve.trainer.learning.compiled import CompiledAdam, CompiledMovingAverage
-from mlpserve.trainer.learning.fused_step import Part, Shared
+from mlpserve.trainer.learning.numba_engine import fused_step, team
+from mlpserve.trainer.learning.numba_engine.compiled import CompiledAdam, CompiledMovingAverage
+from mlpserve.trainer.learning.numba_engine.fused_step import Part, Shared
+from mlpserve.trainer.learning.numba_engine.products import matmul_address
 from mlpserve.trainer.learning.optimizers import Step
 from mlpserve.trainer.learning.parameters import Vector, aligned, vector_of, views
-from mlpserve.trainer.learning.products import matmul_address
 from mlpserve.trainer.learning.recipe import Recipe
 from mlpserve.trainer.learning.thread_pool import ThreadPool, shard
 
