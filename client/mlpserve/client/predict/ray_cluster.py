@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any, Final
 
 from mlpserve.client import ClientError
+from mlpserve.client.predict.ray_coordinator import other_release, release
 from mlpserve.model import ray_cluster
 from mlpserve.model.ray_cluster import ClusterError, import_ray, reason_of
 
-_PACKAGE: Final = "mlpserve"
 _STARTED: Final[Mapping[str, object]] = {"include_dashboard": False}
 _PROBE_S: Final = 120.0  # a busy node takes long to start Python
 
@@ -105,13 +104,6 @@ def _problem(found: str, missing: str) -> str:
     return "" if found == release() else other_release(found, release())
 
 
-def other_release(found: str, release: str) -> str:
-    """Return what is wrong where another release of ours is installed."""
-    return (
-        f"expected mlpserve {release}, which runs here, got {found}; install the same on all nodes"
-    )
-
-
 def _address(node: dict[str, Any]) -> str:
     return str(node["NodeManagerAddress"])
 
@@ -129,8 +121,3 @@ def fitting_workers(nodes: Sequence[dict[str, Any]], cpus: float) -> int:
             f"--ray-cpus {cpus:g}: no node of the cluster has so many, the most are {most:g}"
         )
     return fitting
-
-
-def release() -> str:
-    """Return which release of ours is installed here."""
-    return metadata.version(_PACKAGE)

@@ -9,13 +9,13 @@ import pickle
 import queue
 import threading
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any, Final, TypeAlias
 
 from mlpserve.client import ClientError
 from mlpserve.client.predict.allocator import keep_freed_memory
 from mlpserve.client.predict.jobs import Job, predict_shard
 from mlpserve.client.predict.local import LocalModel
-from mlpserve.client.predict.ray_cluster import other_release, release
 from mlpserve.client.predict.shards import Shard
 from mlpserve.client.predict.tally import ResultsError, Tally
 from mlpserve.model.errors import ModelError
@@ -23,6 +23,7 @@ from mlpserve.model.ray_cluster import reason_of
 
 Row: TypeAlias = dict[str, Any]
 
+_PACKAGE: Final = "mlpserve"
 _TAKE_S: Final = 0.5
 _MAX_BLOCKS: Final = 2000
 _IN_FLIGHT: Final = 2  # shards that wait at a worker, itself included
@@ -120,3 +121,15 @@ class _Worker:
 
     def _told(self, problem: str) -> str:
         return f"worker on {self._node}: {problem}"
+
+
+def other_release(found: str, release: str) -> str:
+    """Return what is wrong where another release of ours is installed."""
+    return (
+        f"expected mlpserve {release}, which runs here, got {found}; install the same on all nodes"
+    )
+
+
+def release() -> str:
+    """Return which release of ours is installed here."""
+    return metadata.version(_PACKAGE)

@@ -27,9 +27,8 @@ from mlpserve.client.predict.ray_cluster import (
     cluster_errors,
     connected,
     fitting_workers,
-    release,
 )
-from mlpserve.client.predict.ray_coordinator import Coordinator, Row, Work
+from mlpserve.client.predict.ray_coordinator import Coordinator, Row, Work, release
 from mlpserve.client.predict.shards import Shard
 from mlpserve.client.predict.stores import RemoteFile
 from mlpserve.client.predict.tally import ResultsError, Tally
