@@ -45,6 +45,12 @@ def with_section(document: str, name: str, content: str) -> str:
     return marked.sub(lambda _: section(name, content), document, count=1)
 
 
+def section_of(document: str, name: str) -> str:
+    """Return what a document's section of that name holds; nothing where it has none."""
+    begin, end = _marks(name)
+    return document.partition(begin)[2].partition(end)[0]
+
+
 def check_output(path: Path, name: str) -> None:
     """Find out before the work whether its results can be written.
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from harness.errors import BenchmarkError
+from harness.tables import section_of
 from servers.protocols import Mlpserve
 
 LOADS: Final = (10_000, 1_000_000, 100_000_000)  # images a second
@@ -49,6 +50,7 @@ def _with_packets(content: int) -> int:
     return content + math.ceil(content / _PACKET_BYTES) * _PACKET_OVERHEAD
 
 
+_SECTION: Final = "serving results"
 _MEASURED: Final = re.compile(
     r"^\*\*([\d-]+), (\d+) image\(s\) a request\.\*\*|"
     r"^\| 32 +\| mlpserve, 1 worker +\|.*\| (\d+) \([\d-]+\) +\|$",
@@ -67,7 +69,7 @@ def published_costs(document: str) -> dict[str, list[Cost]]:
     """
     found: dict[str, list[Cost]] = {}
     network, images = "", 0
-    for match in _MEASURED.finditer(document):
+    for match in _MEASURED.finditer(section_of(document, _SECTION)):
         if match[1]:
             network, images = match[1], int(match[2])
         else:
