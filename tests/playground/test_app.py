@@ -2,6 +2,7 @@
 
 import base64
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from mlpserve.model.attribution import logits
 from mlpserve.model.folder import weights_path
 from mlpserve.model.weights import load_model
+from visitor import playing
 
 pytestmark = pytest.mark.exhaustive
 
@@ -171,3 +173,12 @@ def test_an_explanation_sums_to_what_the_image_changed_in_the_logit(url: str, di
     ):
         status, answer, _ = call(asked, body)
         assert (status, message in answer["error"]) == (422, True), answer
+
+
+def test_ctrl_c_ends_it_without_a_word() -> None:
+    with playing() as (process, address):
+        assert call(f"{address}/")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""

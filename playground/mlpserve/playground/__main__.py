@@ -1,6 +1,7 @@
 """The command ``mlpserve-playground``: serves the page until it is told to stop."""
 
 import argparse
+import contextlib
 import socket
 import sys
 from collections.abc import Sequence
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = uvicorn.Server(config)
     training.is_ending = lambda: server.should_exit
     # Pictures are small: threads of the BLAS would cost four times the processor, and win nothing.
-    with threadpool_limits(1):
+    # Uvicorn raises the Ctrl-C that it has ended by once more.
+    with threadpool_limits(1), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return 0
 
