@@ -35,7 +35,7 @@ demo: $(VENV)/installed  ## train, serve and predict once, with pictures
 play: $(VENV)/installed  ## train, serve and open the playground, a page to draw on, at localhost:8080
 	@$(BIN)/python examples/play.py
 
-test: $(VENV)/installed  ## run the tests, in about three minutes; of soaks and the like less than `check` does
+test: $(VENV)/installed  ## run the tests, in about four minutes; of soaks and the like less than `check` does
 	$(BIN)/pytest --quiet $(IN_PARALLEL) --numprocesses 4 -m 'not exhaustive and not alone' --hypothesis-profile quick
 
 test-all: $(VENV)/installed  ## run all tests
