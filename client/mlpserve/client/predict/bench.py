@@ -15,9 +15,9 @@ import numpy as np
 from mlpserve.client import AsyncClient, ClientError, ModelInfo, NotFoundError, VersionInfo
 from mlpserve.client.predict.connection import add_model, add_server, connection_arguments
 from mlpserve.client.predict.load import QUANTILES, Caller, Result
+from mlpserve.model.command_line import EXIT_INTERRUPTED
 
 _EXIT_FAILED: Final = 1
-_EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _PERCENT: Final = 100
 _SEED: Final = 0
 _COLUMNS: Final = (
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"mlpserve-predict bench: {error}", file=sys.stderr)
         return _EXIT_FAILED
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     return 0
 
 

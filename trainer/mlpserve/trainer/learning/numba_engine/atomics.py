@@ -16,11 +16,11 @@ from numba.extending import intrinsic
 
 # The signature of a call, and the function that writes its instructions.
 Instructions: TypeAlias = tuple[Any, Callable[[Any, Any, Any, Any], Any]]
-_intrinsic: Any = intrinsic
+typed_intrinsic: Any = intrinsic  # Numba's has no types
 _ORDER: Final = "seq_cst"
 
 
-@_intrinsic
+@typed_intrinsic
 def load(typing: Any, array: Any, place: Any) -> Instructions:
     """Return an element."""
 
@@ -30,7 +30,7 @@ def load(typing: Any, array: Any, place: Any) -> Instructions:
     return types.int64(array, types.intp), write
 
 
-@_intrinsic
+@typed_intrinsic
 def store(typing: Any, array: Any, place: Any, value: Any) -> Instructions:
     """Set an element."""
 
@@ -42,7 +42,7 @@ def store(typing: Any, array: Any, place: Any, value: Any) -> Instructions:
     return types.void(array, types.intp, types.int64), write
 
 
-@_intrinsic
+@typed_intrinsic
 def add(typing: Any, array: Any, place: Any, value: Any) -> Instructions:
     """Add to an element; return what it was."""
 
@@ -53,7 +53,7 @@ def add(typing: Any, array: Any, place: Any, value: Any) -> Instructions:
     return types.int64(array, types.intp, types.int64), write
 
 
-@_intrinsic
+@typed_intrinsic
 def replace(typing: Any, array: Any, place: Any, old: Any, new: Any) -> Instructions:
     """Set an element if it has the old value; return whether it had."""
 

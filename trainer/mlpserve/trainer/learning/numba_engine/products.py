@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from mlpserve.model.activations import FloatArray
-from mlpserve.trainer.learning.numba_engine.atomics import Instructions
+from mlpserve.trainer.learning.numba_engine.atomics import Instructions, typed_intrinsic
 from mlpserve.trainer.learning.numba_engine.loops import compiled
-
-_intrinsic: Any = intrinsic
 
 
 class _UFunc(ctypes.Structure):
@@ -48,7 +45,7 @@ def matmul_address(dtype: np.dtype[Any]) -> int | None:
     return found
 
 
-@_intrinsic
+@typed_intrinsic
 def _call(typing: Any, address: Any, values: Any) -> Instructions:
     """Call the loop at an address: ``void (char **operands, intp *sizes, intp *strides, void *)``.
 

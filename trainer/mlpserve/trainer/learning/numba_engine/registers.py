@@ -24,10 +24,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array
 
-from mlpserve.trainer.learning.numba_engine.atomics import Instructions
+from mlpserve.trainer.learning.numba_engine.atomics import Instructions, typed_intrinsic
 
 _literally: Any = intrinsic(prefer_literal=True)  # widths are constants
-_intrinsic: Any = intrinsic
 
 
 class _Register(types.Type):
@@ -70,7 +69,7 @@ def load(typing: Any, matrix: Any, row: Any, column: Any, width: Any) -> Instruc
     return register(matrix, types.intp, types.intp, width), write
 
 
-@_intrinsic
+@typed_intrinsic
 def store(typing: Any, register: Any, matrix: Any, row: Any, column: Any) -> Instructions:
     """Write a register into a row of a matrix, from a column on."""
 
@@ -82,7 +81,7 @@ def store(typing: Any, register: Any, matrix: Any, row: Any, column: Any) -> Ins
     return types.void(register, matrix, types.intp, types.intp), write
 
 
-@_intrinsic
+@typed_intrinsic
 def multiply_add(typing: Any, total: Any, factor: Any, register: Any) -> Instructions:
     """Return ``total + factor register``."""
 
